@@ -1,0 +1,54 @@
+# Every target works from a bare clone with Python 3.11, make and git.
+SHELL := /bin/bash
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)
+STAMP := $(VENV)/.synced
+
+.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml protos/pyproject.toml clients/pyproject.toml
+	@./tools/setup.sh $(VENV)
+
+setup: $(STAMP) ## Install uv if missing, and the locked environment into .venv
+
+demo: $(STAMP) ## Run a flash sale through a kill, from nothing, and print the books
+	@$(BIN)/stockray demo $(ARGS)
+
+demo-cluster: $(STAMP) ## The same on a private Redis and MariaDB, started for it
+	@./tools/services.sh
+	@$(BIN)/stockray demo --private-services $(ARGS)
+
+test: $(STAMP) ## Everything: checks, unit, contract, cluster and end-to-end tests (installs Redis, MariaDB)
+	@./tools/services.sh
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-quick: $(STAMP) ## Unit tests and golden scenarios only
+	@$(BIN)/python -m pytest tests/unit tests/scenarios tests/model $(ARGS)
+
+check: $(STAMP) ## Format, lint, types, import contracts, proto lint and drift, unit tests
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@./tools/proto.sh check
+	@$(BIN)/python -m pytest -q tests/unit tests/scenarios tests/model
+
+format: $(STAMP) ## Format and mend what the linter can mend
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+proto: $(STAMP) ## Regenerate the code beside the .proto files
+	@./tools/proto.sh write
+
+lock: ## Renew requirements.lock (names no package index, so it works behind any mirror)
+	@$(UV) export -q --all-packages --all-extras --all-groups --no-emit-workspace --no-header -o requirements.lock >/dev/null
+
+bench: $(STAMP) ## Throughput and latency against a bare grpc.aio echo in the same run
+	@$(BIN)/stockray bench $(ARGS)
+
+clean: ## Remove the environment and caches
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Where state survives a restart: ports, and one adapter per technology."""

@@ -1,0 +1,1 @@
+"""The gRPC front: services, validation, gathering, admission, and the operators commands."""

@@ -22,6 +22,12 @@ case ${1:-check} in
         echo "proto drift: $(basename "$file") is not what its .proto says; run: make proto" >&2
         exit 1
       }
+    done
+    for file in protos/stockray_proto/v1/*_pb2*.py*; do
+      [ -e "$temporary/stockray_proto/v1/$(basename "$file")" ] || {
+        echo "proto drift: $(basename "$file") has no .proto any more; remove it" >&2
+        exit 1
+      }
     done ;;
   *) echo "usage: tools/proto.sh write|check" >&2; exit 2 ;;
 esac

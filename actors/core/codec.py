@@ -1,0 +1,57 @@
+"""Entries of the journal to bytes and back.
+
+An entry is a msgpack array `[format, epoch, now_ms, records, balances]`: a round's records in the
+order they were decided, then the balance of every pool they touched. The balances are redundant on
+purpose: whoever folds the records must arrive at them, so a replica that diverges stops at the
+entry that shows it. Format 1 is readable for ever (`tests/fixtures` keeps one of each release).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+from actors.core.records import RECORDS, Balance
+
+ENTRY_FORMAT = 1
+
+
+class UnreadableEntry(Exception):
+    """The bytes are no entry of a format this release knows."""
+
+
+class EntryContent(NamedTuple):
+    """A decoded entry."""
+
+    epoch: int
+    now_ms: int
+    records: Sequence[Any]
+    balances: Sequence[Balance]
+
+
+def pack_entry(
+    *, epoch: int, now_ms: int, records: Sequence[Any], balances: Sequence[Balance]
+) -> bytes:
+    """One entry of format 1."""
+    packed: bytes = msgpack.packb((ENTRY_FORMAT, epoch, now_ms, records, balances))
+    return packed
+
+
+def unpack_entry(data: bytes) -> EntryContent:
+    """The entry. Raises UnreadableEntry on anything but a known format with known records."""
+    try:
+        entry = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        version, epoch, now_ms, records, balances = entry
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise UnreadableEntry(f"not an entry: {error}") from error
+    if version != ENTRY_FORMAT:
+        raise UnreadableEntry(f"entry format {version}; this release reads {ENTRY_FORMAT}")
+    try:
+        return EntryContent(
+            epoch,
+            now_ms,
+            [RECORDS[fields[0]](*fields) for fields in records],
+            [Balance(*fields) for fields in balances],
+        )
+    except (KeyError, TypeError) as error:
+        raise UnreadableEntry(f"unknown record: {error}") from error

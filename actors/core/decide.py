@@ -1,0 +1,63 @@
+"""decide(state, command, now) -> (answer, records). Changes nothing; `evolve` applies the records.
+
+An answer is a tuple whose first item is an Outcome; what follows is said by each function. Rules
+are checked from the cheapest to the dearest and the first broken one is the outcome. A refusal
+that the shard decided is itself a record, so that a late duplicate of it cannot be granted later.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from actors.core import commands as c
+from actors.core.campaigns import get_campaign, put_campaign, set_campaign_state
+from actors.core.payments import (
+    begin_payment,
+    confirm,
+    report_failed_payment,
+    report_refund,
+    return_units,
+)
+from actors.core.reservations import get_reservation, release, report_fulfilment, reserve
+from actors.core.state import ShardState
+from actors.core.stock import (
+    adjust_stock,
+    declare_shortage,
+    get_stock,
+    put_sku,
+    receive_stock,
+    set_buffer,
+    transfer_done,
+    transfer_in,
+    transfer_out,
+)
+
+Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
+
+HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
+    c.RESERVE: reserve,
+    c.CONFIRM: confirm,
+    c.RELEASE: release,
+    c.BEGIN_PAYMENT: begin_payment,
+    c.REPORT_FAILED_PAYMENT: report_failed_payment,
+    c.RETURN_UNITS: return_units,
+    c.REPORT_FULFILMENT: report_fulfilment,
+    c.REPORT_REFUND: report_refund,
+    c.GET_RESERVATION: get_reservation,
+    c.GET_STOCK: get_stock,
+    c.PUT_SKU: put_sku,
+    c.RECEIVE_STOCK: receive_stock,
+    c.ADJUST_STOCK: adjust_stock,
+    c.SET_BUFFER: set_buffer,
+    c.TRANSFER_OUT: transfer_out,
+    c.TRANSFER_IN: transfer_in,
+    c.TRANSFER_DONE: transfer_done,
+    c.DECLARE_SHORTAGE: declare_shortage,
+    c.PUT_CAMPAIGN: put_campaign,
+    c.SET_CAMPAIGN_STATE: set_campaign_state,
+    c.GET_CAMPAIGN: get_campaign,
+}
+
+
+def decide(state: ShardState, command: Any, now_ms: int) -> Decision:
+    """The answer to a command, and the records that make it true."""
+    return HANDLERS[command.kind](state, command, now_ms)

@@ -1,0 +1,54 @@
+"""Names that are computed, never counted: slots, request keys, reservation and refund ids.
+
+A reservation id is its slot and 16 bytes of hash(caller, request id), so it cannot be given out
+twice, whatever is lost and rebuilt, and the table of reservations is also the table of request ids.
+"""
+
+from hashlib import blake2b
+from zlib import crc32
+
+SLOT_COUNT = 1024
+BUYER_PARTS = 64
+"""Reservation rows are partitioned by crc32(buyer) % 64 in SQL."""
+
+FINGERPRINT_VERSION = 1
+_ID_LENGTH = 3 + 32
+
+
+def slot_of(key: str) -> int:
+    """The slot (0..1023) of a SKU, campaign, buyer or programme id. Fixed for ever."""
+    return crc32(key.encode()) % SLOT_COUNT
+
+
+def buyer_part(buyer_id: str) -> int:
+    """The SQL partition (0..63) of a buyer's rows."""
+    return crc32(buyer_id.encode()) % BUYER_PARTS
+
+
+def request_key(caller: str, request_id: str) -> bytes:
+    """16 bytes that stand for a request id; the length keeps ("a", "bc") from ("ab", "c")."""
+    return blake2b(f"{len(caller)}:{caller}{request_id}".encode(), digest_size=16).digest()
+
+
+def fingerprint(*fields: object) -> int:
+    """A versioned digest of the decoded business fields of a request (not of its wire bytes).
+
+    32 bits: enough to tell a caller that it reused an id by mistake; nothing else rests on it."""
+    text = "\x00".join([str(field) for field in fields])
+    return FINGERPRINT_VERSION << 32 | crc32(text.encode())
+
+
+def public_id(slot: int, key: bytes) -> str:
+    """The id that callers see of a reservation or refund: 3 hex digits of slot, 32 of key."""
+    return f"{slot:03x}{key.hex()}"
+
+
+def parse_public_id(text: str) -> tuple[int, bytes] | None:
+    """(slot, key), or None if no id of ours can look like this."""
+    if len(text) != _ID_LENGTH:
+        return None
+    try:
+        slot, key = int(text[:3], 16), bytes.fromhex(text[3:])
+    except ValueError:
+        return None
+    return (slot, key) if slot < SLOT_COUNT and public_id(slot, key) == text else None

@@ -1,0 +1,56 @@
+"""Every outcome of every line, one enum: a success, or the rule that was broken.
+
+Numbered for ever; the numbers are those of `stockray.v1.LineStatus` (a unit test compares them).
+A refusal is a value, never an exception. `UNFINAL` outcomes claim nothing about the request: the
+same id may be sent again and may then have another outcome.
+"""
+
+from enum import IntEnum
+
+
+class Outcome(IntEnum):
+    """What became of one line."""
+
+    APPLIED = 1
+    RESERVED = 2
+    CONFIRMED = 3
+    RELEASED = 4
+    RETURNED = 5
+    PAYMENT_BEGUN = 6
+    NOTED = 7
+    REFUND_DUE = 8
+    FOUND = 9
+
+    SOLD_OUT = 20
+    LIMIT_EXCEEDED = 21
+    DEVICE_LIMIT_EXCEEDED = 22
+    NOT_STARTED = 23
+    ENDED = 24
+    PAUSED = 25
+    NOT_FOUND = 26
+    NOT_ELIGIBLE = 27
+    BUYER_FROZEN = 28
+    RATE_LIMITED = 29
+    ID_REUSED = 30
+    INVALID = 31
+    INTERNAL = 32
+    RETRY = 33
+    UNKNOWN = 34
+
+    EXPIRED = 40
+    ALREADY_CONFIRMED = 41
+    ALREADY_RELEASED = 42
+    NOT_CONFIRMED = 43
+    EXCEEDS_QUANTITY = 44
+    EXCEEDS_AVAILABLE = 45
+    PAYMENT_ID_REUSED = 46
+    REFUND_CLOSED = 47
+    CAMPAIGN_CONFLICT = 48
+    REVOKED = 49
+    EXCEEDS_TOTAL = 50
+
+    WRONG_SHARD = 90
+    """The shard does not own the line's slot: routing only, never shown to a caller."""
+
+
+UNFINAL = frozenset({Outcome.INTERNAL, Outcome.RETRY, Outcome.UNKNOWN, Outcome.WRONG_SHARD})

@@ -1,0 +1,135 @@
+"""What a shard decides by itself as time passes: expiries, and the slices of a shortage.
+
+`Pulse` belongs to a primary. Its own fields are only places to look next (where a scan stands),
+never facts: what it decides is journalled like any other decision, and a new primary starts a new
+one. Every step is bounded, so that 100,000 reservations due at once stall nobody.
+"""
+
+from heapq import heappush, heappushpop
+from typing import Any
+
+from actors.core.identity import buyer_part
+from actors.core.payments import payment_key
+from actors.core.records import (
+    RESERVATION_EXPIRED,
+    RESERVATION_REVOKED,
+    ReservationExpired,
+    ReservationRevoked,
+)
+from actors.core.state import CONFIRMED, RESERVED, Pool, Reservation, ShardState, SlotState
+
+SCAN_SLICE = 4_096
+"""Reservations looked at in one step of a shortage's search (about 1 ms)."""
+
+
+class Pulse:
+    """Decides what is due. The caller folds each answer before it asks again."""
+
+    def __init__(self) -> None:
+        self._searches: dict[Pool, Search] = {}
+
+    def expiries(self, state: ShardState, now_ms: int, limit: int) -> list[Any]:
+        """Up to `limit` records for reservations whose deadline has passed."""
+        records: list[Any] = []
+        for number, slot in state.slots.items():
+            room = limit - len(records)
+            if room <= 0:
+                break
+            for key in slot.deadlines.due(now_ms, room):
+                held = slot.reservations.get(key)
+                if held is None or held.state != RESERVED:
+                    raise AssertionError(f"deadline of a reservation that is not held: {key.hex()}")
+                records.append(
+                    ReservationExpired(RESERVATION_EXPIRED, number, key, buyer_part(held.buyer_id))
+                )
+        return records
+
+    def revocations(self, state: ShardState, limit: int) -> list[Any]:
+        """The next step for every pool that owes units: newest reservations first, then the
+        newest orders. Records are of different reservations, so they can be folded in order."""
+        records: list[Any] = []
+        for pool, number in list(state.debtors.items()):
+            slot = state.slots[number]
+            search = self._searches.get(pool)
+            if search is None:
+                search = self._searches[pool] = Search(slot, pool)
+            if search.look_on(pool):
+                records.extend(search.take(slot, pool, limit - len(records)))
+                if search.empty():
+                    del self._searches[pool]
+        for pool in [pool for pool in self._searches if pool not in state.debtors]:
+            del self._searches[pool]
+        return records
+
+
+class Search:
+    """Finds the newest reservations and orders of a pool, part by part of the table.
+
+    Only as many candidates are kept as units are owed, in two heaps with the oldest on top."""
+
+    def __init__(self, slot: SlotState, pool: Pool) -> None:
+        # Snapshot of keys would cost memory; parts are walked whole, one slice of parts a step.
+        self._parts = list(slot.reservations.parts)
+        self._owed = pool.owed
+        self._found: dict[int, list[tuple[int, int, bytes]]] = {RESERVED: [], CONFIRMED: []}
+        self._ordered: list[bytes] | None = None
+
+    def look_on(self, pool: Pool) -> bool:
+        """One slice of the search; True when it is complete."""
+        looked = 0
+        while self._parts and looked < SCAN_SLICE:
+            part = self._parts.pop()
+            looked += len(part)
+            for held in part.values():
+                self._consider(held, pool)
+        if self._parts:
+            return False
+        if self._ordered is None:
+            reservations = sorted(self._found[RESERVED])
+            orders = sorted(self._found[CONFIRMED])
+            # Taken from the end: newest reservations, then newest orders.
+            self._ordered = [key for _, _, key in orders + reservations]
+        return True
+
+    def _consider(self, held: Reservation, pool: Pool) -> None:
+        if held.pool is not pool or held.state not in self._found:
+            return
+        heap = self._found[held.state]
+        item = (held.reserved_ms, held.seq, held.key)
+        if len(heap) < self._owed:
+            heappush(heap, item)
+        else:
+            heappushpop(heap, item)
+
+    def take(self, slot: SlotState, pool: Pool, limit: int) -> list[Any]:
+        """Records that revoke until what is owed is paid, or the slice is full."""
+        records: list[Any] = []
+        owed = pool.owed
+        while self._ordered and owed > 0 and len(records) < limit:
+            held = slot.reservations.get(self._ordered.pop())
+            if held is None or held.state not in (RESERVED, CONFIRMED):
+                continue
+            records.append(_revoked(slot, held))
+            owed -= held.quantity - held.returned
+        return records
+
+    def empty(self) -> bool:
+        """Whether all candidates were taken (a new search may find more)."""
+        return not self._ordered
+
+
+def _revoked(slot: SlotState, held: Reservation) -> ReservationRevoked:
+    payment = held.payment
+    refund_minor = 0 if payment is None else payment.amount_minor - payment.refunded_minor
+    return ReservationRevoked(
+        RESERVATION_REVOKED,
+        slot.slot,
+        held.key,
+        buyer_part(held.buyer_id),
+        held.quantity - held.returned,
+        payment_key(payment.payment_id) if payment is not None and refund_minor else b"",
+        refund_minor,
+        "" if payment is None else payment.payment_id,
+        "" if payment is None else payment.channel,
+        held.buyer_id,
+    )

@@ -1,0 +1,322 @@
+"""What was decided: one NamedTuple per journalled record, names in the past tense.
+
+A record is journalled as the array of its fields, the first being `kind`. Rules, for ever:
+
+* A kind's number is never reused, its fields never change order or meaning.
+* A later release may add fields at the end, with a default; so an old journal stays readable.
+* A record says what was decided, with prices, times and refund ids in it: replay never re-decides.
+
+The time of a record is the `now_ms` of its entry. `key` is the 16-byte request key of a
+reservation; `part` its buyer's SQL partition, so that the projector can find the row.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+SKU_PUT, STOCK_CHANGED, TRANSFERRED_OUT, TRANSFERRED_IN, TRANSFER_ENDED = 1, 2, 3, 4, 5
+CAMPAIGN_PUT, CAMPAIGN_STATE_SET = 6, 7
+STOCK_RESERVED, REQUEST_REFUSED = 10, 11
+RESERVATION_CONFIRMED, RESERVATION_RELEASED, RESERVATION_EXPIRED = 12, 13, 14
+PAYMENT_BEGUN, PAYMENT_FAILED, REFUND_FELL_DUE = 15, 16, 17
+UNITS_RETURNED, FULFILMENT_REPORTED, REFUND_REPORTED = 18, 19, 20
+RESERVATION_REVOKED = 21
+
+DOCUMENT_RECEIVE, DOCUMENT_ADJUST, DOCUMENT_BUFFER, DOCUMENT_SHORTAGE, DOCUMENT_TRANSFER = range(
+    1, 6
+)
+
+
+class SkuPut(NamedTuple):
+    """A SKU and its base pool exist from now on, with this description."""
+
+    kind: int
+    slot: int
+    sku_id: str
+    name: str
+    attributes: dict[str, str]
+    buffer_bps: int
+    price_minor: int
+    currency_code: str
+    payment_window_ms: int
+
+
+class StockChanged(NamedTuple):
+    """A document changed a pool by these signed amounts; `total` changes by their sum."""
+
+    kind: int
+    slot: int
+    document: int
+    caller: str
+    request_id: str
+    fingerprint: int
+    campaign_id: str
+    sku_id: str
+    quantity: int
+    available: int
+    buffer: int
+    scheduled: int
+    owed: int
+    reason: str
+
+
+class TransferredOut(NamedTuple):
+    """Units left a pool and are in transit, still in its total."""
+
+    kind: int
+    slot: int
+    transfer_id: bytes
+    caller: str
+    request_id: str
+    fingerprint: int
+    sku_id: str
+    from_campaign_id: str
+    to_campaign_id: str
+    quantity: int
+    reason: str
+
+
+class TransferredIn(NamedTuple):
+    """Units arrived at their target pool, or (`arrived` false) were turned away for ever."""
+
+    kind: int
+    slot: int
+    transfer_id: bytes
+    sku_id: str
+    to_campaign_id: str
+    quantity: int
+    arrived: bool
+
+
+class TransferEnded(NamedTuple):
+    """The source booked the units off, or (`arrived` false) took them back."""
+
+    kind: int
+    slot: int
+    transfer_id: bytes
+    arrived: bool
+
+
+class CampaignPut(NamedTuple):
+    """A campaign stands as configured (nested arrays of CampaignConfig)."""
+
+    kind: int
+    slot: int
+    campaign_id: str
+    config: tuple[Any, ...]
+
+
+class CampaignStateSet(NamedTuple):
+    """An operator paused, resumed or ended a campaign."""
+
+    kind: int
+    slot: int
+    campaign_id: str
+    state: int
+    reason: str
+
+
+class StockReserved(NamedTuple):
+    """Units are held until the deadline's own record. All that the caller said is in here."""
+
+    kind: int
+    slot: int
+    key: bytes
+    caller: str
+    request_id: str
+    fingerprint: int
+    campaign_id: str
+    sku_id: str
+    quantity: int
+    buyer_id: str
+    list_price_minor: int
+    unit_price_minor: int
+    payable_minor: int
+    currency_code: str
+    deadline_ms: int
+    order_id: str = ""
+    device_id: str = ""
+    ip: str = ""
+    claims: tuple[str, ...] = ()
+    share_code: str = ""
+    channel: str = ""
+    experiment: str = ""
+
+
+class RequestRefused(NamedTuple):
+    """A business no, remembered so that a late duplicate cannot turn it into a yes."""
+
+    kind: int
+    slot: int
+    key: bytes
+    fingerprint: int
+    outcome: int
+
+
+class ReservationConfirmed(NamedTuple):
+    """Paid. `reacquired`: it had expired, and units were still there."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+    payment_id: str
+    payment_channel: str
+    paid_minor: int
+    reacquired: bool
+
+
+class ReservationReleased(NamedTuple):
+    """Given up before payment; the units went back."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+    reason: str
+
+
+class ReservationExpired(NamedTuple):
+    """The payment window passed; the units went back."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+
+
+class PaymentBegun(NamedTuple):
+    """The buyer is paying. `deadline_ms` is the reservation's deadline from now on."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+    payment_id: str
+    payment_channel: str
+    deadline_ms: int
+
+
+class PaymentFailed(NamedTuple):
+    """An attempt failed; nothing else changed."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+    payment_id: str
+    payment_channel: str
+    paid_minor: int
+
+
+class RefundFellDue(NamedTuple):
+    """A payment that cannot be kept (wrong amount, second, late, for nothing held)."""
+
+    kind: int
+    slot: int
+    refund_key: bytes
+    reservation_id: str
+    buyer_id: str
+    payment_id: str
+    payment_channel: str
+    amount_minor: int
+    reason: int
+    compensation: bool
+
+
+class UnitsReturned(NamedTuple):
+    """Confirmed units came back. `refund_minor` of `payment_id` is due as `refund_key`."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+    request_key: bytes
+    fingerprint: int
+    quantity: int
+    returned_total: int
+    restock: int
+    refund_key: bytes
+    refund_minor: int
+    payment_id: str
+    payment_channel: str
+    buyer_id: str
+    reason: str
+
+
+class FulfilmentReported(NamedTuple):
+    """The caller shipped, delivered or completed the order."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+    stage: int
+    at_ms: int
+
+
+class RefundReported(NamedTuple):
+    """A refund was paid back (`closed`) or an attempt failed and it stays due."""
+
+    kind: int
+    slot: int
+    refund_key: bytes
+    closed: bool
+    attempts: int
+    request_key: bytes
+
+
+class ReservationRevoked(NamedTuple):
+    """A declared shortage took the units of a reservation or an order. A paid one is refund due
+    (`refund_minor` > 0) with a compensation mark."""
+
+    kind: int
+    slot: int
+    key: bytes
+    part: int
+    quantity: int
+    refund_key: bytes
+    refund_minor: int
+    payment_id: str
+    payment_channel: str
+    buyer_id: str
+
+
+class Balance(NamedTuple):
+    """A pool as it stands after an entry; one for each pool that the entry touched."""
+
+    slot: int
+    generation: int
+    campaign_id: str
+    sku_id: str
+    total: int
+    available: int
+    reserved: int
+    sold: int
+    buffer: int
+    scheduled: int
+    in_transit: int
+    owed: int
+
+
+RECORDS: dict[int, Callable[..., Any]] = {
+    SKU_PUT: SkuPut,
+    STOCK_CHANGED: StockChanged,
+    TRANSFERRED_OUT: TransferredOut,
+    TRANSFERRED_IN: TransferredIn,
+    TRANSFER_ENDED: TransferEnded,
+    CAMPAIGN_PUT: CampaignPut,
+    CAMPAIGN_STATE_SET: CampaignStateSet,
+    STOCK_RESERVED: StockReserved,
+    REQUEST_REFUSED: RequestRefused,
+    RESERVATION_CONFIRMED: ReservationConfirmed,
+    RESERVATION_RELEASED: ReservationReleased,
+    RESERVATION_EXPIRED: ReservationExpired,
+    PAYMENT_BEGUN: PaymentBegun,
+    PAYMENT_FAILED: PaymentFailed,
+    REFUND_FELL_DUE: RefundFellDue,
+    UNITS_RETURNED: UnitsReturned,
+    FULFILMENT_REPORTED: FulfilmentReported,
+    REFUND_REPORTED: RefundReported,
+    RESERVATION_REVOKED: ReservationRevoked,
+}
+"""Kind -> class; the class is called with the journalled fields."""

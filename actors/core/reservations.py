@@ -1,0 +1,296 @@
+"""Deciding on reservations: reserve, release, fulfilment, read, and expiry (`pulse.py` calls it).
+
+Order of precedence of a Reserve's outcomes: ID_REUSED, NOT_FOUND, ENDED, PAUSED, NOT_STARTED,
+NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
+"""
+
+from typing import Any
+
+from actors.core import commands as c
+from actors.core.identity import (
+    buyer_part,
+    fingerprint,
+    parse_public_id,
+    request_key,
+)
+from actors.core.outcomes import Outcome
+from actors.core.records import (
+    FULFILMENT_REPORTED,
+    RESERVATION_RELEASED,
+    STOCK_RESERVED,
+    FulfilmentReported,
+    ReservationReleased,
+    StockReserved,
+)
+from actors.core.refusals import refuse, refused_before
+from actors.core.state import (
+    CAMPAIGN_ENDED,
+    CAMPAIGN_PAUSED,
+    CONFIRMED,
+    EXPIRED,
+    RESERVED,
+    RETURNED,
+    REVOKED,
+    Campaign,
+    Pool,
+    Reservation,
+    ShardState,
+    SlotState,
+)
+
+Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
+
+
+def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
+    """(RESERVED, key, list, unit, payable, currency, deadline_ms, remaining), or a refusal:
+    (outcome, remaining, other SKUs of the campaign that still have units)."""
+    (
+        _,
+        number,
+        _,
+        caller,
+        request_id,
+        campaign_id,
+        sku_id,
+        quantity,
+        buyer_id,
+        payable,
+        order_id,
+        *_,
+    ) = command
+    slot = state.slots.get(number) or state.slot(number)
+    key = request_key(caller, request_id)
+    mark = fingerprint(campaign_id, sku_id, quantity, buyer_id, payable, order_id)
+    before = _decided_before(slot, key, mark)
+    if before is not None:
+        return before, ()
+    campaign, pool, currency, window_ms = _find(slot, campaign_id, sku_id)
+    if pool is None:
+        return refuse(state, number, key, mark, Outcome.NOT_FOUND, 0, ())
+    if campaign is not None:
+        broken = _closed(campaign, now_ms) or _not_eligible(campaign, command.claims)
+        if broken:
+            return refuse(state, number, key, mark, broken, pool.available, ())
+    price = pool.unit_price_minor * quantity
+    if payable == c.DEFAULT_PAYABLE:
+        payable = price
+    elif payable > price:
+        return refuse(state, number, key, mark, Outcome.INVALID, pool.available, ())
+    if exceeds_limit(campaign, pool, buyer_id, quantity):
+        return refuse(state, number, key, mark, Outcome.LIMIT_EXCEEDED, pool.available, ())
+    if quantity > pool.available:
+        return refuse(
+            state, number, key, mark, Outcome.SOLD_OUT, pool.available, _alternatives(campaign)
+        )
+    # Nothing below this line can fail.
+    deadline_ms = now_ms + window_ms
+    record = StockReserved(
+        STOCK_RESERVED,
+        number,
+        key,
+        caller,
+        request_id,
+        mark,
+        campaign_id,
+        sku_id,
+        quantity,
+        buyer_id,
+        pool.list_price_minor,
+        pool.unit_price_minor,
+        payable,
+        currency,
+        deadline_ms,
+        *command[10:],
+    )
+    return (
+        Outcome.RESERVED,
+        key,
+        pool.list_price_minor,
+        pool.unit_price_minor,
+        payable,
+        currency,
+        deadline_ms,
+        pool.available - quantity,
+    ), (record,)
+
+
+def _decided_before(slot: SlotState, key: bytes, mark: int) -> tuple[Any, ...] | None:
+    held = slot.reservations.get(key)
+    if held is None:
+        refused = refused_before(slot, key, mark)
+        return None if refused is None else (refused, 0, ())
+    if held.fingerprint != mark:
+        return (Outcome.ID_REUSED, 0, ())
+    return (
+        Outcome.RESERVED,
+        key,
+        held.list_price_minor,
+        held.unit_price_minor,
+        held.payable_minor,
+        currency_of(slot, held.pool),
+        held.first_deadline_ms,
+        held.pool.available,
+    )
+
+
+def _find(
+    slot: SlotState, campaign_id: str, sku_id: str
+) -> tuple[Campaign | None, Pool | None, str, int]:
+    if campaign_id:
+        campaign = slot.campaigns.get(campaign_id)
+        if campaign is None:
+            return None, None, "", 0
+        config = campaign.config
+        pool = campaign.pools.get(sku_id)
+        return campaign, pool, config.currency_code, config.payment_window_ms
+    sku = slot.skus.get(sku_id)
+    if sku is None:
+        return None, None, "", 0
+    return None, sku.pool, sku.currency_code, sku.payment_window_ms
+
+
+def currency_of(slot: SlotState, pool: Pool) -> str:
+    """The currency of a pool's prices; a campaign never changes its own."""
+    if pool.campaign_id:
+        return slot.campaigns[pool.campaign_id].config.currency_code
+    return slot.skus[pool.sku_id].currency_code
+
+
+def window_of(slot: SlotState, pool: Pool) -> int:
+    """The payment window of a pool's reservations, in milliseconds."""
+    if pool.campaign_id:
+        return slot.campaigns[pool.campaign_id].config.payment_window_ms
+    return slot.skus[pool.sku_id].payment_window_ms
+
+
+def _closed(campaign: Campaign, now_ms: int) -> Outcome | None:
+    config = campaign.config
+    if campaign.state == CAMPAIGN_ENDED or now_ms >= config.ends_ms:
+        return Outcome.ENDED
+    if campaign.state == CAMPAIGN_PAUSED:
+        return Outcome.PAUSED
+    if now_ms < config.starts_ms:
+        return Outcome.NOT_STARTED
+    return None
+
+
+def _not_eligible(campaign: Campaign, claims: tuple[str, ...]) -> Outcome | None:
+    required = campaign.config.required_claims
+    if required and not set(required).issubset(claims):
+        return Outcome.NOT_ELIGIBLE
+    return None
+
+
+def exceeds_limit(campaign: Campaign | None, pool: Pool, buyer_id: str, quantity: int) -> bool:
+    """Whether `quantity` more units would take the buyer over the line's or campaign's limit."""
+    limit = pool.limit_per_buyer
+    if limit and (pool.buyers.get(buyer_id) or 0) + quantity > limit:
+        return True
+    if campaign is None or not campaign.config.limit_per_buyer:
+        return False
+    held = campaign.buyers.get(buyer_id) or 0
+    return held + quantity > campaign.config.limit_per_buyer
+
+
+def _alternatives(campaign: Campaign | None) -> tuple[str, ...]:
+    """Up to three other lines with units; the scan is bounded by the lines a campaign may have."""
+    if campaign is None or len(campaign.pools) == 1:
+        return ()
+    found: list[str] = []
+    for pool in campaign.pools.values():
+        if pool.available:
+            found.append(pool.sku_id)
+        if len(found) == 3:
+            break
+    return tuple(found)
+
+
+def find_reservation(slot: SlotState, reservation_id: str) -> Reservation | None:
+    """By the id that callers see; None for an unknown or a malformed one."""
+    parsed = parse_public_id(reservation_id)
+    if parsed is None or parsed[0] != slot.slot:
+        return None
+    return slot.reservations.get(parsed[1])
+
+
+AFTER_RESERVED = {
+    CONFIRMED: Outcome.ALREADY_CONFIRMED,
+    RETURNED: Outcome.ALREADY_CONFIRMED,
+    EXPIRED: Outcome.EXPIRED,
+    REVOKED: Outcome.REVOKED,
+}
+
+
+def release(state: ShardState, command: c.Release, now_ms: int) -> Decision:
+    """(RELEASED, state); again: the same. Precedence: NOT_FOUND, ALREADY_CONFIRMED, EXPIRED,
+    REVOKED, RELEASED."""
+    slot = state.slot(command.slot)
+    held = find_reservation(slot, command.reservation_id)
+    if held is None:
+        return (Outcome.NOT_FOUND, 0), ()
+    if held.state in AFTER_RESERVED:
+        return (AFTER_RESERVED[held.state], held.state), ()
+    if held.state != RESERVED:
+        return (Outcome.RELEASED, held.state), ()
+    record = ReservationReleased(
+        RESERVATION_RELEASED, command.slot, held.key, buyer_part(held.buyer_id), command.reason
+    )
+    return (Outcome.RELEASED, held.state), (record,)
+
+
+def report_fulfilment(state: ShardState, command: c.ReportFulfilment, now_ms: int) -> Decision:
+    """(NOTED, stage). A stage that is already reached is NOTED without a record. Precedence:
+    NOT_FOUND, NOT_CONFIRMED, NOTED."""
+    held = find_reservation(state.slot(command.slot), command.reservation_id)
+    if held is None:
+        return (Outcome.NOT_FOUND, 0), ()
+    if held.state not in (CONFIRMED, RETURNED):
+        return (Outcome.NOT_CONFIRMED, held.stage), ()
+    if command.stage <= held.stage:
+        return (Outcome.NOTED, held.stage), ()
+    record = FulfilmentReported(
+        FULFILMENT_REPORTED,
+        command.slot,
+        held.key,
+        buyer_part(held.buyer_id),
+        command.stage,
+        command.at_ms,
+    )
+    return (Outcome.NOTED, command.stage), (record,)
+
+
+def get_reservation(state: ShardState, command: c.GetReservation, now_ms: int) -> Decision:
+    """(FOUND, view) or (NOT_FOUND,)."""
+    slot = state.slot(command.slot)
+    held = find_reservation(slot, command.reservation_id)
+    if held is None:
+        return (Outcome.NOT_FOUND,), ()
+    payment = held.payment
+    return (
+        Outcome.FOUND,
+        (
+            held.key,
+            held.pool.campaign_id,
+            held.pool.sku_id,
+            held.buyer_id,
+            held.quantity,
+            held.returned,
+            held.state,
+            held.stage,
+            held.list_price_minor,
+            held.unit_price_minor,
+            held.payable_minor,
+            currency_of(slot, held.pool),
+            held.reserved_ms,
+            held.deadline_ms,
+            held.begun,
+            None
+            if payment is None
+            else (
+                payment.payment_id,
+                payment.channel,
+                payment.amount_minor,
+                payment.refunded_minor,
+            ),
+        ),
+    ), ()

@@ -1,0 +1,397 @@
+"""A shard's state to chunks of bytes and back: a fuzzy snapshot, completed by the journal.
+
+How it works
+------------
+The standby goes on folding while it writes. Rows of the large tables are written a slice at a
+time, each as it is when its turn comes, with the entry of its last change; so the file is no state
+that ever was. The small rest (SKUs, campaigns, pools, transfers) is written last, in one step, at
+`end_seq`. Loading takes all rows, replays the entries after `begin_seq` and up to `end_seq` in
+fuzzy mode (a row that is as new as the entry, or newer, is left alone), and then sets the small
+rest as it was at `end_seq` and counts deadlines and limits anew. From there on it is the state.
+
+A snapshot is a fold of journalled records only; who takes one has no undecided or unappended rows.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from typing import Any
+
+import msgpack
+
+from actors.core import state as s
+from actors.core.commands import campaign_config
+from actors.core.evolve import recount
+
+SNAPSHOT_FORMAT = 1
+ROWS_A_CHUNK = 1_000
+"""About 150 kB: below the 256 kB that a store takes at once, and 2 ms to make."""
+
+
+class UnreadableSnapshot(Exception):
+    """The chunks are no snapshot of a format this release knows, or are not complete."""
+
+
+def chunks(state: s.ShardState) -> Iterator[bytes]:
+    """The snapshot's chunks. Entries may be folded between two of them, not within one.
+
+    The last chunk says `end_seq` (the state's seq when it is made)."""
+    for number in list(state.slots):
+        slot = state.slots[number]
+        for name, pack in _LARGE.items():
+            table = getattr(slot, name)
+            if name == "refusals":
+                yield from _table(number, name, table.previous, pack)
+                table = table.current
+            yield from _table(number, name, table, pack)
+    yield msgpack.packb(
+        (SNAPSHOT_FORMAT, "end", state.seq, state.now_ms, [_small(x) for x in state.slots.values()])
+    )
+
+
+def _table(number: int, name: str, table: Any, pack: Any) -> Iterator[bytes]:
+    """A large table in chunks. A part is listed in one step and packed in slices: rows that come
+    meanwhile are in the journal after `begin_seq`, rows that change are packed as they are then."""
+    for part in list(table.parts):
+        items = list(part.items())
+        for start in range(0, len(items), ROWS_A_CHUNK):
+            rows = [pack(key, value) for key, value in items[start : start + ROWS_A_CHUNK]]
+            yield msgpack.packb((SNAPSHOT_FORMAT, "rows", number, name, rows))
+
+
+def _pack_reservation(key: bytes, held: s.Reservation) -> tuple[Any, ...]:
+    payment = held.payment
+    return (
+        key,
+        held.pool.campaign_id,
+        held.pool.sku_id,
+        held.buyer_id,
+        held.quantity,
+        held.returned,
+        held.state,
+        held.stage,
+        held.fingerprint,
+        held.reserved_ms,
+        held.first_deadline_ms,
+        held.deadline_ms,
+        held.begun,
+        held.list_price_minor,
+        held.unit_price_minor,
+        held.payable_minor,
+        held.seq,
+        None
+        if payment is None
+        else (payment.payment_id, payment.channel, payment.amount_minor, payment.refunded_minor),
+    )
+
+
+def _pack_refund(key: bytes, refund: s.Refund) -> tuple[Any, ...]:
+    return (
+        key,
+        refund.reservation_id,
+        refund.buyer_id,
+        refund.payment_id,
+        refund.channel,
+        refund.amount_minor,
+        refund.reason,
+        refund.compensation,
+        refund.state,
+        refund.attempts,
+        refund.last_report,
+        refund.seq,
+    )
+
+
+def _pack_pair(key: bytes, value: Any) -> tuple[Any, ...]:
+    return (key, value)
+
+
+_LARGE: dict[str, Callable[[bytes, Any], tuple[Any, ...]]] = {
+    "reservations": _pack_reservation,
+    "payments": _pack_pair,
+    "documents": _pack_pair,
+    "refunds": _pack_refund,
+    "refusals": _pack_pair,
+}
+
+
+def _small(slot: s.SlotState) -> tuple[Any, ...]:
+    return (
+        slot.slot,
+        slot.generation,
+        [
+            (
+                sku.pool.sku_id,
+                sku.name,
+                sku.attributes,
+                sku.buffer_bps,
+                sku.currency_code,
+                sku.payment_window_ms,
+                _pack_pool(sku.pool),
+            )
+            for sku in slot.skus.values()
+        ],
+        [
+            (
+                name,
+                campaign.state,
+                campaign.config,
+                [_pack_pool(p) for p in campaign.pools.values()],
+            )
+            for name, campaign in slot.campaigns.items()
+        ],
+        [
+            (
+                key,
+                transfer.sku_id,
+                transfer.from_campaign_id,
+                transfer.to_campaign_id,
+                transfer.quantity,
+                transfer.fingerprint,
+                transfer.state,
+            )
+            for key, transfer in slot.transfers.items()
+        ],
+        list(slot.arrivals.items()),
+    )
+
+
+def _pack_pool(pool: s.Pool) -> tuple[Any, ...]:
+    return (
+        pool.sku_id,
+        pool.total,
+        pool.available,
+        pool.reserved,
+        pool.sold,
+        pool.buffer,
+        pool.scheduled,
+        pool.in_transit,
+        pool.owed,
+        pool.granted,
+        pool.list_price_minor,
+        pool.unit_price_minor,
+        pool.limit_per_buyer,
+    )
+
+
+class Loader:
+    """Builds a state from chunks. Steps: `read` the chunks, replay the journal after `begin_seq`
+    up to `end_seq` with `evolve.fold`, then `finish`."""
+
+    def __init__(self, state: s.ShardState, begin_seq: int) -> None:
+        self.state = state
+        self.begin_seq = begin_seq
+        self.end_seq = 0
+        self._end_now_ms = 0
+        self._small: Any = None
+
+    def read(self, data: Iterable[bytes]) -> None:
+        """Take all chunks. Raises UnreadableSnapshot if they are not one whole snapshot."""
+        rows: list[Any] = []
+        for chunk in data:
+            try:
+                version, kind, *rest = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
+            except (ValueError, TypeError, msgpack.UnpackException) as error:
+                raise UnreadableSnapshot(f"not a chunk: {error}") from error
+            if version != SNAPSHOT_FORMAT:
+                raise UnreadableSnapshot(f"snapshot format {version}, not {SNAPSHOT_FORMAT}")
+            if kind == "end":
+                self.end_seq, self._end_now_ms, self._small = rest
+            else:
+                rows.append(rest)
+        if self._small is None:
+            raise UnreadableSnapshot("the snapshot has no end")
+        self.state.fuzzy = {}
+        self._set_small()
+        for number, name, items in rows:
+            _FILL[name](self.state, self.state.slot(number), items, self.begin_seq)
+        self.state.seq = self.begin_seq
+        if self.end_seq <= self.begin_seq:
+            self.finish()
+
+    def finish(self) -> None:
+        """The journal was replayed to `end_seq`: set what floated, and count anew."""
+        if self.state.seq != self.end_seq:
+            raise UnreadableSnapshot(f"replayed to {self.state.seq}, not to {self.end_seq}")
+        self._set_small()
+        state = self.state
+        state.fuzzy = None
+        state.now_ms = max(state.now_ms, self._end_now_ms)
+        state.debtors.clear()
+        state.touched.clear()
+        for slot in state.slots.values():
+            slot.deadlines = type(slot.deadlines)()
+            for held in slot.reservations.values():
+                if held.state == s.RESERVED:
+                    slot.deadlines.add(held.key, held.deadline_ms)
+            recount(slot)
+            for pool in slot.pools():
+                if pool.owed:
+                    state.debtors[pool] = slot.slot
+
+    def _set_small(self) -> None:
+        for number, generation, skus, campaigns, transfers, arrivals in self._small:
+            slot = self.state.slot(number)
+            slot.generation = generation
+            for sku_id, name, attributes, buffer_bps, currency, window_ms, balance in skus:
+                sku = slot.skus.get(sku_id) or s.Sku(s.Pool("", sku_id))
+                slot.skus[sku_id] = sku
+                sku.name, sku.attributes = name, attributes
+                sku.buffer_bps, sku.currency_code = buffer_bps, currency
+                sku.payment_window_ms = window_ms
+                _set_pool(sku.pool, balance)
+            for campaign_id, campaign_state, config, pools in campaigns:
+                _set_campaign(slot, campaign_id, campaign_state, config, pools)
+            for key, sku_id, source, target, quantity, mark, transfer_state in transfers:
+                transfer = s.Transfer(
+                    sku_id=sku_id,
+                    from_campaign_id=source,
+                    to_campaign_id=target,
+                    quantity=quantity,
+                    fingerprint=mark,
+                )
+                transfer.state = transfer_state
+                slot.transfers.put(key, transfer)
+            for key, arrived in arrivals:
+                slot.arrivals.put(key, arrived)
+
+
+def _set_campaign(
+    slot: s.SlotState, campaign_id: str, campaign_state: int, config: Any, pools: Any
+) -> None:
+    campaign = slot.campaigns.get(campaign_id)
+    if campaign is None:
+        campaign = slot.campaigns[campaign_id] = s.Campaign(campaign_config(config))
+    campaign.config = campaign_config(config)
+    campaign.state = campaign_state
+    for balance in pools:
+        pool = campaign.pools.get(balance[0]) or s.Pool(campaign_id, balance[0])
+        campaign.pools[balance[0]] = pool
+        _set_pool(pool, balance)
+
+
+def _set_pool(pool: s.Pool, balance: Any) -> None:
+    (
+        _,
+        pool.total,
+        pool.available,
+        pool.reserved,
+        pool.sold,
+        pool.buffer,
+        pool.scheduled,
+        pool.in_transit,
+        pool.owed,
+        pool.granted,
+        pool.list_price_minor,
+        pool.unit_price_minor,
+        pool.limit_per_buyer,
+    ) = balance
+
+
+def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    fuzzy = state.fuzzy
+    for row in rows:
+        held = s.Reservation()
+        (
+            held.key,
+            campaign_id,
+            sku_id,
+            held.buyer_id,
+            held.quantity,
+            held.returned,
+            held.state,
+            held.stage,
+            held.fingerprint,
+            held.reserved_ms,
+            held.first_deadline_ms,
+            deadline_ms,
+            held.begun,
+            list_minor,
+            unit_minor,
+            payable_minor,
+            held.seq,
+            payment,
+        ) = row
+        pool = slot.pool(campaign_id, sku_id)
+        if pool is None:
+            raise UnreadableSnapshot(f"a reservation of an unknown pool {campaign_id}/{sku_id}")
+        held.pool = pool
+        first = held.first_deadline_ms
+        held.deadline_ms = first if deadline_ms == first else deadline_ms
+        price = pool.list_price_minor
+        held.list_price_minor = price if list_minor == price else list_minor
+        price = pool.unit_price_minor
+        held.unit_price_minor = price if unit_minor == price else unit_minor
+        price = held.unit_price_minor
+        held.payable_minor = price if payable_minor == price else payable_minor
+        held.payment = None
+        if payment is not None:
+            held.payment = s.Payment(*payment[:3])
+            held.payment.refunded_minor = payment[3]
+        if held.seq > begin_seq and fuzzy is not None:
+            fuzzy[held.key] = held.seq
+        slot.reservations.put(held.key, held)
+
+
+def _fill_refunds(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for row in rows:
+        refund = s.Refund()
+        (
+            refund.key,
+            refund.reservation_id,
+            refund.buyer_id,
+            refund.payment_id,
+            refund.channel,
+            refund.amount_minor,
+            refund.reason,
+            refund.compensation,
+            refund.state,
+            refund.attempts,
+            refund.last_report,
+            refund.seq,
+        ) = row
+        if refund.seq > begin_seq and state.fuzzy is not None:
+            state.fuzzy[refund.key] = refund.seq
+        slot.refunds.put(refund.key, refund)
+
+
+def _fill_payments(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for key, effect in rows:
+        slot.payments.put(key, effect)
+
+
+def _fill_documents(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for key, mark in rows:
+        slot.documents.put(key, mark)
+
+
+def _fill_refusals(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for key, packed in rows:
+        slot.refusals.put(key, packed >> 8, packed & 255)
+
+
+_FILL = {
+    "reservations": _fill_reservations,
+    "payments": _fill_payments,
+    "documents": _fill_documents,
+    "refunds": _fill_refunds,
+    "refusals": _fill_refusals,
+}
+
+
+def digest(state: s.ShardState) -> int:
+    """64 bits over all rows that must be equal on every replica at the same entry, whatever order
+    its tables are in. Refusals are left out: replicas forget them at different entries."""
+    total = 0
+    for slot in state.slots.values():
+        for name in ("reservations", "payments", "documents", "refunds"):
+            pack = _LARGE[name]
+            for key, value in getattr(slot, name).items():
+                total += _hash(pack(key, value))
+        skus, campaigns, transfers, arrivals = _small(slot)[2:]
+        for row in (*skus, *campaigns, *transfers, *arrivals):
+            total += _hash((slot.slot, row))
+    return total % 2**64
+
+
+def _hash(row: Any) -> int:
+    return int.from_bytes(blake2b(msgpack.packb(row), digest_size=8).digest())

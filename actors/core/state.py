@@ -1,0 +1,369 @@
+"""The state of a shard: plain slotted rows, kept by slot, changed only by `evolve`.
+
+Every row of a slot can be found from the slot alone, so that a slot can move. Buyer context,
+attribution and order ids are in the journal and SQL, not here: no rule of the shard reads them.
+No row refers back to its owner, so the state has no cycles and the garbage collector can stay off.
+"""
+
+from collections.abc import Iterator
+
+from actors.core.commands import CampaignConfig
+from actors.core.records import Balance
+from actors.core.tables import Deadlines, Refusals, SplitDict
+
+RESERVED, CONFIRMED, EXPIRED, RELEASED, RETURNED, REVOKED = 1, 2, 3, 4, 5, 6
+"""Reservation states, numbered as `stockray.v1.ReservationState`."""
+
+TRANSITIONS = {
+    RESERVED: (CONFIRMED, EXPIRED, RELEASED, REVOKED),
+    CONFIRMED: (RETURNED, REVOKED),
+    EXPIRED: (CONFIRMED,),
+    RELEASED: (),
+    RETURNED: (),
+    REVOKED: (),
+}
+"""The state machine of a reservation as data; `evolve` raises on anything else."""
+
+CAMPAIGN_ACTIVE, CAMPAIGN_PAUSED, CAMPAIGN_ENDED = 1, 2, 3
+REFUND_DUE, REFUND_CLOSED = 1, 2
+IN_TRANSIT, TRANSFER_ARRIVED, TRANSFER_TURNED_AWAY = 1, 2, 3
+
+GENERATION = 1
+"""A slot's generation: raised when the slot moves to another shard."""
+
+ADVANCE_EVERY_MS = 250
+
+REFUSAL_WINDOW_MS = 15_000
+"""A call lives at most 10 s, so a duplicate of a refused request is never older than this."""
+
+
+class Pool:
+    """Counted units. `total = available + reserved + sold + buffer + scheduled + in transit`."""
+
+    __slots__ = (
+        "available",
+        "buffer",
+        "buyers",
+        "campaign_id",
+        "granted",
+        "in_transit",
+        "limit_per_buyer",
+        "list_price_minor",
+        "owed",
+        "reserved",
+        "scheduled",
+        "sku_id",
+        "sold",
+        "total",
+        "unit_price_minor",
+    )
+
+    def __init__(self, campaign_id: str, sku_id: str) -> None:
+        self.campaign_id = campaign_id
+        self.sku_id = sku_id
+        self.total = 0
+        self.available = 0
+        self.reserved = 0
+        self.sold = 0
+        self.buffer = 0
+        self.scheduled = 0
+        self.in_transit = 0
+        self.owed = 0
+        """Units declared short that could not be taken yet; freed units pay it first."""
+        self.granted = 0
+        """Units that arrived by allocation, of the allocation that the campaign asks for."""
+        self.list_price_minor = 0
+        self.unit_price_minor = 0
+        self.limit_per_buyer = 0
+        self.buyers: SplitDict[str, int] = SplitDict()
+        """Units held and owned, by buyer; kept only while a limit is set."""
+
+    def balance(self, slot: int, generation: int) -> Balance:
+        """The pool as it stands."""
+        return Balance(
+            slot,
+            generation,
+            self.campaign_id,
+            self.sku_id,
+            self.total,
+            self.available,
+            self.reserved,
+            self.sold,
+            self.buffer,
+            self.scheduled,
+            self.in_transit,
+            self.owed,
+        )
+
+    def broken_law(self) -> str:
+        """'' if the conservation law holds, else what is wrong. A broken law ends the process."""
+        parts = (
+            self.available,
+            self.reserved,
+            self.sold,
+            self.buffer,
+            self.scheduled,
+            self.in_transit,
+        )
+        if self.total == sum(parts) and min(parts) >= 0 and self.owed >= 0:
+            return ""
+        return (
+            f"pool {self.campaign_id or '(base)'}/{self.sku_id}: total {self.total} is not "
+            f"available + reserved + sold + buffer + scheduled + in transit = {parts}"
+        )
+
+
+class Sku:
+    """A SKU's description; its base pool carries price and balance."""
+
+    __slots__ = (
+        "attributes",
+        "buffer_bps",
+        "currency_code",
+        "name",
+        "payment_window_ms",
+        "pool",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.name = ""
+        self.attributes: dict[str, str] = {}
+        self.buffer_bps = 0
+        self.currency_code = ""
+        self.payment_window_ms = 0
+
+
+class Campaign:
+    """A campaign, its pools by SKU, and what each buyer holds and owns over all of them."""
+
+    __slots__ = ("buyers", "config", "pools", "state")
+
+    def __init__(self, config: CampaignConfig) -> None:
+        self.config = config
+        self.state = CAMPAIGN_ACTIVE
+        self.pools: dict[str, Pool] = {}
+        self.buyers: SplitDict[str, int] = SplitDict()
+
+
+class Payment:
+    """A payment that took effect on a reservation. `refunded_minor` counts due and paid back."""
+
+    __slots__ = ("amount_minor", "channel", "payment_id", "refunded_minor")
+
+    def __init__(self, payment_id: str, channel: str, amount_minor: int) -> None:
+        self.payment_id = payment_id
+        self.channel = channel
+        self.amount_minor = amount_minor
+        self.refunded_minor = 0
+
+
+class Reservation:
+    """Units held or owned by a buyer. The key of its table is its request id, hashed."""
+
+    __slots__ = (
+        "begun",
+        "buyer_id",
+        "deadline_ms",
+        "fingerprint",
+        "first_deadline_ms",
+        "key",
+        "list_price_minor",
+        "payable_minor",
+        "payment",
+        "pool",
+        "quantity",
+        "reserved_ms",
+        "returned",
+        "seq",
+        "stage",
+        "state",
+        "unit_price_minor",
+    )
+
+    key: bytes
+    pool: Pool
+    buyer_id: str
+    quantity: int
+    returned: int
+    state: int
+    stage: int
+    """Fulfilment: 0 none, 1 shipped, 2 delivered, 3 completed."""
+    fingerprint: int
+    reserved_ms: int
+    first_deadline_ms: int
+    """As answered at reserve: a retry of the request must get the same answer."""
+    deadline_ms: int
+    """As it is now; differs from the first one after PaymentBegun."""
+    begun: bool
+    """A payment was begun: the deadline has moved and moves no more."""
+    list_price_minor: int
+    unit_price_minor: int
+    payable_minor: int
+    payment: Payment | None
+    seq: int
+    """Entry of the last change: a fuzzy snapshot is completed by it."""
+
+
+class Refund:
+    """Money owed back."""
+
+    __slots__ = (
+        "amount_minor",
+        "attempts",
+        "buyer_id",
+        "channel",
+        "compensation",
+        "key",
+        "last_report",
+        "payment_id",
+        "reason",
+        "reservation_id",
+        "seq",
+        "state",
+    )
+
+    key: bytes
+    reservation_id: str
+    buyer_id: str
+    payment_id: str
+    channel: str
+    amount_minor: int
+    reason: int
+    compensation: bool
+    state: int
+    attempts: int
+    last_report: bytes
+    """Request key of the last report, so that a resent report is not a second attempt."""
+    seq: int
+
+
+class Transfer:
+    """Units on their way out of one of this slot's pools."""
+
+    __slots__ = (
+        "fingerprint",
+        "from_campaign_id",
+        "quantity",
+        "sku_id",
+        "state",
+        "to_campaign_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        sku_id: str,
+        from_campaign_id: str,
+        to_campaign_id: str,
+        quantity: int,
+        fingerprint: int,
+    ) -> None:
+        self.sku_id = sku_id
+        self.from_campaign_id = from_campaign_id
+        self.to_campaign_id = to_campaign_id
+        self.quantity = quantity
+        self.fingerprint = fingerprint
+        self.state = IN_TRANSIT
+
+
+class SlotState:
+    """All rows of one slot."""
+
+    __slots__ = (
+        "arrivals",
+        "campaigns",
+        "deadlines",
+        "documents",
+        "generation",
+        "payments",
+        "refunds",
+        "refusals",
+        "reservations",
+        "skus",
+        "slot",
+        "transfers",
+    )
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.generation = GENERATION
+        self.skus: dict[str, Sku] = {}
+        self.campaigns: dict[str, Campaign] = {}
+        self.reservations: SplitDict[bytes, Reservation] = SplitDict()
+        self.refusals = Refusals(REFUSAL_WINDOW_MS)
+        self.deadlines = Deadlines()
+        self.documents: SplitDict[bytes, int] = SplitDict()
+        """Request keys of stock documents and returns -> fingerprint; kept for ever."""
+        self.payments: SplitDict[bytes, tuple[str, int, int]] = SplitDict()
+        """Payment key -> (reservation id, amount, what became of it); kept for ever."""
+        self.refunds: SplitDict[bytes, Refund] = SplitDict()
+        self.transfers: SplitDict[bytes, Transfer] = SplitDict()
+        self.arrivals: SplitDict[bytes, bool] = SplitDict()
+        """Transfer id -> arrived or turned away; kept for ever."""
+
+    def pool(self, campaign_id: str, sku_id: str) -> Pool | None:
+        """A campaign's pool of a SKU, or with campaign '' the SKU's base pool."""
+        if not campaign_id:
+            sku = self.skus.get(sku_id)
+            return None if sku is None else sku.pool
+        campaign = self.campaigns.get(campaign_id)
+        return None if campaign is None else campaign.pools.get(sku_id)
+
+    def pools(self) -> Iterator[Pool]:
+        """All pools of the slot."""
+        for sku in self.skus.values():
+            yield sku.pool
+        for campaign in self.campaigns.values():
+            yield from campaign.pools.values()
+
+
+class ShardState:
+    """All slots that a shard owns, and where in the journal they stand."""
+
+    __slots__ = (
+        "advanced_ms",
+        "debtors",
+        "fuzzy",
+        "now_ms",
+        "refusal_count",
+        "refusal_count_max",
+        "seq",
+        "slots",
+        "touched",
+    )
+
+    def __init__(self, *, refusal_count_max: int = 1_000_000) -> None:
+        self.slots: dict[int, SlotState] = {}
+        self.seq = 0
+        """Entry being folded, or last folded."""
+        self.now_ms = 0
+        """Journalled time: never goes back."""
+        self.touched: dict[Pool, int] = {}
+        """Pools that the open entry touched -> slot; in order, so balances are deterministic."""
+        self.fuzzy: dict[bytes, int] | None = None
+        """While a snapshot is being completed: keys of rows newer than its beginning -> seq."""
+        self.debtors: dict[Pool, int] = {}
+        """Pools that owe units of a declared shortage -> slot."""
+        self.refusal_count = 0
+        self.refusal_count_max = refusal_count_max
+        self.advanced_ms = 0
+
+    def slot(self, number: int) -> SlotState:
+        """The slot's state, made when first touched."""
+        slot = self.slots.get(number)
+        if slot is None:
+            slot = self.slots[number] = SlotState(number)
+        return slot
+
+    def advance(self, now_ms: int) -> None:
+        """Journalled time has come to `now_ms`: forget old refusals, a slice at a time."""
+        self.now_ms = max(self.now_ms, now_ms)
+        if now_ms - self.advanced_ms < ADVANCE_EVERY_MS:
+            return
+        self.advanced_ms = now_ms
+        count = 0
+        for slot in self.slots.values():
+            slot.refusals.advance(now_ms)
+            count += len(slot.refusals)
+        self.refusal_count = count

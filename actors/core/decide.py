@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.core import commands as c
-from actors.core.campaigns import get_campaign, put_campaign, set_campaign_state
+from actors.core.campaigns import campaign_view, get_campaign, put_campaign, set_campaign_state
 from actors.core.payments import (
     begin_payment,
     confirm,
@@ -23,6 +23,7 @@ from actors.core.stock import (
     adjust_stock,
     declare_shortage,
     get_stock,
+    pool_view,
     put_sku,
     receive_stock,
     set_buffer,
@@ -61,3 +62,38 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
 def decide(state: ShardState, command: Any, now_ms: int) -> Decision:
     """The answer to a command, and the records that make it true."""
     return HANDLERS[command.kind](state, command, now_ms)
+
+
+def _pool_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    slot = state.slot(command.slot)
+    pool = slot.pool(getattr(command, "campaign_id", ""), command.sku_id)
+    return (answer[0], pool_view(slot, pool), *answer[2:])
+
+
+def _source_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    slot = state.slot(command.slot)
+    view = pool_view(slot, slot.pool(command.from_campaign_id, command.sku_id))
+    return (*answer[:3], view)
+
+
+def _campaign_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    view = campaign_view(state.slot(command.slot), command.campaign_id)
+    return (answer[0], view, *answer[2:])
+
+
+_AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]] = {
+    c.PUT_SKU: _pool_after,
+    c.RECEIVE_STOCK: _pool_after,
+    c.ADJUST_STOCK: _pool_after,
+    c.SET_BUFFER: _pool_after,
+    c.DECLARE_SHORTAGE: _pool_after,
+    c.TRANSFER_OUT: _source_after,
+    c.PUT_CAMPAIGN: _campaign_after,
+    c.SET_CAMPAIGN_STATE: _campaign_after,
+}
+
+
+def answer_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The answer as it reads once its records were folded: views show what stands now."""
+    refresh = _AFTER.get(command.kind)
+    return answer if refresh is None else refresh(state, command, answer)

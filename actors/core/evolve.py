@@ -37,6 +37,7 @@ def fold(
     open_entry(state, seq, now_ms)
     for record in records:
         evolve(state, record)
+    state.advance(now_ms)
     if state.fuzzy is not None:
         return
     for told in balances:
@@ -49,13 +50,14 @@ def fold(
 def open_entry(state: s.ShardState, seq: int, now_ms: int) -> None:
     """The records that follow belong to entry `seq`, decided at `now_ms`."""
     state.seq = seq
-    state.advance(now_ms)
+    state.now_ms = max(state.now_ms, now_ms)
     state.touched.clear()
 
 
 def close_entry(state: s.ShardState) -> list[r.Balance]:
-    """The balances of the pools that the open entry touched. Raises Impossible if one breaks the
-    conservation law."""
+    """The open entry has all its records and will be journalled: the balances of the pools that
+    it touched. Raises Impossible if one breaks the conservation law."""
+    state.advance(state.now_ms)
     balances = []
     for pool, number in state.touched.items():
         broken = pool.broken_law()
@@ -156,6 +158,7 @@ def _transferred_out(state: s.ShardState, slot: s.SlotState, record: r.Transferr
     if record.from_campaign_id:
         pool.granted -= record.quantity
     if record.transfer_id not in slot.transfers:
+        slot.open_transfers.add(record.transfer_id)
         slot.transfers.put(
             record.transfer_id,
             s.Transfer(
@@ -185,6 +188,7 @@ def _transfer_ended(state: s.ShardState, slot: s.SlotState, record: r.TransferEn
         raise Impossible(f"entry {state.seq}: no transfer {record.transfer_id.hex()}")
     pool = _pool(state, slot, transfer.from_campaign_id, transfer.sku_id)
     pool.in_transit -= transfer.quantity
+    slot.open_transfers.discard(record.transfer_id)
     transfer.state = s.TRANSFER_ARRIVED if record.arrived else s.TRANSFER_TURNED_AWAY
     if record.arrived:
         pool.total -= transfer.quantity

@@ -28,6 +28,7 @@ from actors.core.state import (
     CAMPAIGN_PAUSED,
     CONFIRMED,
     EXPIRED,
+    RELEASED,
     RESERVED,
     RETURNED,
     REVOKED,
@@ -80,7 +81,13 @@ def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
         return refuse(state, number, key, mark, Outcome.LIMIT_EXCEEDED, pool.available, ())
     if quantity > pool.available:
         return refuse(
-            state, number, key, mark, Outcome.SOLD_OUT, pool.available, _alternatives(campaign)
+            state,
+            number,
+            key,
+            mark,
+            Outcome.SOLD_OUT,
+            pool.available,
+            _alternatives(campaign, sku_id),
         )
     # Nothing below this line can fail.
     deadline_ms = now_ms + window_ms
@@ -192,13 +199,13 @@ def exceeds_limit(campaign: Campaign | None, pool: Pool, buyer_id: str, quantity
     return held + quantity > campaign.config.limit_per_buyer
 
 
-def _alternatives(campaign: Campaign | None) -> tuple[str, ...]:
+def _alternatives(campaign: Campaign | None, sku_id: str) -> tuple[str, ...]:
     """Up to three other lines with units; the scan is bounded by the lines a campaign may have."""
     if campaign is None or len(campaign.pools) == 1:
         return ()
     found: list[str] = []
     for pool in campaign.pools.values():
-        if pool.available:
+        if pool.available and pool.sku_id != sku_id:
             found.append(pool.sku_id)
         if len(found) == 3:
             break
@@ -235,7 +242,7 @@ def release(state: ShardState, command: c.Release, now_ms: int) -> Decision:
     record = ReservationReleased(
         RESERVATION_RELEASED, command.slot, held.key, buyer_part(held.buyer_id), command.reason
     )
-    return (Outcome.RELEASED, held.state), (record,)
+    return (Outcome.RELEASED, RELEASED), (record,)
 
 
 def report_fulfilment(state: ShardState, command: c.ReportFulfilment, now_ms: int) -> Decision:

@@ -251,6 +251,10 @@ class Loader:
                 )
                 transfer.state = transfer_state
                 slot.transfers.put(key, transfer)
+                if transfer_state == s.IN_TRANSIT:
+                    slot.open_transfers.add(key)
+                else:
+                    slot.open_transfers.discard(key)
             for key, arrived in arrivals:
                 slot.arrivals.put(key, arrived)
 

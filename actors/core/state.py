@@ -276,6 +276,7 @@ class SlotState:
         "deadlines",
         "documents",
         "generation",
+        "open_transfers",
         "payments",
         "refunds",
         "refusals",
@@ -299,6 +300,8 @@ class SlotState:
         """Payment key -> (reservation id, amount, what became of it); kept for ever."""
         self.refunds: SplitDict[bytes, Refund] = SplitDict()
         self.transfers: SplitDict[bytes, Transfer] = SplitDict()
+        self.open_transfers: set[bytes] = set()
+        """Transfers whose end is not journalled here yet; a gateway finishes them."""
         self.arrivals: SplitDict[bytes, bool] = SplitDict()
         """Transfer id -> arrived or turned away; kept for ever."""
 
@@ -358,7 +361,6 @@ class ShardState:
 
     def advance(self, now_ms: int) -> None:
         """Journalled time has come to `now_ms`: forget old refusals, a slice at a time."""
-        self.now_ms = max(self.now_ms, now_ms)
         if now_ms - self.advanced_ms < ADVANCE_EVERY_MS:
             return
         self.advanced_ms = now_ms

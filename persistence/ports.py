@@ -146,7 +146,8 @@ class DeadLetter(NamedTuple):
     """A record that write-behind could not turn into rows, kept aside with its reason."""
 
     seq: int
-    index: int
+    at: int
+    """Index of the record in its entry, or another number unique within `seq`."""
     reason: str
     record: bytes
 
@@ -156,6 +157,10 @@ class Sink(Protocol):
 
     def revision(self) -> tuple[str, str]:
         """(the schema's revision, the one this release needs); ('', needed) for an empty one."""
+
+    def require_revision(self) -> None:
+        """Raises WrongRevision, with the command that mends it, unless the schema is the needed
+        one. Called once by whoever opens the sink."""
 
     def upgrade(self) -> None:
         """Migrate to the needed revision. Only ever called on purpose."""

@@ -15,7 +15,7 @@ from actors.core.records import (
     CampaignPut,
     CampaignStateSet,
 )
-from actors.core.state import CAMPAIGN_ENDED, Campaign, ShardState, SlotState
+from actors.core.state import CAMPAIGN_ACTIVE, CAMPAIGN_ENDED, Campaign, ShardState, SlotState
 from actors.core.stock import pool_view
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -43,7 +43,8 @@ def put_campaign(state: ShardState, command: c.PutCampaign, now_ms: int) -> Deci
     slot = state.slot(command.slot)
     view = campaign_view(slot, command.campaign_id)
     campaign = slot.campaigns.get(command.campaign_id)
-    record = CampaignPut(CAMPAIGN_PUT, command.slot, command.campaign_id, command.config)
+    state_now = CAMPAIGN_ACTIVE if campaign is None else campaign.state
+    record = CampaignPut(CAMPAIGN_PUT, command.slot, command.campaign_id, command.config, state_now)
     if campaign is None:
         return (Outcome.APPLIED, view, now_ms, ""), (record,)
     if campaign.config == command.config:

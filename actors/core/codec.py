@@ -53,5 +53,5 @@ def unpack_entry(data: bytes) -> EntryContent:
             [RECORDS[fields[0]](*fields) for fields in records],
             [Balance(*fields) for fields in balances],
         )
-    except (KeyError, TypeError) as error:
+    except (IndexError, KeyError, TypeError) as error:
         raise UnreadableEntry(f"unknown record: {error}") from error

@@ -67,9 +67,10 @@ def close_entry(state: s.ShardState) -> list[r.Balance]:
     return balances
 
 
-def _skip(state: s.ShardState, key: bytes) -> bool:
+def _skip(state: s.ShardState, slot: s.SlotState, key: bytes, table: str = "reservations") -> bool:
     """Whether the snapshot being completed has this row as of this entry or later."""
-    return state.fuzzy is not None and state.fuzzy.get(key, 0) >= state.seq
+    fuzzy = state.fuzzy
+    return fuzzy is not None and fuzzy.get((table, slot.slot, key), 0) >= state.seq
 
 
 def _held(state: s.ShardState, slot: s.SlotState, key: bytes) -> s.Reservation:
@@ -107,12 +108,25 @@ def _add(buyers: Any, buyer_id: str, units: int) -> None:
 
 
 def _free(state: s.ShardState, slot: s.SlotState, pool: s.Pool, units: int) -> None:
-    """Units become available again; what the pool owes is paid first, and leaves its total."""
+    """Units become available again; what the pool owes is paid first."""
+    pool.available += units - _pay_owed(state, pool, units)
+
+
+def _pay_owed(state: s.ShardState, pool: s.Pool, units: int) -> int:
+    """How many of the freed units what is owed takes; they leave the total."""
     paid = min(pool.owed, units)
     pool.owed -= paid
     pool.total -= paid
-    pool.available += units - paid
     if paid and not pool.owed:
+        state.debtors.pop(pool, None)
+    return paid
+
+
+def _forgive(state: s.ShardState, pool: s.Pool) -> None:
+    """No more can be owed than reservations and orders could still give up, else a receipt of
+    goods would pay for units that are in nobody's books any more."""
+    pool.owed = min(pool.owed, pool.reserved + pool.sold)
+    if not pool.owed:
         state.debtors.pop(pool, None)
 
 
@@ -145,7 +159,8 @@ def _stock_changed(state: s.ShardState, slot: s.SlotState, record: r.StockChange
     pool.total += record.available + record.buffer + record.scheduled
     pool.owed += record.owed
     if pool.owed > 0:
-        state.debtors[pool] = slot.slot
+        if pool not in state.debtors:
+            state.debtors[pool] = s.Debt(slot.slot)
     else:
         state.debtors.pop(pool, None)
     slot.documents.put(request_key(record.caller, record.request_id), record.fingerprint)
@@ -199,6 +214,9 @@ def _transfer_ended(state: s.ShardState, slot: s.SlotState, record: r.TransferEn
 
 
 def _campaign_put(state: s.ShardState, slot: s.SlotState, record: r.CampaignPut) -> None:
+    if state.fuzzy is not None:
+        # The snapshot's end has the campaign with all its lines, and rows refer to those pools.
+        return
     config = c.campaign_config(record.config)
     campaign = slot.campaigns.get(record.campaign_id)
     old_limit = 0
@@ -290,7 +308,7 @@ def _confirmed(state: s.ShardState, slot: s.SlotState, record: r.ReservationConf
         payment_key(payment_id),
         (public_id(slot.slot, record.key), record.paid_minor, int(Outcome.CONFIRMED)),
     )
-    if _skip(state, record.key):
+    if _skip(state, slot, record.key):
         return
     held = _held(state, slot, record.key)
     pool = held.pool
@@ -307,7 +325,7 @@ def _confirmed(state: s.ShardState, slot: s.SlotState, record: r.ReservationConf
 
 def _ended(state: s.ShardState, slot: s.SlotState, key: bytes, new: int) -> None:
     """A reservation that was never paid ends; its units are free and count against nobody."""
-    if _skip(state, key):
+    if _skip(state, slot, key):
         return
     held = _held(state, slot, key)
     _move_to(held, new)
@@ -326,7 +344,7 @@ def _expired(state: s.ShardState, slot: s.SlotState, record: r.ReservationExpire
 
 
 def _payment_begun(state: s.ShardState, slot: s.SlotState, record: r.PaymentBegun) -> None:
-    if _skip(state, record.key):
+    if _skip(state, slot, record.key):
         return
     held = _held(state, slot, record.key)
     slot.deadlines.remove(held.key, held.deadline_ms)
@@ -336,7 +354,7 @@ def _payment_begun(state: s.ShardState, slot: s.SlotState, record: r.PaymentBegu
 
 
 def _payment_failed(state: s.ShardState, slot: s.SlotState, record: r.PaymentFailed) -> None:
-    if not _skip(state, record.key):
+    if not _skip(state, slot, record.key):
         _held(state, slot, record.key)
 
 
@@ -400,7 +418,7 @@ def _units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsRetur
             int(RefundReason.RETURN),
             False,
         )
-    if _skip(state, record.key):
+    if _skip(state, slot, record.key):
         return
     held = _held(state, slot, record.key)
     pool = held.pool
@@ -411,9 +429,10 @@ def _units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsRetur
     if record.restock == c.RESTOCK_AVAILABLE:
         _free(state, slot, pool, record.quantity)
     elif record.restock == c.RESTOCK_SCHEDULED:
-        pool.scheduled += record.quantity
+        pool.scheduled += record.quantity - _pay_owed(state, pool, record.quantity)
     else:
         pool.total -= record.quantity
+        _forgive(state, pool)
     _count(slot, held, -record.quantity)
     if held.returned == held.quantity:
         _move_to(held, s.RETURNED)
@@ -422,7 +441,7 @@ def _units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsRetur
 def _fulfilment_reported(
     state: s.ShardState, slot: s.SlotState, record: r.FulfilmentReported
 ) -> None:
-    if not _skip(state, record.key):
+    if not _skip(state, slot, record.key):
         _held(state, slot, record.key).stage = record.stage
 
 
@@ -430,7 +449,7 @@ def _refund_reported(state: s.ShardState, slot: s.SlotState, record: r.RefundRep
     refund = slot.refunds.get(record.refund_key)
     if refund is None:
         raise Impossible(f"entry {state.seq}: no refund {record.refund_key.hex()}")
-    if _skip(state, record.refund_key):
+    if _skip(state, slot, record.refund_key, "refunds"):
         return
     refund.attempts = record.attempts
     refund.last_report = record.request_key
@@ -452,7 +471,7 @@ def _revoked(state: s.ShardState, slot: s.SlotState, record: r.ReservationRevoke
             int(RefundReason.SHORTAGE),
             True,
         )
-    if _skip(state, record.key):
+    if _skip(state, slot, record.key):
         return
     held = _held(state, slot, record.key)
     pool = held.pool

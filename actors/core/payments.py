@@ -261,6 +261,7 @@ def _returned(command: c.ReturnUnits, held: Reservation, key: bytes, mark: int) 
     refund_key = return_refund_key(key) if due else b""
     payment_id = "" if payment is None else payment.payment_id
     channel = "" if payment is None else payment.channel
+    state_now = RETURNED if total == held.quantity else held.state
     record = UnitsReturned(
         UNITS_RETURNED,
         command.slot,
@@ -277,6 +278,7 @@ def _returned(command: c.ReturnUnits, held: Reservation, key: bytes, mark: int) 
         channel,
         held.buyer_id,
         command.reason,
+        state_now,
     )
     view = None
     if due:
@@ -292,21 +294,24 @@ def _returned(command: c.ReturnUnits, held: Reservation, key: bytes, mark: int) 
             1,
             0,
         )
-    state_now = RETURNED if total == held.quantity else held.state
     return (Outcome.RETURNED, state_now, total, view), (record,)
 
 
 def report_refund(state: ShardState, command: c.ReportRefund, now_ms: int) -> Decision:
     """(APPLIED, refund): closed by a success; a failure leaves it due and counts the attempt.
-    Precedence: NOT_FOUND, REFUND_CLOSED, APPLIED."""
+    Precedence: NOT_FOUND, ID_REUSED (the last report's id with the other ending), REFUND_CLOSED,
+    APPLIED."""
     parsed = parse_public_id(command.refund_id)
     slot = state.slot(command.slot)
-    refund = None if parsed is None else slot.refunds.get(parsed[1])
+    here = parsed is not None and parsed[0] == command.slot
+    refund = slot.refunds.get(parsed[1]) if parsed is not None and here else None
     if refund is None:
         return (Outcome.NOT_FOUND, None), ()
     key = request_key(command.caller, command.request_id)
     if refund.last_report == key:
-        return (Outcome.APPLIED, refund_view(refund)), ()
+        # A success is the last report of a refund, so its state tells how that report ended.
+        same = command.succeeded == (refund.state == REFUND_CLOSED)
+        return (Outcome.APPLIED if same else Outcome.ID_REUSED, refund_view(refund)), ()
     if refund.state == REFUND_CLOSED:
         return (Outcome.REFUND_CLOSED, refund_view(refund)), ()
     attempts = refund.attempts + 1

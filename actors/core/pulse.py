@@ -16,7 +16,7 @@ from actors.core.records import (
     ReservationExpired,
     ReservationRevoked,
 )
-from actors.core.state import CONFIRMED, RESERVED, Pool, Reservation, ShardState, SlotState
+from actors.core.state import CONFIRMED, RESERVED, Debt, Pool, Reservation, ShardState, SlotState
 
 SCAN_SLICE = 4_096
 """Reservations looked at in one step of a shortage's search (about 1 ms)."""
@@ -48,11 +48,11 @@ class Pulse:
         """The next step for every pool that owes units: newest reservations first, then the
         newest orders. Records are of different reservations, so they can be folded in order."""
         records: list[Any] = []
-        for pool, number in list(state.debtors.items()):
-            slot = state.slots[number]
+        for pool, debt in list(state.debtors.items()):
+            slot = state.slots[debt.slot]
             search = self._searches.get(pool)
-            if search is None:
-                search = self._searches[pool] = Search(slot, pool)
+            if search is None or search.debt is not debt:
+                search = self._searches[pool] = Search(slot, pool, debt)
             if search.look_on(pool):
                 records.extend(search.take(slot, pool, limit - len(records)))
                 if search.empty():
@@ -65,14 +65,18 @@ class Pulse:
 class Search:
     """Finds the newest reservations and orders of a pool, part by part of the table.
 
-    Only as many candidates are kept as units are owed, in two heaps with the oldest on top."""
+    Only as many candidates are kept as units are owed, in two heaps with the oldest on top. What is
+    found ages while the search goes on: a reservation that has ended or was paid since is passed
+    over, and orders are taken only if no reservation can have been left out."""
 
-    def __init__(self, slot: SlotState, pool: Pool) -> None:
+    def __init__(self, slot: SlotState, pool: Pool, debt: Debt) -> None:
+        self.debt = debt
         # Snapshot of keys would cost memory; parts are walked whole, one slice of parts a step.
         self._parts = list(slot.reservations.parts)
         self._owed = pool.owed
         self._found: dict[int, list[tuple[int, int, bytes]]] = {RESERVED: [], CONFIRMED: []}
-        self._ordered: list[bytes] | None = None
+        self._ordered: list[tuple[int, bytes]] | None = None
+        self._orders_too = False
 
     def look_on(self, pool: Pool) -> bool:
         """One slice of the search; True when it is complete."""
@@ -85,10 +89,13 @@ class Search:
         if self._parts:
             return False
         if self._ordered is None:
-            reservations = sorted(self._found[RESERVED])
-            orders = sorted(self._found[CONFIRMED])
+            self._orders_too = len(self._found[RESERVED]) < self._owed
             # Taken from the end: newest reservations, then newest orders.
-            self._ordered = [key for _, _, key in orders + reservations]
+            self._ordered = [
+                (kind, key)
+                for kind in (CONFIRMED, RESERVED)
+                for _, _, key in sorted(self._found[kind])
+            ]
         return True
 
     def _consider(self, held: Reservation, pool: Pool) -> None:
@@ -106,8 +113,14 @@ class Search:
         records: list[Any] = []
         owed = pool.owed
         while self._ordered and owed > 0 and len(records) < limit:
-            held = slot.reservations.get(self._ordered.pop())
-            if held is None or held.state not in (RESERVED, CONFIRMED):
+            kind, key = self._ordered.pop()
+            if kind == CONFIRMED and not self._orders_too:
+                self._ordered.clear()
+                break
+            held = slot.reservations.get(key)
+            if held is None or held.state != kind:
+                # Paid since, it is an order now, perhaps the newest: the next search ranks it.
+                self._orders_too &= kind == CONFIRMED
                 continue
             records.append(_revoked(slot, held))
             owed -= held.quantity - held.returned

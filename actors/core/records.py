@@ -97,12 +97,13 @@ class TransferEnded(NamedTuple):
 
 
 class CampaignPut(NamedTuple):
-    """A campaign stands as configured (nested arrays of CampaignConfig)."""
+    """A campaign stands as configured (nested arrays of CampaignConfig), in this state."""
 
     kind: int
     slot: int
     campaign_id: str
     config: tuple[Any, ...]
+    state: int
 
 
 class CampaignStateSet(NamedTuple):
@@ -224,7 +225,8 @@ class RefundFellDue(NamedTuple):
 
 
 class UnitsReturned(NamedTuple):
-    """Confirmed units came back. `refund_minor` of `payment_id` is due as `refund_key`."""
+    """Confirmed units came back. `refund_minor` of `payment_id` is due as `refund_key`. `state` is
+    the reservation's from now on."""
 
     kind: int
     slot: int
@@ -241,6 +243,7 @@ class UnitsReturned(NamedTuple):
     payment_channel: str
     buyer_id: str
     reason: str
+    state: int
 
 
 class FulfilmentReported(NamedTuple):

@@ -34,18 +34,20 @@ class UnreadableSnapshot(Exception):
 def chunks(state: s.ShardState) -> Iterator[bytes]:
     """The snapshot's chunks. Entries may be folded between two of them, not within one.
 
-    The last chunk says `end_seq` (the state's seq when it is made)."""
+    The last chunk says how many came before it, and `end_seq` (the state's seq when it is made)."""
+    count = 0
     for number in list(state.slots):
         slot = state.slots[number]
         for name, pack in _LARGE.items():
             table = getattr(slot, name)
-            if name == "refusals":
-                yield from _table(number, name, table.previous, pack)
-                table = table.current
-            yield from _table(number, name, table, pack)
-    yield msgpack.packb(
-        (SNAPSHOT_FORMAT, "end", state.seq, state.now_ms, [_small(x) for x in state.slots.values()])
-    )
+            # Both generations are taken hold of at once: they may move on while one is written.
+            tables = (table.previous, table.current) if name == "refusals" else (table,)
+            for part in tables:
+                for chunk in _table(number, name, part, pack):
+                    yield chunk
+                    count += 1
+    small = [_small(slot) for slot in state.slots.values()]
+    yield msgpack.packb((SNAPSHOT_FORMAT, "end", count, state.seq, state.now_ms, small))
 
 
 def _table(number: int, name: str, table: Any, pack: Any) -> Iterator[bytes]:
@@ -187,6 +189,7 @@ class Loader:
     def read(self, data: Iterable[bytes]) -> None:
         """Take all chunks. Raises UnreadableSnapshot if they are not one whole snapshot."""
         rows: list[Any] = []
+        count = 0
         for chunk in data:
             try:
                 version, kind, *rest = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
@@ -195,11 +198,13 @@ class Loader:
             if version != SNAPSHOT_FORMAT:
                 raise UnreadableSnapshot(f"snapshot format {version}, not {SNAPSHOT_FORMAT}")
             if kind == "end":
-                self.end_seq, self._end_now_ms, self._small = rest
+                count, self.end_seq, self._end_now_ms, self._small = rest
             else:
                 rows.append(rest)
         if self._small is None:
             raise UnreadableSnapshot("the snapshot has no end")
+        if count != len(rows):
+            raise UnreadableSnapshot(f"the snapshot has {len(rows)} chunks of its {count}")
         self.state.fuzzy = {}
         self._set_small()
         for number, name, items in rows:
@@ -218,6 +223,7 @@ class Loader:
         state.now_ms = max(state.now_ms, self._end_now_ms)
         state.debtors.clear()
         state.touched.clear()
+        state.refusal_count = sum(len(slot.refusals) for slot in state.slots.values())
         for slot in state.slots.values():
             slot.deadlines = type(slot.deadlines)()
             for held in slot.reservations.values():
@@ -226,7 +232,7 @@ class Loader:
             recount(slot)
             for pool in slot.pools():
                 if pool.owed:
-                    state.debtors[pool] = slot.slot
+                    state.debtors[pool] = s.Debt(slot.slot)
 
     def _set_small(self) -> None:
         for number, generation, skus, campaigns, transfers, arrivals in self._small:
@@ -332,7 +338,7 @@ def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_
             held.payment = s.Payment(*payment[:3])
             held.payment.refunded_minor = payment[3]
         if held.seq > begin_seq and fuzzy is not None:
-            fuzzy[held.key] = held.seq
+            fuzzy["reservations", slot.slot, held.key] = held.seq
         slot.reservations.put(held.key, held)
 
 
@@ -354,7 +360,7 @@ def _fill_refunds(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: 
             refund.seq,
         ) = row
         if refund.seq > begin_seq and state.fuzzy is not None:
-            state.fuzzy[refund.key] = refund.seq
+            state.fuzzy["refunds", slot.slot, refund.key] = refund.seq
         slot.refunds.put(refund.key, refund)
 
 
@@ -390,7 +396,7 @@ def digest(state: s.ShardState) -> int:
         for name in ("reservations", "payments", "documents", "refunds"):
             pack = _LARGE[name]
             for key, value in getattr(slot, name).items():
-                total += _hash(pack(key, value))
+                total += _hash((slot.slot, name, pack(key, value)))
         skus, campaigns, transfers, arrivals = _small(slot)[2:]
         for row in (*skus, *campaigns, *transfers, *arrivals):
             total += _hash((slot.slot, row))

@@ -321,6 +321,16 @@ class SlotState:
             yield from campaign.pools.values()
 
 
+class Debt:
+    """A pool's owing, from its first unit to its last: a new object each time it begins, so that
+    who works on one knows when it is over."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+
+
 class ShardState:
     """All slots that a shard owns, and where in the journal they stand."""
 
@@ -344,10 +354,11 @@ class ShardState:
         """Journalled time: never goes back."""
         self.touched: dict[Pool, int] = {}
         """Pools that the open entry touched -> slot; in order, so balances are deterministic."""
-        self.fuzzy: dict[bytes, int] | None = None
-        """While a snapshot is being completed: keys of rows newer than its beginning -> seq."""
-        self.debtors: dict[Pool, int] = {}
-        """Pools that owe units of a declared shortage -> slot."""
+        self.fuzzy: dict[tuple[str, int, bytes], int] | None = None
+        """While a snapshot is being completed: (table, slot, key) of rows newer than its beginning
+        -> seq. A request id is unique within its slot only, so the slot belongs to the key."""
+        self.debtors: dict[Pool, Debt] = {}
+        """Pools that owe units of a declared shortage."""
         self.refusal_count = 0
         self.refusal_count_max = refusal_count_max
         self.advanced_ms = 0

@@ -80,8 +80,10 @@ class Refusals:
     """Refused request ids with their outcome, kept for at least the retry window.
 
     Two generations: the current one, and the one before, dropped whole when the current one is a
-    window old; so an entry lives one to two windows. `advance` is called with journalled times
-    only, so every replica forgets the same entries at the same entry of the journal."""
+    window old; so an entry outlives the window, and is gone with the second entry of the journal
+    that comes a window or more after the last turn. A turn never drops the current generation,
+    however old: its newest entry may be of this very moment. Replicas may forget at different
+    entries of the journal, none of them early."""
 
     __slots__ = ("_dying", "began_ms", "current", "previous", "window_ms")
 
@@ -102,15 +104,12 @@ class Refusals:
         self.current.put(key, fingerprint << 8 | outcome)
 
     def advance(self, now_ms: int) -> None:
-        """Forget what is older than two windows, a slice at a time."""
+        """Forget what is older than a window, by generations, a slice at a time."""
         del self._dying[-8:]
         if now_ms - self.began_ms < self.window_ms:
             return
         self._dying.extend(self.previous.parts)
-        stale = now_ms - self.began_ms >= 2 * self.window_ms
-        if stale:
-            self._dying.extend(self.current.parts)
-        self.previous = SplitDict() if stale else self.current
+        self.previous = self.current
         self.current = SplitDict()
         self.began_ms = now_ms
 

@@ -1,0 +1,151 @@
+"""Starting, finding and stopping a cluster's processes. The only `ray.init`.
+
+Ray places, starts, restarts and names the actors; who is primary is decided in the journal, not
+here. A pair of replicas is never on one node when there are two, as far as Ray allows at the start.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+import ray.exceptions
+import structlog
+
+from actors.projector_process import ProjectorProcess
+from actors.ray_actors import make_actor
+from actors.shard_process import ShardProcess
+from actors.specs import REPLICAS, ClusterSpec, projector_name, replica_name
+
+log = structlog.get_logger()
+
+# GCS keeps task events for ever at these rates, and a driver that loses GCS for a minute would be
+# ended by Ray: both are decided here, for every process that Ray starts for us.
+RAY_ENVIRONMENT = {
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_usage_stats_enabled": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+class ClusterError(Exception):
+    """The cluster cannot be started or reached. Says what to do."""
+
+
+def connect(address: str, *, namespace: str) -> None:
+    """Start a local Ray ("local") or join the one at `address`. ClusterError if neither works.
+
+    A local one belongs to this process and ends with it."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {
+            "include_dashboard": False,
+            "num_cpus": 4,
+            "object_store_memory": 100_000_000,
+            # Ray's sockets have 107 bytes for their path: the directory must be a short one.
+            "_temp_dir": tempfile.mkdtemp(prefix="sr-"),
+        }
+    try:
+        ray.init(
+            address=address,
+            namespace=namespace,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise ClusterError(f"ray_address: cannot use {address!r}: {error}") from error
+
+
+def disconnect() -> None:
+    """Leave Ray; a local one ends. Idempotent."""
+    ray.shutdown()
+
+
+def start_shards(spec: ClusterSpec) -> list[list[Any]]:
+    """Start both replicas of every shard; answers their handles by shard. They recover by
+    themselves; who asks first makes one of them primary."""
+    nodes = _nodes()
+    return [
+        [
+            make_actor(
+                ShardProcess,
+                replica_name(shard, replica),
+                spec,
+                nodes[(shard + index) % len(nodes)] if len(nodes) > 1 else None,
+                shard,
+                replica,
+            )
+            for index, replica in enumerate(REPLICAS)
+        ]
+        for shard in range(spec.shards)
+    ]
+
+
+def start_projectors(spec: ClusterSpec) -> list[Any]:
+    """Start write-behind: one process for all shards of a small cluster, one for eight of a big."""
+    shards = range(spec.shards)
+    groups = [tuple(shards[start : start + 8]) for start in range(0, spec.shards, 8)]
+    return [
+        make_actor(ProjectorProcess, projector_name(index), spec, None, index, group)
+        for index, group in enumerate(groups)
+    ]
+
+
+def start_process(plain: type, name: str, spec: ClusterSpec, *arguments: Any) -> Any:
+    """Start any other plain class of ours as an actor (gateways)."""
+    return make_actor(plain, name, spec, None, *arguments)
+
+
+def find_shards(spec: ClusterSpec) -> list[list[Any]]:
+    """Handles of all replicas, by shard."""
+    return [
+        [ray.get_actor(replica_name(shard, r), namespace=spec.namespace) for r in REPLICAS]
+        for shard in range(spec.shards)
+    ]
+
+
+def find(name: str, namespace: str) -> Any:
+    """A handle by actor name. ClusterError if there is none."""
+    try:
+        return ray.get_actor(name, namespace=namespace)
+    except ValueError as error:
+        raise ClusterError(f"no actor {name!r} in {namespace!r}") from error
+
+
+def call(reference: Any, timeout_s: float) -> Any:
+    """The result of a control call. ClusterError when it does not come."""
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        raise ClusterError(str(error).splitlines()[0]) from error
+
+
+def wait_until(question: Callable[[], bool], *, timeout_s: float, what: str) -> None:
+    """Ask every 50 ms until the answer is yes. ClusterError, naming `what`, when it never is."""
+    deadline = time.monotonic() + timeout_s
+    while not question():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"waited {timeout_s:.0f} s for {what}")
+        time.sleep(0.05)
+
+
+def kill(handle: Any) -> None:
+    """End an actor for good (at shutdown)."""
+    ray.kill(handle, no_restart=True)
+
+
+def _nodes() -> Sequence[str]:
+    """Nodes that may hold shards: alive, and not a head kept free of work (no CPUs)."""
+    list_nodes: Any = ray.nodes
+    alive = [node for node in list_nodes() if node["Alive"]]
+    workers = [node["NodeID"] for node in alive if node["Resources"].get("CPU", 0) > 0]
+    return sorted(workers) or [node["NodeID"] for node in alive]

@@ -1,0 +1,304 @@
+"""The primary: takes rounds, decides, journals, and only then answers.
+
+Rules
+-----
+* One writer task, one entry in flight. Rounds that wait while it flies share the next entry.
+* The entry's records are folded before they are appended. An exception in `evolve` therefore ends
+  the process with nothing journalled; one in `decide` answers that line INTERNAL and goes on.
+* Nothing leaves before the append, or for rounds without records an ownership check, that was made
+  after the decision. RETRY, UNKNOWN and BUSY claim nothing and may leave at once.
+* An append or check without a definite answer is sent again as it was, for as long as it takes.
+  After `append_patience_ms` the waiting lines are told UNKNOWN and new rounds BUSY: this process is
+  alive and the journal is slow, which is no reason to promote anybody.
+* Fenced, conflicting or without its journal, it ends: `run` raises and the process exits.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import structlog
+
+from actors.clock import ShardTime
+from actors.core import commands as c
+from actors.core.chores import chores
+from actors.core.codec import pack_entry
+from actors.core.decide import answer_after, decide
+from actors.core.evolve import close_entry, evolve, open_entry
+from actors.core.outcomes import Outcome
+from actors.core.pulse import Pulse
+from actors.core.state import ShardState
+from actors.limits import ShardLimits
+from actors.rounds import Answers, Round, RoundStatus
+from actors.threads import AsyncJournal, AsyncSnapshots
+from persistence.errors import StorageError
+
+log = structlog.get_logger()
+
+NEW_RESERVATIONS = frozenset({c.RESERVE})
+READS = frozenset({c.GET_RESERVATION, c.GET_STOCK, c.GET_CAMPAIGN})
+FULL_FOR_NEW_PERCENT = 90
+
+
+class Waiting(NamedTuple):
+    """A round in the queue, and who waits for its answer."""
+
+    round: Round
+    answer: "asyncio.Future[Answers]"
+
+
+class Identity(NamedTuple):
+    """Whose primary this is: all that stands in every answer and every append."""
+
+    shard: int
+    incarnation: str
+    epoch: int
+    token: str
+
+
+class Primary:
+    """Runs from a won `acquire` to the end of the process."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        state: ShardState,
+        journal: AsyncJournal,
+        reader: AsyncJournal,
+        snapshots: AsyncSnapshots,
+        time: ShardTime,
+        limits: ShardLimits,
+        owned_slots: frozenset[int],
+        readers: tuple[str, ...],
+    ) -> None:
+        self.identity = identity
+        self.state = state
+        self.last_seq = state.seq
+        self.stalled = False
+        self.full_percent = 0
+        self.counters = {"rounds": 0, "lines": 0, "entries": 0, "records": 0, "internal": 0}
+        self._journal = journal
+        self._reader = reader
+        self._snapshots = snapshots
+        self._time = time
+        self._limits = limits
+        self._owned = owned_slots
+        self._readers = readers
+        self._pulse = Pulse()
+        self._queue: deque[Waiting] = deque()
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._quiet_until = self._later(limits.expiry_grace_ms)
+        time.raise_to(state.now_ms)
+
+    @property
+    def queue_length(self) -> int:
+        """Rounds that wait."""
+        return len(self._queue)
+
+    async def submit(self, round_: Round) -> Answers:
+        """Queue a round; its answer comes after its entry is durable."""
+        if self.stalled or len(self._queue) >= self._limits.queue_rounds:
+            return self._answers(RoundStatus.BUSY, ())
+        waiting = Waiting(round_, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._idle.clear()
+        self._work.set()
+        return await waiting.answer
+
+    async def run(self) -> None:
+        """Take rounds until the journal says that this process is no longer the owner."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_house())
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while self._queue:
+                    await self._write(self._take())
+                self._idle.set()
+
+    async def quiesce(self) -> None:
+        """Returns when no round waits and none flies."""
+        if self._queue:
+            await self._idle.wait()
+
+    def _take(self) -> list[Waiting]:
+        """The rounds of the next entry, in the order they came."""
+        taken = [self._queue.popleft()]
+        lines = len(taken[0].round.lines)
+        while self._queue and lines + len(self._queue[0].round.lines) <= self._limits.batch_lines:
+            taken.append(self._queue.popleft())
+            lines += len(taken[-1].round.lines)
+        return taken
+
+    async def _write(self, taken: list[Waiting]) -> None:
+        now_ms = self._time.now_ms(max(waiting.round.sent_ms for waiting in taken))
+        seq = self.last_seq + 1
+        open_entry(self.state, seq, now_ms)
+        records: list[Any] = []
+        answers = [self._decide_round(waiting.round, now_ms, records) for waiting in taken]
+        self._decide_due(now_ms, records)
+        self.counters["rounds"] += len(taken)
+        waiting_futures = [waiting.answer for waiting in taken]
+        if records:
+            entry = pack_entry(
+                epoch=self.identity.epoch,
+                now_ms=now_ms,
+                records=records,
+                balances=close_entry(self.state),
+            )
+            await self._until_definite(lambda: self._append(seq, entry), taken)
+            self.last_seq = seq
+            self.counters["entries"] += 1
+            self.counters["records"] += len(records)
+        else:
+            await self._until_definite(self._check, taken)
+        for future, answer in zip(waiting_futures, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+    def _decide_round(self, round_: Round, now_ms: int, records: list[Any]) -> Answers:
+        answers = tuple([self._decide_line(line, now_ms, records) for line in round_.lines])
+        self.counters["lines"] += len(answers)
+        found = chores(self.state, now_ms) if round_.wants_chores else ()
+        return self._answers(RoundStatus.OK, answers, found)
+
+    def _decide_line(
+        self, line: tuple[Any, ...], now_ms: int, records: list[Any]
+    ) -> tuple[Any, ...]:
+        try:
+            refused = self._not_now(line, now_ms)
+            if refused is not None:
+                return (refused,)
+            command = c.MAKE[line[0]](line)
+            answer, decided = decide(self.state, command, now_ms)
+        except Exception:  # A poison line must not take the shard with it.
+            self.counters["internal"] += 1
+            log.exception("line_failed", shard=self.identity.shard, kind=line[0] if line else None)
+            return (Outcome.INTERNAL,)
+        if not decided:
+            return answer
+        for record in decided:
+            evolve(self.state, record)
+        records.extend(decided)
+        return answer_after(self.state, command, answer)
+
+    def _not_now(self, line: tuple[Any, ...], now_ms: int) -> Outcome | None:
+        kind, slot, deadline_ms = line[:3]
+        if slot not in self._owned:
+            return Outcome.WRONG_SHARD
+        if deadline_ms < now_ms:
+            return Outcome.RETRY
+        if self.full_percent >= FULL_FOR_NEW_PERCENT and (
+            kind in NEW_RESERVATIONS or (self.full_percent >= 100 and kind not in READS)
+        ):
+            return Outcome.RETRY
+        return None
+
+    def _decide_due(self, now_ms: int, records: list[Any]) -> None:
+        """Expiries and revocations, folded like any other record. Not while it is quiet: after a
+        promotion or a stall the confirms that wait come first."""
+        if self._now() < self._quiet_until:
+            return
+        room = self._limits.expiries_a_round
+        due = self._pulse.expiries(self.state, now_ms, room)
+        for record in due:
+            evolve(self.state, record)
+        records.extend(due)
+        if self.state.debtors and len(due) < room:
+            taken = self._pulse.revocations(self.state, room - len(due))
+            for record in taken:
+                evolve(self.state, record)
+            records.extend(taken)
+
+    async def _append(self, seq: int, entry: bytes) -> None:
+        await self._journal.append(
+            incarnation=self.identity.incarnation,
+            epoch=self.identity.epoch,
+            seq=seq,
+            batch_id=f"{self.identity.token}:{seq}",
+            entry=entry,
+        )
+
+    async def _check(self) -> None:
+        await self._journal.check(incarnation=self.identity.incarnation, epoch=self.identity.epoch)
+
+    async def _until_definite(
+        self, call: Callable[[], Awaitable[None]], taken: list[Waiting]
+    ) -> None:
+        """Make a call, and make it again as it was until its outcome is definite. Raises what is
+        final: Fenced, Conflict, NoJournal, Corrupt."""
+        patience_until = self._later(self._limits.append_patience_ms)
+        while True:
+            attempt = asyncio.ensure_future(call())
+            if not self.stalled:
+                await asyncio.wait({attempt}, timeout=max(0.0, patience_until - self._now()))
+                if not attempt.done():
+                    self._stall(taken)
+            try:
+                await attempt
+            except StorageError as error:
+                if not error.retriable:
+                    raise
+                if self._now() >= patience_until:
+                    self._stall(taken)
+                await asyncio.sleep(self._limits.resend_pause_ms / 1000)
+                continue
+            if self.stalled:
+                self.stalled = False
+                self._quiet_until = self._later(self._limits.expiry_grace_ms)
+                log.info("journal_answers_again", shard=self.identity.shard)
+            return
+
+    def _stall(self, taken: list[Waiting]) -> None:
+        """The journal is slow: say so to everybody who waits."""
+        if not self.stalled:
+            log.warning("journal_slow", shard=self.identity.shard, queued=len(self._queue))
+        self.stalled = True
+        for waiting in taken:
+            if not waiting.answer.done():
+                unknown = tuple((Outcome.UNKNOWN,) for _ in waiting.round.lines)
+                waiting.answer.set_result(self._answers(RoundStatus.OK, unknown))
+        while self._queue:
+            waiting = self._queue.popleft()
+            waiting.answer.set_result(self._answers(RoundStatus.BUSY, ()))
+
+    def _answers(
+        self,
+        status: RoundStatus,
+        answers: tuple[tuple[Any, ...], ...],
+        found: tuple[tuple[Any, ...], ...] = (),
+    ) -> Answers:
+        token = self.identity.token
+        return Answers(status, self.identity.epoch, token, token, answers, found)
+
+    async def _keep_house(self) -> None:
+        """Measure the journal, and trim what no snapshot and no reader needs."""
+        while True:
+            await asyncio.sleep(self._limits.housekeeping_ms / 1000)
+            try:
+                used = await self._reader.bytes_used()
+                self.full_percent = used * 100 // self._limits.journal_bytes_max
+                await self._trim()
+            except StorageError as error:
+                log.warning("housekeeping_failed", shard=self.identity.shard, error=str(error))
+
+    async def _trim(self) -> None:
+        snapshots = await self._snapshots.list()
+        if len(snapshots) < 2:
+            return
+        positions = await self._reader.positions()
+        needed = min(snapshots[-1].begin_seq, *(positions.get(name, 0) for name in self._readers))
+        removed = self._limits.trim_entries
+        while removed == self._limits.trim_entries:
+            removed = await self._reader.trim(
+                before_seq=needed + 1, max_entries=self._limits.trim_entries
+            )
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _later(self, wait_ms: int) -> float:
+        return self._now() + wait_ms / 1000

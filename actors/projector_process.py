@@ -1,0 +1,83 @@
+"""A projector's process: one `Projector` for each of several shards, beside one another."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import structlog
+
+from actors.hosting import Host, process_identity
+from actors.logs import configure_logs
+from actors.projector import Projector
+from actors.specs import SINK_READER, ClusterSpec, projector_name
+from actors.threads import JournalThread
+from persistence.errors import StorageError
+from persistence.open import open_journal, open_sink
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class ProjectorProcess:
+    """Write-behind for some shards, hosted. Stateless: a restart goes on at the stored position."""
+
+    def __init__(self, spec: ClusterSpec, index: int, shards: tuple[int, ...]) -> None:
+        name = projector_name(index)
+        configure_logs(spec.log_directory, name)
+        self._spec = spec
+        self._host = Host(name)
+        self._projectors: list[Projector] = []
+        self._shards = shards
+        self._trouble = "starting"
+        self._host.start(self._main)
+
+    async def _main(self) -> None:
+        sink = open_sink(self._spec.places.database_url)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="sink")
+
+        def in_thread(call: Callable[[], T]) -> "asyncio.Future[T]":
+            return asyncio.get_running_loop().run_in_executor(executor, call)
+
+        self._trouble = "waiting for the database"
+        while self._trouble:
+            try:
+                await in_thread(sink.require_revision)
+                self._trouble = ""
+            except StorageError as error:
+                self._trouble = str(error)
+                log.warning("sink_not_ready", error=str(error))
+                await asyncio.sleep(1)
+        self._projectors = [
+            Projector(
+                shard=shard,
+                reader=SINK_READER,
+                journal=JournalThread(open_journal(self._spec.places.journal_url), shard),
+                sink=sink,
+                in_thread=in_thread,
+                limits=self._spec.limits,
+            )
+            for shard in self._shards
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            for projector in self._projectors:
+                tasks.create_task(projector.run())
+
+    def hello(self) -> str:
+        """The process identity."""
+        return process_identity()
+
+    def status(self) -> list[dict[str, Any]]:
+        """Position, lag and trouble of each shard."""
+        return [
+            {
+                "shard": projector.shard,
+                "position": projector.position,
+                "lag_entries": projector.lag_entries,
+                "trouble": projector.trouble or self._trouble,
+            }
+            for projector in self._projectors
+        ] or [
+            {"shard": shard, "position": 0, "lag_entries": -1, "trouble": self._trouble}
+            for shard in self._shards
+        ]

@@ -1,0 +1,104 @@
+"""What travels between a gateway and a shard: a round of lines, and its answers.
+
+Both are msgpack arrays. Lines are packed one by one by whoever has them, so that a round is cut by
+bytes and resent without packing anything twice. Formats carry a version; a shard answers a round of
+an unknown version MALFORMED and changes nothing.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import msgpack
+
+ROUND_FORMAT = 1
+
+
+class RoundStatus(IntEnum):
+    """What became of a round as a whole."""
+
+    OK = 1
+    NOT_PRIMARY = 2
+    """Nothing was decided; `epoch` and `owner` say who the shard believes owns the journal."""
+    BUSY = 3
+    """Nothing was decided: the shard's queue is full."""
+    MALFORMED = 4
+
+
+class Round(NamedTuple):
+    """A gateway's round. An empty one drives time and asks who is primary."""
+
+    gateway: str
+    sent_ms: int
+    map_version: int
+    wants_chores: bool
+    lines: Sequence[tuple[Any, ...]]
+
+
+class Answers(NamedTuple):
+    """A shard's answer: one tuple per line, dense and in order, if the status is OK."""
+
+    status: RoundStatus
+    epoch: int
+    owner: str
+    token: str
+    answers: Sequence[tuple[Any, ...]]
+    chores: Sequence[tuple[Any, ...]]
+
+
+class MalformedRound(Exception):
+    """The bytes are no round of a version this release knows."""
+
+
+def pack_line(command: Any) -> bytes:
+    """One command as it travels."""
+    packed: bytes = msgpack.packb(command)
+    return packed
+
+
+def pack_round(
+    *,
+    gateway: str,
+    sent_ms: int,
+    map_version: int,
+    lines: Sequence[bytes],
+    wants_chores: bool = False,
+) -> bytes:
+    """A round of lines that were packed by `pack_line`."""
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack_array_header(6)
+    packer.pack(ROUND_FORMAT)
+    packer.pack(gateway)
+    packer.pack(sent_ms)
+    packer.pack(map_version)
+    packer.pack(wants_chores)
+    packer.pack_array_header(len(lines))
+    return b"".join((packer.bytes(), *lines))
+
+
+def unpack_round(data: bytes) -> Round:
+    """The round. Raises MalformedRound."""
+    try:
+        version, *fields = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        if version != ROUND_FORMAT:
+            raise MalformedRound(f"round format {version}, not {ROUND_FORMAT}")
+        return Round(*fields)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise MalformedRound(f"not a round: {error}") from error
+
+
+def pack_answers(answers: Answers) -> bytes:
+    """The answer to a round."""
+    packed: bytes = msgpack.packb((ROUND_FORMAT, *answers))
+    return packed
+
+
+def unpack_answers(data: bytes) -> Answers:
+    """The answer. Raises MalformedRound."""
+    try:
+        version, status, *rest = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        if version != ROUND_FORMAT:
+            raise MalformedRound(f"answer format {version}, not {ROUND_FORMAT}")
+        return Answers(RoundStatus(status), *rest)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise MalformedRound(f"not an answer: {error}") from error

@@ -1,0 +1,448 @@
+"""A shard's replica: recovers, follows the journal as standby, and may become its primary.
+
+How it works
+------------
+Every instance starts as standby, also when both of a pair start at once. It becomes primary only
+through `promote(seen_epoch)`: a compare-and-raise in the journal store with this instance's token,
+sent again unchanged until the answer is definite. First the epoch is raised (from then on nobody
+else can append), then the rest of the journal is read, then rounds are taken. An instance acquires
+once in its life; fenced, it ends and comes back as a new standby.
+
+It knows neither Ray nor a clock nor threads: those are given to it, so the same code runs in an
+actor and on a simulated network. Recovery runs in `run`, never in a constructor: a recovering
+replica answers, and says that it is not ready.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import structlog
+
+from actors.clock import Clock, ShardTime
+from actors.core.snapshot import chunks, digest
+from actors.core.state import ShardState
+from actors.limits import ShardLimits
+from actors.primary import Identity, Primary
+from actors.recovery import CannotRecover, Recovery, fold_entries
+from actors.rounds import (
+    Answers,
+    MalformedRound,
+    RoundStatus,
+    pack_answers,
+    unpack_round,
+)
+from actors.threads import AsyncJournal, AsyncSnapshots
+from persistence.errors import Locked, NoJournal, StorageError, Trimmed
+from persistence.ports import Meta, Ownership, SnapshotInfo
+
+log = structlog.get_logger()
+
+
+class Role(StrEnum):
+    """What a replica is doing."""
+
+    RECOVERING = "recovering"
+    STANDBY = "standby"
+    PROMOTING = "promoting"
+    PRIMARY = "primary"
+    HALTED = "halted"
+    """Something stored is missing; an operator must decide. Answers nothing, loses nothing."""
+
+
+class PromoteStatus(StrEnum):
+    """What became of a promote request."""
+
+    OK = "ok"
+    """This replica is primary."""
+    NOT_READY = "not_ready"
+    """It cannot take over now; nothing changed."""
+    OTHER_EPOCH = "other_epoch"
+    """The epoch was not the one the gateway had seen; nothing changed."""
+
+
+class Promotion(NamedTuple):
+    """Answer to a promote request, with who owns the journal as far as this replica knows."""
+
+    status: PromoteStatus
+    epoch: int
+    owner: str
+
+
+class Stores(NamedTuple):
+    """A replica's stores: the writer's journal, another connection for readers, snapshots."""
+
+    journal: AsyncJournal
+    reader: AsyncJournal
+    snapshots: AsyncSnapshots
+
+
+class Shard:
+    """One replica of one shard."""
+
+    def __init__(
+        self,
+        *,
+        shard: int,
+        token: str,
+        owner_info: str,
+        stores: Stores,
+        clock: Clock,
+        limits: ShardLimits,
+        owned_slots: frozenset[int],
+        readers: tuple[str, ...],
+        kill_owner: Callable[[str], bool],
+    ) -> None:
+        self.shard = shard
+        self.token = token
+        self.role = Role.RECOVERING
+        self.halt_reason = ""
+        self.state: ShardState | None = None
+        self.meta: Meta | None = None
+        self._owner_info = owner_info
+        self._stores = stores
+        self._time = ShardTime(clock)
+        self._limits = limits
+        self._owned = owned_slots
+        self._readers = readers
+        self._kill_owner = kill_owner
+        self._primary: Primary | None = None
+        self._folding = asyncio.Lock()
+        self._promotion: asyncio.Task[Promotion] | None = None
+        self._promoted = asyncio.Event()
+        self._behind = 0
+        self._snapshot_wanted = asyncio.Event()
+        self._snapshot_done: list[asyncio.Future[SnapshotInfo]] = []
+        self._last_snapshot_seq = 0
+
+    async def run(self) -> None:
+        """Recover, follow, and once promoted serve. Returns never; raises when this instance must
+        end (fenced, or its fold contradicts the journal)."""
+        await self._recover()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                snapshots = tasks.create_task(self._take_snapshots())
+                await self._follow()
+                snapshots.cancel()
+        except* CannotRecover as group:
+            await self._halt(str(group.exceptions[0]))
+        if self._promotion is not None and self._primary is None:
+            await self._promotion
+        if self._primary is None:
+            raise AssertionError("promoted without a primary")
+        await self._primary.run()
+
+    async def round(self, payload: bytes) -> bytes:
+        """A gateway's round. Never raises for what is in it."""
+        try:
+            round_ = unpack_round(payload)
+        except MalformedRound as error:
+            log.warning("malformed_round", shard=self.shard, error=str(error))
+            return pack_answers(self._refusal(RoundStatus.MALFORMED))
+        if self._primary is None or self.role is not Role.PRIMARY:
+            return pack_answers(self._refusal(RoundStatus.NOT_PRIMARY))
+        return pack_answers(await self._primary.submit(round_))
+
+    async def promote(self, seen_epoch: int) -> Promotion:
+        """Become primary if the journal's epoch is still `seen_epoch`. Safe to ask for again, and
+        by several gateways at once."""
+        if self._promotion is None or (self._promotion.done() and self.role is Role.STANDBY):
+            self._promotion = asyncio.ensure_future(self._promote(seen_epoch))
+        return await asyncio.shield(self._promotion)
+
+    async def take_snapshot(self) -> SnapshotInfo:
+        """Have this standby write a snapshot now. Raises RuntimeError on any other role."""
+        if self.role is not Role.STANDBY:
+            raise RuntimeError(f"a {self.role} takes no snapshots; ask the standby")
+        done: asyncio.Future[SnapshotInfo] = asyncio.get_running_loop().create_future()
+        self._snapshot_done.append(done)
+        self._snapshot_wanted.set()
+        return await done
+
+    def status(self) -> dict[str, Any]:
+        """What operators see of this replica."""
+        primary = self._primary
+        state = self.state
+        return {
+            "shard": self.shard,
+            "role": str(self.role),
+            "token": self.token,
+            "epoch": self.meta.epoch if self.meta else 0,
+            "owner": self.meta.owner if self.meta else "",
+            "seq": 0 if state is None else (primary.last_seq if primary else state.seq),
+            "lag_entries": self._behind,
+            "queue_rounds": primary.queue_length if primary else 0,
+            "stalled": bool(primary and primary.stalled),
+            "journal_full_percent": primary.full_percent if primary else 0,
+            "snapshot_seq": self._last_snapshot_seq,
+            "reservations": 0
+            if state is None
+            else sum(len(slot.reservations) for slot in state.slots.values()),
+            "refusals": 0 if state is None else state.refusal_count,
+            "halt_reason": self.halt_reason,
+            "counters": dict(primary.counters) if primary else {},
+        }
+
+    async def fingerprint(self) -> dict[str, Any]:
+        """State digest and balances as of one entry, for `verify`. On a large shard this takes
+        long; ask the standby rather than the primary."""
+        async with self._folding:
+            state = self.state
+            if state is None:
+                return {"shard": self.shard, "role": str(self.role), "seq": 0, "pools": []}
+            if self._primary is not None:
+                await self._primary.quiesce()
+            return {
+                "shard": self.shard,
+                "role": str(self.role),
+                "seq": self._primary.last_seq if self._primary else state.seq,
+                "digest": digest(state),
+                "pools": [
+                    pool.balance(slot.slot, slot.generation)
+                    for slot in state.slots.values()
+                    for pool in slot.pools()
+                ],
+            }
+
+    async def settle(self) -> None:
+        """Returns when no round of this primary waits or flies; at once on any other role."""
+        if self._primary is not None:
+            await self._primary.quiesce()
+
+    async def _recover(self) -> None:
+        """Try until there is a state. What is missing may be put back by an operator."""
+        recovered = False
+        while not recovered:
+            recovered = await self._recovered()
+            if not recovered:
+                await asyncio.sleep(0.2)
+
+    async def _halt(self, reason: str) -> None:
+        """Stay, answer nothing, and say why: a restart could come back with less."""
+        log.error("shard_halted", shard=self.shard, reason=reason)
+        self.role, self.halt_reason = Role.HALTED, reason
+        await asyncio.Event().wait()
+
+    async def _recovered(self) -> bool:
+        """One attempt to recover. False: try again."""
+        try:
+            meta = await self._stores.reader.read_meta()
+            recovery = Recovery(
+                journal=self._stores.reader,
+                snapshots=self._stores.snapshots,
+                limits=self._limits,
+            )
+            self.state = await recovery.run(meta)
+            self.meta = meta
+            self._last_snapshot_seq = self.state.seq
+        except (CannotRecover, NoJournal) as error:
+            if self.halt_reason != str(error):
+                log.error("shard_halted", shard=self.shard, reason=str(error))
+            self.role, self.halt_reason = Role.HALTED, str(error)
+            return False
+        except StorageError as error:
+            log.warning("recovery_waits", shard=self.shard, error=str(error))
+            return False
+        self.role, self.halt_reason = Role.RECOVERING, ""
+        return True
+
+    async def _follow(self) -> None:
+        """Fold the journal as it grows, until this replica is promoted."""
+        while not self._promoted.is_set():
+            found = False
+            try:
+                async with self._folding:
+                    if self.role in (Role.RECOVERING, Role.STANDBY):
+                        found = await self._fold_on()
+                        if not found:
+                            self.role = Role.STANDBY
+            except Trimmed:
+                log.warning("follower_reloads", shard=self.shard)
+                self.role, self.state = Role.RECOVERING, None
+                await self._recover()
+            except StorageError as error:
+                log.warning("follower_waits", shard=self.shard, error=str(error))
+                await asyncio.sleep(0.1)
+            if not found:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.follow_pause_ms / 1000):
+                await self._promoted.wait()
+        except TimeoutError:
+            return
+
+    async def _fold_on(self) -> bool:
+        """Fold what comes next, if there is anything."""
+        state = self._held_state()
+        entries = await self._stores.reader.read(
+            after_seq=state.seq, max_bytes=self._limits.follow_bytes
+        )
+        self._behind = len(entries)
+        await fold_entries(state, entries)
+        return bool(entries)
+
+    async def _promote(self, seen_epoch: int) -> Promotion:
+        if self.role is Role.PRIMARY or self.role is not Role.STANDBY:
+            return self._promotion_answer(
+                PromoteStatus.OK if self.role is Role.PRIMARY else PromoteStatus.NOT_READY
+            )
+        try:
+            async with asyncio.timeout(self._limits.promote_patience_ms / 1000):
+                meta = await self._stores.journal.read_meta()
+        except (TimeoutError, StorageError) as error:
+            log.warning("promotion_not_ready", shard=self.shard, error=str(error))
+            return self._promotion_answer(PromoteStatus.NOT_READY)
+        self.meta = meta
+        if meta.epoch != seen_epoch:
+            return self._promotion_answer(PromoteStatus.OTHER_EPOCH)
+        if meta.last_seq - self._held_state().seq > self._limits.promote_lag_entries:
+            return self._promotion_answer(PromoteStatus.NOT_READY)
+        self.role = Role.PROMOTING
+        try:
+            return await self._take_over(meta)
+        except CannotRecover as error:
+            await self._halt(str(error))
+            raise
+        except Exception:
+            # `run` awaits the promotion, meets the same error, and this process ends.
+            self._promoted.set()
+            raise
+
+    async def _take_over(self, meta: Meta) -> Promotion:
+        """Raise the epoch first, read second."""
+        ownership = await self._acquire(meta)
+        self.meta = meta._replace(epoch=ownership.epoch, owner=ownership.owner)
+        if ownership.owner != self.token:
+            self.role = Role.STANDBY
+            return self._promotion_answer(PromoteStatus.OTHER_EPOCH)
+        async with self._folding:
+            await self._read_to_the_end()
+        identity = Identity(self.shard, meta.incarnation, ownership.epoch, self.token)
+        self._primary = Primary(
+            identity=identity,
+            state=self._held_state(),
+            journal=self._stores.journal,
+            reader=self._stores.reader,
+            snapshots=self._stores.snapshots,
+            time=self._time,
+            limits=self._limits,
+            owned_slots=self._owned,
+            readers=self._readers,
+        )
+        self.role = Role.PRIMARY
+        self._promoted.set()
+        log.info("promoted", shard=self.shard, epoch=ownership.epoch, seq=self._primary.last_seq)
+        return self._promotion_answer(PromoteStatus.OK)
+
+    async def _acquire(self, meta: Meta) -> Ownership:
+        while True:
+            try:
+                return await self._stores.journal.acquire(
+                    incarnation=meta.incarnation,
+                    seen_epoch=meta.epoch,
+                    token=self.token,
+                    owner_info=self._owner_info,
+                )
+            except Locked as error:
+                # A stopped process keeps SQLite's write lock and can never give it back.
+                killed = self._kill_owner(error.owner)
+                log.warning("journal_locked", shard=self.shard, owner=error.owner, killed=killed)
+            except StorageError as error:
+                if not error.retriable:
+                    raise
+                log.warning("acquire_again", shard=self.shard, error=str(error))
+            await asyncio.sleep(self._limits.resend_pause_ms / 1000)
+
+    async def _read_to_the_end(self) -> None:
+        """Fold the rest. The epoch is ours, so the end stands still; a state beyond it would mean
+        that acknowledged entries are gone."""
+        while True:
+            try:
+                meta = await self._stores.reader.read_meta()
+                state = self._held_state()
+                if state.seq > meta.last_seq:
+                    raise CannotRecover(
+                        f"the journal ends at {meta.last_seq}, this replica folded {state.seq}"
+                    )
+                if state.seq == meta.last_seq:
+                    return
+                await self._fold_on()
+            except StorageError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(self._limits.resend_pause_ms / 1000)
+
+    async def _take_snapshots(self) -> None:
+        """Write a snapshot when one is due or asked for, while the folding goes on."""
+        last_at = asyncio.get_running_loop().time()
+        while True:
+            await self._snapshot_due(last_at)
+            self._snapshot_wanted.clear()
+            waiting, self._snapshot_done = self._snapshot_done, []
+            last_at = asyncio.get_running_loop().time()
+            try:
+                info = await self._write_snapshot()
+            except StorageError as error:
+                log.warning("snapshot_failed", shard=self.shard, error=str(error))
+                for future in waiting:
+                    future.set_exception(error)
+                await asyncio.sleep(1)
+                continue
+            self._last_snapshot_seq = info.end_seq
+            for future in waiting:
+                if not future.done():
+                    future.set_result(info)
+
+    async def _snapshot_due(self, last_at: float) -> None:
+        while not self._snapshot_wanted.is_set():
+            state = self.state
+            if state is not None and self.role is Role.STANDBY:
+                new = state.seq - self._last_snapshot_seq
+                age_ms = (asyncio.get_running_loop().time() - last_at) * 1000
+                if new >= self._limits.snapshot_entries:
+                    return
+                if new > 0 and age_ms >= self._limits.snapshot_every_ms:
+                    return
+            try:
+                async with asyncio.timeout(0.2):
+                    await self._snapshot_wanted.wait()
+            except TimeoutError:
+                continue
+
+    async def _write_snapshot(self) -> SnapshotInfo:
+        state = self._held_state()
+        meta = await self._stores.reader.read_meta()
+        store = self._stores.snapshots
+        handle = await store.begin(incarnation=meta.incarnation, begin_seq=state.seq)
+        end_seq = state.seq
+        for index, chunk in enumerate(chunks(state)):
+            end_seq = state.seq
+            await store.write(handle, index, chunk)
+            await asyncio.sleep(self._limits.snapshot_pause_ms / 1000)
+            if self.state is not state:
+                raise Trimmed(first_seq=0)
+        info = await store.publish(handle, end_seq=end_seq)
+        log.info("snapshot_published", shard=self.shard, begin=info.begin_seq, end=info.end_seq)
+        return info
+
+    def _held_state(self) -> ShardState:
+        if self.state is None:
+            raise AssertionError("no state before recovery")
+        return self.state
+
+    def _refusal(self, status: RoundStatus) -> Answers:
+        meta = self.meta
+        epoch, owner = (meta.epoch, meta.owner) if meta else (0, "")
+        return Answers(status, epoch, owner, self.token, (), ())
+
+    def _promotion_answer(self, status: PromoteStatus) -> Promotion:
+        meta = self.meta
+        return Promotion(status, meta.epoch if meta else 0, meta.owner if meta else "")
+
+
+def owned_by(shard: int, slots_of: Sequence[int]) -> frozenset[int]:
+    """The slots that a map (slot -> shard) gives to a shard."""
+    return frozenset(slot for slot, owner in enumerate(slots_of) if owner == shard)

@@ -1,0 +1,91 @@
+"""A replica's process: the shell with real stores, a real clock, and a way to end.
+
+A plain class; `ray_actors.py` makes it an actor. Nothing here recovers or waits in the constructor.
+"""
+
+import asyncio
+import uuid
+from typing import Any
+
+from actors.clock import WallClock
+from actors.hosting import (
+    Host,
+    collect_young,
+    kill_process,
+    process_identity,
+    stop_collector,
+)
+from actors.logs import configure_logs
+from actors.shard import Shard, Stores, owned_by
+from actors.specs import SINK_READER, ClusterSpec, replica_name
+from actors.threads import JournalThread, SnapshotsThread
+from persistence.open import open_journal, open_snapshots
+
+
+class ShardProcess:
+    """One replica, hosted."""
+
+    def __init__(self, spec: ClusterSpec, shard: int, replica: str) -> None:
+        name = replica_name(shard, replica)
+        configure_logs(spec.log_directory, name)
+        self._host = Host(name)
+        self._identity = process_identity()
+        places = spec.places
+        writer = open_journal(places.journal_url)
+        reader = open_journal(places.journal_url)
+        self._shard = Shard(
+            shard=shard,
+            token=f"{name}-{uuid.uuid4().hex}",
+            owner_info=self._identity,
+            stores=Stores(
+                JournalThread(writer, shard),
+                JournalThread(reader, shard),
+                SnapshotsThread(open_snapshots(places.snapshots_url), shard),
+            ),
+            clock=WallClock(),
+            limits=spec.limits,
+            owned_slots=owned_by(shard, spec.slots_of),
+            readers=(SINK_READER,),
+            kill_owner=kill_process,
+        )
+        stop_collector()
+        self._host.start(self._main)
+
+    async def _main(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._collect())
+            await self._shard.run()
+
+    async def _collect(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            collect_young()
+
+    def hello(self) -> tuple[str, str]:
+        """(token, process identity)."""
+        return self._shard.token, self._identity
+
+    def round(self, payload: bytes) -> bytes:
+        """A gateway's round; see `Shard.round`."""
+        return self._host.call(self._shard.round(payload))
+
+    def promote(self, seen_epoch: int) -> tuple[str, int, str]:
+        """See `Shard.promote`."""
+        status, epoch, owner = self._host.call(self._shard.promote(seen_epoch))
+        return str(status), epoch, owner
+
+    def status(self) -> dict[str, Any]:
+        """See `Shard.status`."""
+        return self._shard.status() | {"process": self._identity}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Shard.fingerprint`."""
+        return self._host.call(self._shard.fingerprint())
+
+    def take_snapshot(self) -> dict[str, Any]:
+        """See `Shard.take_snapshot`."""
+        return self._host.call(self._shard.take_snapshot())._asdict()
+
+    def settle(self) -> None:
+        """See `Shard.settle`."""
+        self._host.call(self._shard.settle())

@@ -1,0 +1,154 @@
+"""The sink on SQLite, MySQL and MariaDB: rows, dead letters and position in one transaction.
+
+Rules
+-----
+* The position is compared and set first. It is the fence: of two consumers of one shard, the
+  slower finds it moved and changes nothing.
+* Any error before COMMIT rolls all back; MySQL itself would undo one statement only (1205).
+* Any error at COMMIT is an OutcomeUnknown: the position, read again, says what became of it.
+* A row that the database refuses (too long, out of range) is a plain StorageError: sending it
+  again cannot help, putting it among the dead letters does.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from persistence.errors import PositionMoved
+from persistence.ports import DeadLetter, Rows
+from persistence.sql import migrate
+from persistence.sql.engine import commit, connected, make_engine, parse_url, sendable
+from persistence.sql.tables import dead_letters as letters_table
+from persistence.sql.tables import positions
+from persistence.sql.upsert import prepare, upsert
+
+_REASON_LENGTH = 1024
+
+
+def wall_clock_ms() -> int:
+    """Now, in milliseconds UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class SqlSink:
+    """`Sink` over SQLAlchemy Core. Opens nothing before its first call.
+
+    `timeout_ms` bounds each wait on the server; on a frozen one a call makes up to four of them.
+    `now_ms` dates positions and dead letters. ValueError for a URL of another kind."""
+
+    def __init__(
+        self, url: str, *, timeout_ms: int = 5_000, now_ms: Callable[[], int] = wall_clock_ms
+    ) -> None:
+        self._url = parse_url(url)
+        self._engine = make_engine(self._url, timeout_ms=timeout_ms, pool_size=1, writes=True)
+        self._now_ms = now_ms
+
+    def revision(self) -> tuple[str, str]:
+        """(stored, needed). NotApplied when the database cannot be reached."""
+        return migrate.stored_revision(self._engine), migrate.needed_revision()
+
+    def require_revision(self) -> None:
+        """WrongRevision, with what to do, unless the schema is the needed one. Call it at open."""
+        migrate.require_revision(self._engine)
+
+    def upgrade(self) -> None:
+        """Run the missing migrations; may take minutes on large tables. Idempotent."""
+        migrate.upgrade(self._url)
+
+    def position(self, shard: int) -> tuple[str, int]:
+        """(incarnation, last applied seq), ('', 0) when nothing was applied."""
+        with connected(self._engine) as connection:
+            return _read_position(connection, shard)
+
+    def apply(
+        self,
+        shard: int,
+        *,
+        incarnation: str,
+        from_seq: int,
+        to_seq: int,
+        rows: Sequence[Rows],
+        dead_letters: Sequence[DeadLetter] = (),
+    ) -> None:
+        """All of it or nothing. ValueError, before anything is sent, for rows no table takes."""
+        if not 0 <= from_seq <= to_seq:
+            raise ValueError(f"a batch cannot go from {from_seq} to {to_seq}")
+        prepared = prepare(rows)
+        with connected(self._engine) as connection:
+            self._move(connection, shard, incarnation=incarnation, from_seq=from_seq, to_seq=to_seq)
+            for same_table in prepared:
+                upsert(connection, same_table)
+            if dead_letters:
+                self._keep(connection, shard, dead_letters)
+            commit(connection)
+
+    def close(self) -> None:
+        """Give up the connection. Idempotent; a later call would open a new one."""
+        self._engine.dispose()
+
+    def _move(
+        self, connection: Connection, shard: int, *, incarnation: str, from_seq: int, to_seq: int
+    ) -> None:
+        new = {"seq": to_seq, "updated_ms": self._now_ms()}
+        moved = connection.execute(
+            update(positions)
+            .where(
+                positions.c.shard == shard,
+                positions.c.incarnation == incarnation,
+                positions.c.seq == from_seq,
+            )
+            .values(new)
+        )
+        if moved.rowcount == 1:
+            return
+        stored_incarnation, stored_seq = _read_position(connection, shard)
+        if stored_incarnation or from_seq != 0:
+            raise PositionMoved(position=stored_seq)
+        try:
+            connection.execute(
+                insert(positions).values(shard=shard, incarnation=incarnation, **new)
+            )
+        except IntegrityError as error:
+            # Somebody inserted it since it was read: on MySQL that lock is taken here only.
+            connection.rollback()
+            _, stored_seq = _read_position(connection, shard)
+            raise PositionMoved(position=stored_seq) from error
+
+    def _keep(self, connection: Connection, shard: int, letters: Sequence[DeadLetter]) -> None:
+        at_ms = self._now_ms()
+        values = [
+            {
+                "shard": shard,
+                "seq": letter.seq,
+                "idx": letter.at,
+                "reason": letter.reason[:_REASON_LENGTH],
+                "record": letter.record,
+                "at_ms": at_ms,
+            }
+            for letter in letters
+        ]
+        with sendable(connection):
+            connection.execute(_letter_upsert(connection), values)
+
+
+def _read_position(connection: Connection, shard: int) -> tuple[str, int]:
+    row = connection.execute(
+        select(positions.c.incarnation, positions.c.seq).where(positions.c.shard == shard)
+    ).one_or_none()
+    return (row.incarnation, row.seq) if row else ("", 0)
+
+
+def _letter_upsert(connection: Connection) -> sqlite.Insert | mysql.Insert:
+    """A letter of the same place is replaced: it is the same record, dated anew."""
+    changed = ("reason", "record", "at_ms")
+    if connection.dialect.name == "sqlite":
+        on_sqlite = sqlite.insert(letters_table)
+        return on_sqlite.on_conflict_do_update(
+            index_elements=list(letters_table.primary_key.columns),
+            set_={name: on_sqlite.excluded[name] for name in changed},
+        )
+    on_mysql = mysql.insert(letters_table)
+    return on_mysql.on_duplicate_key_update([(name, on_mysql.inserted[name]) for name in changed])

@@ -1,0 +1,214 @@
+"""The read side of the SQL view, for pages of the gateway and the console.
+
+Rules
+-----
+* Nothing here is the truth: an answer is as old as `positions()` says, and the caller says so.
+* Pages are read by key, not by offset: each ends with the key at which the next one begins, so a
+  row that is there all the time is listed once, whatever is written between two pages.
+* Every query walks an index. A listing of reservations needs a filter that has one.
+* A row is a mapping from the names of the columns in `tables.py`.
+* All calls block; run them in a thread. They may be made by several threads at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, and_, or_, select
+
+from persistence.sql.engine import connected, make_engine, parse_url
+from persistence.sql.migrate import require_revision
+from persistence.sql.tables import buyer_part, campaigns, pools, positions, refunds, reservations
+
+PAGE_SIZE_MAX = 1_000
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationFilter:
+    """Which reservations to list; '' and None do not filter.
+
+    One of buyer, campaign, SKU, order and state must be given: a listing of everything that is
+    ordered by time would have no index to walk."""
+
+    buyer_id: str = ""
+    campaign_id: str = ""
+    sku_id: str = ""
+    order_id: str = ""
+    state: int | None = None
+    from_ms: int | None = None
+    """Reserved at this time or later."""
+    to_ms: int | None = None
+    """Reserved before this time."""
+
+
+class Page(NamedTuple):
+    """Rows in order, and the key to ask for the next page with; None after the last row."""
+
+    rows: Sequence[Row]
+    after: tuple[Any, ...] | None
+
+
+class ShardPosition(NamedTuple):
+    """How far a shard's journal has been applied here, and when that last moved."""
+
+    shard: int
+    incarnation: str
+    seq: int
+    updated_ms: int
+
+
+class SqlViews:
+    """Queries for one database. Opens nothing before its first call.
+
+    Every call raises NotApplied when the database does not answer within about `timeout_ms` (up
+    to four times that on a frozen one), and WrongRevision when a table is missing."""
+
+    def __init__(self, url: str, *, timeout_ms: int = 2_000, connections: int = 4) -> None:
+        self._engine = make_engine(
+            parse_url(url), timeout_ms=timeout_ms, pool_size=connections, writes=False
+        )
+
+    def require_revision(self) -> None:
+        """WrongRevision, with what to do, unless the schema is the needed one. Call it at open."""
+        require_revision(self._engine)
+
+    def list_reservations(
+        self,
+        wanted: ReservationFilter,
+        *,
+        page_size: int = 100,
+        after: tuple[int, str] | None = None,
+        newest_first: bool = False,
+    ) -> Page:
+        """Ordered by (reserved_ms, reservation_id). ValueError for a filter without an index."""
+        return self._page(
+            select(reservations).where(*_conditions(wanted)),
+            key=(reservations.c.reserved_ms, reservations.c.reservation_id),
+            page_size=page_size,
+            after=after,
+            descending=newest_first,
+        )
+
+    def get_reservation(self, reservation_id: str) -> Row | None:
+        """One reservation, None if it is not here (yet)."""
+        rows = self._rows(
+            select(reservations).where(reservations.c.reservation_id == reservation_id)
+        )
+        return rows[0] if rows else None
+
+    def list_refunds(
+        self,
+        *,
+        state: int,
+        overdue_before_ms: int | None = None,
+        page_size: int = 100,
+        after: tuple[int, str] | None = None,
+    ) -> Page:
+        """Refunds in one state, soonest due first; only those due before a time, if it is given."""
+        query = select(refunds).where(refunds.c.state == state)
+        if overdue_before_ms is not None:
+            query = query.where(refunds.c.due_ms < overdue_before_ms)
+        key = (refunds.c.due_ms, refunds.c.refund_id)
+        return self._page(query, key=key, page_size=page_size, after=after)
+
+    def list_stock(
+        self,
+        *,
+        sku_id: str = "",
+        campaign_id: str | None = None,
+        page_size: int = 100,
+        after: tuple[str, str] | None = None,
+    ) -> Page:
+        """Pools, ordered by (campaign_id, sku_id); campaign_id '' means the base pools only."""
+        query = select(pools)
+        if sku_id:
+            query = query.where(pools.c.sku_id == sku_id)
+        if campaign_id is not None:
+            query = query.where(pools.c.campaign_id == campaign_id)
+        key = (pools.c.campaign_id, pools.c.sku_id)
+        return self._page(query, key=key, page_size=page_size, after=after)
+
+    def list_campaigns(
+        self, *, state: int | None = None, page_size: int = 100, after: tuple[str] | None = None
+    ) -> Page:
+        """Campaigns, ordered by id."""
+        query = select(campaigns)
+        if state is not None:
+            query = query.where(campaigns.c.state == state)
+        return self._page(query, key=(campaigns.c.campaign_id,), page_size=page_size, after=after)
+
+    def positions(self) -> Sequence[ShardPosition]:
+        """How far each shard has been applied, ordered by shard: the age of all the above."""
+        rows = self._rows(select(positions).order_by(positions.c.shard))
+        return [ShardPosition(**row) for row in rows]
+
+    def close(self) -> None:
+        """Give up the connections. Idempotent; a later call would open new ones."""
+        self._engine.dispose()
+
+    def _page(
+        self,
+        query: Select[Any],
+        *,
+        key: tuple[ColumnElement[Any], ...],
+        page_size: int,
+        after: tuple[Any, ...] | None,
+        descending: bool = False,
+    ) -> Page:
+        if not 1 <= page_size <= PAGE_SIZE_MAX:
+            raise ValueError(f"page_size must be 1 to {PAGE_SIZE_MAX}, not {page_size}")
+        if after is not None:
+            query = query.where(_beyond(key, after, descending=descending))
+        query = query.order_by(*(column.desc() if descending else column for column in key))
+        # One row more than asked tells whether there is a next page.
+        rows = self._rows(query.limit(page_size + 1))
+        if len(rows) <= page_size:
+            return Page(rows, None)
+        last = rows[page_size - 1]
+        return Page(rows[:page_size], tuple(last[column.key or ""] for column in key))
+
+    def _rows(self, query: Select[Any]) -> list[Row]:
+        with connected(self._engine) as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _conditions(wanted: ReservationFilter) -> list[ColumnElement[bool]]:
+    columns = reservations.c
+    equal: dict[str, object] = {
+        "buyer_id": wanted.buyer_id,
+        "campaign_id": wanted.campaign_id,
+        "sku_id": wanted.sku_id,
+        "order_id": wanted.order_id,
+    }
+    conditions = [columns[name] == value for name, value in equal.items() if value]
+    if wanted.state is not None:
+        conditions.append(columns.state == wanted.state)
+    if not conditions:
+        raise ValueError("give a buyer, campaign, SKU, order or state to list reservations by")
+    if wanted.buyer_id:
+        # Leaves MySQL one partition to look into.
+        conditions.append(columns.buyer_part == buyer_part(wanted.buyer_id))
+    if wanted.from_ms is not None:
+        conditions.append(columns.reserved_ms >= wanted.from_ms)
+    if wanted.to_ms is not None:
+        conditions.append(columns.reserved_ms < wanted.to_ms)
+    return conditions
+
+
+def _beyond(
+    key: tuple[ColumnElement[Any], ...], after: tuple[Any, ...], *, descending: bool
+) -> ColumnElement[bool]:
+    """Rows past `after`. Written so that the first column alone bounds the walk of the index:
+    MySQL finds no range in a comparison of tuples."""
+    if len(key) != len(after):
+        raise ValueError(f"a key of {len(key)} parts continues this page, not {after!r}")
+    first, value = key[0], after[0]
+    strictly: ColumnElement[bool] = first < value if descending else first > value
+    if len(key) == 1:
+        return strictly
+    bound = first <= value if descending else first >= value
+    rest = _beyond(key[1:], after[1:], descending=descending)
+    within: ColumnElement[bool] = and_(bound, or_(strictly, rest))
+    return within

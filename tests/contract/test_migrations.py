@@ -1,0 +1,170 @@
+"""The migrations against the tables they promise, on SQLite and on a real MariaDB."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import CreateTable
+
+from persistence.errors import NotApplied, WrongRevision
+from persistence.private import PrivateMariaDB
+from persistence.sql.migrate import needed_revision
+from persistence.sql.sink import SqlSink
+from persistence.sql.tables import buyer_part, metadata, reservations
+from persistence.sql.views import SqlViews
+from tests.helpers.databases import KINDS, database_on, empty_database, execute, pool_rows
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty_database(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def sink(url: str) -> Iterator[SqlSink]:
+    sink = SqlSink(url)
+    yield sink
+    sink.close()
+
+
+def describe(url: str) -> dict[str, Any]:
+    """Everything about the tables that could differ."""
+    engine = create_engine(url)
+    try:
+        seen = inspect(engine)
+        names = sorted(set(seen.get_table_names()) - {"alembic_version"})
+        if engine.dialect.name == "mysql":
+            # Its own words, sorted: the order of indexes is of no consequence.
+            texts = [execute(url, f"SHOW CREATE TABLE {name}")[0][1] for name in names]
+            return {
+                name: sorted(line.rstrip(",") for line in text.splitlines())
+                for name, text in zip(names, texts, strict=True)
+            }
+        rows = execute(
+            url, "SELECT name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version'"
+        )
+        return dict(rows)
+    finally:
+        engine.dispose()
+
+
+def test_an_upgrade_from_nothing_reaches_the_needed_revision(sink: SqlSink) -> None:
+    needed = needed_revision()
+    assert sink.revision() == ("", needed)
+    with pytest.raises(WrongRevision, match="no tables yet; run `stockray db upgrade`"):
+        sink.require_revision()
+    sink.upgrade()
+    assert sink.revision() == (needed, needed)
+    sink.require_revision()
+
+
+def test_an_upgrade_run_twice_changes_nothing(sink: SqlSink, url: str) -> None:
+    sink.upgrade()
+    sink.apply(0, incarnation="i", from_seq=0, to_seq=1, rows=[pool_rows((1, 1, 5))])
+    before = describe(url)
+    sink.upgrade()
+    assert describe(url) == before
+    assert sink.position(0) == ("i", 1)
+
+
+def test_migrations_make_exactly_the_tables_of_the_code(
+    request: pytest.FixtureRequest, sink: SqlSink, url: str, tmp_path: Path
+) -> None:
+    sink.upgrade()
+    if url.startswith("sqlite"):
+        other = f"sqlite:///{tmp_path / 'other.db'}"
+    else:
+        other = database_on(request.getfixturevalue("mariadb_server").url)
+    engine = create_engine(other)
+    metadata.create_all(engine)
+    engine.dispose()
+    migrated = describe(url)
+    assert migrated == describe(other)
+    assert set(metadata.tables) <= set(migrated)
+
+
+def test_an_upgrade_that_was_cut_off_can_be_run_again(sink: SqlSink, url: str) -> None:
+    sink.upgrade()
+    whole = describe(url)
+    drop_index = "DROP INDEX ix_reservations_order"
+    execute(url, drop_index if url.startswith("sqlite") else f"{drop_index} ON reservations")
+    execute(url, "DROP TABLE refunds")
+    execute(url, "DELETE FROM alembic_version")
+    assert describe(url) != whole
+    sink.upgrade()
+    assert describe(url) == whole
+    sink.require_revision()
+
+
+def test_two_upgrades_at_once_take_turns(url: str) -> None:
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            SqlSink(url).upgrade()
+        except BaseException as error:  # noqa: BLE001 - it is looked at by the test's own thread.
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert execute(url, "SELECT version_num FROM alembic_version") == [(needed_revision(),)]
+
+
+def test_a_database_of_a_newer_release_is_left_alone(sink: SqlSink, url: str) -> None:
+    sink.upgrade()
+    execute(url, "UPDATE alembic_version SET version_num = '9999'")
+    views = SqlViews(url)
+    for opened in (sink, views):
+        with pytest.raises(WrongRevision, match=r"9999.* a newer release migrated it"):
+            opened.require_revision()
+    with pytest.raises(WrongRevision, match="newer release"):
+        sink.upgrade()
+    views.close()
+
+
+def test_an_upgrade_of_an_unreachable_database_says_where() -> None:
+    sink = SqlSink("mysql+pymysql://me:secret@127.0.0.1:1/stock", timeout_ms=1_000)
+    with pytest.raises(NotApplied, match=r"127\.0\.0\.1:1 .*setting `database`") as refused:
+        sink.upgrade()
+    assert "secret" not in str(refused.value)
+
+
+def test_a_database_that_does_not_exist_is_named(mariadb_server: PrivateMariaDB) -> None:
+    url = database_on(mariadb_server.url)
+    execute(url, f"DROP DATABASE {url.rsplit('/', 1)[1].split('?')[0]}")
+    with pytest.raises(NotApplied, match="Unknown database"):
+        SqlSink(url).upgrade()
+
+
+def test_reservations_are_partitioned_by_buyer_on_a_server(mariadb_server: PrivateMariaDB) -> None:
+    url = database_on(mariadb_server.url)
+    sink = SqlSink(url)
+    sink.upgrade()
+    sink.close()
+    partitions = execute(
+        url,
+        "SELECT partition_method, partition_expression FROM information_schema.partitions "
+        "WHERE table_schema = DATABASE() AND table_name = 'reservations'",
+    )
+    assert partitions == [("HASH", "`buyer_part`")] * 16
+
+
+def test_on_mysql_8_ids_have_a_collation_that_it_knows() -> None:
+    """It has no utf8mb4_nopad_bin; that of MariaDB is tested by what it stores."""
+    text = str(CreateTable(reservations).compile(dialect=mysql.dialect()))
+    assert "utf8mb4_nopad_bin" not in text
+    assert "COLLATE utf8mb4_0900_bin" in text
+    assert "PARTITION BY HASH(buyer_part)" in text
+
+
+def test_a_buyers_part_never_changes() -> None:
+    """The stored rows lie where this number said; another one would lose them."""
+    assert [buyer_part(buyer) for buyer in ("", "buyer-1", "买家", "😀")] == [0, 36, 29, 4]

@@ -90,6 +90,7 @@ class Primary:
         self._queue: deque[Waiting] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
+        self._busy_at = self._now()
         self._quiet_until = self._later(limits.expiry_grace_ms)
         time.raise_to(state.now_ms)
 
@@ -98,12 +99,18 @@ class Primary:
         """Rounds that wait."""
         return len(self._queue)
 
+    def idle_ms(self) -> float:
+        """For how long nobody but the clock has called."""
+        return (self._now() - self._busy_at) * 1000
+
     async def submit(self, round_: Round) -> Answers:
         """Queue a round; its answer comes after its entry is durable."""
         if self.stalled or len(self._queue) >= self._limits.queue_rounds:
             return self._answers(RoundStatus.BUSY, ())
         waiting = Waiting(round_, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
+        if round_.lines:
+            self._busy_at = self._now()
         self._idle.clear()
         self._work.set()
         return await waiting.answer

@@ -40,6 +40,9 @@ from persistence.ports import Meta, Ownership, SnapshotInfo
 log = structlog.get_logger()
 
 
+DIGEST_IDLE_MS = 100
+
+
 class Role(StrEnum):
     """What a replica is doing."""
 
@@ -185,19 +188,22 @@ class Shard:
         }
 
     async def fingerprint(self) -> dict[str, Any]:
-        """State digest and balances as of one entry, for `verify`. On a large shard this takes
-        long; ask the standby rather than the primary."""
+        """State digest and balances as of one entry, for `verify`. A digest takes about 3 us a
+        row, so a primary that sells leaves it out ('')."""
         async with self._folding:
             state = self.state
             if state is None:
                 return {"shard": self.shard, "role": str(self.role), "seq": 0, "pools": []}
             if self._primary is not None:
                 await self._primary.quiesce()
+            busy = self._primary is not None and self._primary.idle_ms() < DIGEST_IDLE_MS
             return {
                 "shard": self.shard,
                 "role": str(self.role),
+                "epoch": self.meta.epoch if self.meta else 0,
                 "seq": self._primary.last_seq if self._primary else state.seq,
-                "digest": digest(state),
+                "digest": "" if busy else f"{digest(state):016x}",
+                "reservations": sum(len(slot.reservations) for slot in state.slots.values()),
                 "pools": [
                     pool.balance(slot.slot, slot.generation)
                     for slot in state.slots.values()

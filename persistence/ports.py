@@ -58,7 +58,7 @@ class Journal(Protocol):
         call that had won answers the same. `owner_info` says where the owner lives
         (`host:pid:start_time`), for rule 12. Raises NoJournal, Locked, OutcomeUnknown."""
 
-    def append(  # noqa: PLR0917
+    def append(
         self, shard: int, *, incarnation: str, epoch: int, seq: int, batch_id: str, entry: bytes
     ) -> None:
         """Durable when it returns. Checks incarnation (NoJournal), epoch (Fenced), then that `seq`

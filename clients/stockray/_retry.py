@@ -1,0 +1,20 @@
+"""When to send again: doubling pauses with jitter, never shorter than the service asks."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+from stockray.options import ClientOptions
+
+DOUBLINGS_MAX = 16
+
+
+def pause_s(options: ClientOptions, attempts: int, retry_after: timedelta | None) -> float:
+    """Seconds to wait after so many failed attempts (from 1); jitter takes up to half."""
+    doubled_ms = options.backoff_min_ms * (1 << min(attempts - 1, DOUBLINGS_MAX))
+    own = min(doubled_ms, options.backoff_max_ms) / 1_000 * random.uniform(0.5, 1.0)
+    if retry_after is None:
+        return own
+    # What the service asks for is a floor; jitter on top keeps waiters from coming back at once.
+    return max(retry_after.total_seconds(), 0.0) + min(own, 0.05)

@@ -1,0 +1,5 @@
+"""`python -m stockray.cli` is `stockray`."""
+
+from stockray.cli import main
+
+main()

@@ -1,0 +1,204 @@
+"""The enums of the wire, with the same names (without their prefix) and numbers.
+
+A number that this release does not know, from a newer service, becomes a member named after the
+number, so that a result can always be read; it is never `ok`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Self
+
+__all__ = [
+    "CampaignPhase",
+    "ClusterHealth",
+    "DataSource",
+    "FreedUnitPolicy",
+    "FulfilmentStage",
+    "PaymentOutcome",
+    "RefundOutcome",
+    "RefundReason",
+    "RefundState",
+    "ReplicaRole",
+    "ReplicaState",
+    "ReservationState",
+    "RestockTo",
+    "Status",
+]
+
+
+class WireEnum(IntEnum):
+    """An enum whose numbers come from the wire."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, int):
+            return None
+        member = int.__new__(cls, value)
+        member._name_ = f"UNRECOGNIZED_{value}"
+        member._value_ = value
+        return member
+
+
+class Status(WireEnum):
+    """The outcome of one line or of one thing. Below 20 something was done or read."""
+
+    UNSPECIFIED = 0
+    APPLIED = 1
+    RESERVED = 2
+    CONFIRMED = 3
+    RELEASED = 4
+    RETURNED = 5
+    PAYMENT_BEGUN = 6
+    NOTED = 7
+    REFUND_DUE = 8
+    FOUND = 9
+    SOLD_OUT = 20
+    LIMIT_EXCEEDED = 21
+    DEVICE_LIMIT_EXCEEDED = 22
+    NOT_STARTED = 23
+    ENDED = 24
+    PAUSED = 25
+    NOT_FOUND = 26
+    NOT_ELIGIBLE = 27
+    BUYER_FROZEN = 28
+    RATE_LIMITED = 29
+    ID_REUSED = 30
+    INVALID = 31
+    INTERNAL = 32
+    RETRY = 33
+    UNKNOWN = 34
+    EXPIRED = 40
+    ALREADY_CONFIRMED = 41
+    ALREADY_RELEASED = 42
+    NOT_CONFIRMED = 43
+    EXCEEDS_QUANTITY = 44
+    EXCEEDS_AVAILABLE = 45
+    PAYMENT_ID_REUSED = 46
+    REFUND_CLOSED = 47
+    CAMPAIGN_CONFLICT = 48
+    REVOKED = 49
+    EXCEEDS_TOTAL = 50
+
+
+class DataSource(WireEnum):
+    """Where a read came from."""
+
+    UNSPECIFIED = 0
+    SHARD = 1
+    GATEWAY = 2
+    SQL = 3
+
+
+class ReservationState(WireEnum):
+    """Where a reservation stands."""
+
+    UNSPECIFIED = 0
+    RESERVED = 1
+    CONFIRMED = 2
+    EXPIRED = 3
+    RELEASED = 4
+    RETURNED = 5
+    REVOKED = 6
+
+
+class FulfilmentStage(WireEnum):
+    """How far a confirmed reservation's goods have come."""
+
+    UNSPECIFIED = 0
+    SHIPPED = 1
+    DELIVERED = 2
+    COMPLETED = 3
+
+
+class PaymentOutcome(WireEnum):
+    """What became of a payment attempt."""
+
+    UNSPECIFIED = 0
+    SUCCEEDED = 1
+    FAILED = 2
+
+
+class RefundReason(WireEnum):
+    """Why money is owed back."""
+
+    UNSPECIFIED = 0
+    WRONG_AMOUNT = 1
+    SECOND_PAYMENT = 2
+    LATE_PAYMENT = 3
+    NOT_HELD = 4
+    RETURN = 5
+    SHORTAGE = 6
+
+
+class RefundState(WireEnum):
+    """Whether a refund is still owed."""
+
+    UNSPECIFIED = 0
+    DUE = 1
+    REFUNDED = 2
+
+
+class RefundOutcome(WireEnum):
+    """What became of an attempt to pay a refund back."""
+
+    UNSPECIFIED = 0
+    SUCCEEDED = 1
+    FAILED = 2
+
+
+class RestockTo(WireEnum):
+    """Where returned units go."""
+
+    UNSPECIFIED = 0
+    AVAILABLE = 1
+    SCHEDULED = 2
+    WRITE_OFF = 3
+
+
+class CampaignPhase(WireEnum):
+    """Where a campaign stands."""
+
+    UNSPECIFIED = 0
+    ANNOUNCED = 1
+    OPEN = 2
+    PAUSED = 3
+    ENDED = 4
+
+
+class FreedUnitPolicy(WireEnum):
+    """Where a unit goes that a reservation gives back."""
+
+    UNSPECIFIED = 0
+    AVAILABLE = 1
+    NEXT_WAVE = 2
+
+
+class ClusterHealth(WireEnum):
+    """How the cluster is, in one word."""
+
+    UNSPECIFIED = 0
+    OK = 1
+    DEGRADED = 2
+    FAILED = 3
+
+
+class ReplicaRole(WireEnum):
+    """What a replica is for its shard."""
+
+    UNSPECIFIED = 0
+    PRIMARY = 1
+    STANDBY = 2
+
+
+class ReplicaState(WireEnum):
+    """How a replica is."""
+
+    UNSPECIFIED = 0
+    RECOVERING = 1
+    READY = 2
+    LAGGING = 3
+    STALLED = 4
+    FENCED = 5
+    HALTED = 6
+    UNREACHABLE = 7

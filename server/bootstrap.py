@@ -1,0 +1,220 @@
+"""Before anything starts: the stores are there, are ours, agree, and would lose nothing.
+
+Rules
+-----
+* A cluster is made once. Its map (slots, shards, incarnation) is written first, then the journals,
+  then the map is marked ready; a start that finds it ready never makes a journal again. So a wiped
+  store is found, and never started empty.
+* The database's position is compared with the journal's end: a journal that ends earlier has lost
+  acknowledged entries, and only `accept_journal` starts over that.
+* The embedded database is migrated here; any other never silently.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import uuid
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from actors.core.identity import SLOT_COUNT
+from persistence.errors import NoJournal, StorageError
+from persistence.open import open_journal, open_sink, open_snapshots
+from persistence.ports import Journal, Sink
+from server.settings import Settings
+
+DEFAULT_SHARDS = 2
+
+
+class CannotStart(Exception):
+    """Why the service does not start, and what to do. `unreachable`: a store cannot be reached."""
+
+    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
+
+
+class ShardMap(NamedTuple):
+    """Which shard owns which slot, and of which cluster."""
+
+    version: int
+    incarnation: str
+    slots_of: tuple[int, ...]
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return max(self.slots_of) + 1
+
+
+class DirectoryLock:
+    """Holds a data directory for one server at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        directory = settings.data_dir
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = (directory / "LOCK").open("a+")
+        except OSError as error:
+            raise CannotStart(f"data_dir: cannot use {directory}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            raise CannotStart(
+                f"data_dir: {directory} is in use by {holder}; stop that server or choose another "
+                "directory with --data-dir"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()}")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let the next server have it."""
+        self._file.truncate(0)
+        self._file.close()
+
+
+def prepare(settings: Settings) -> ShardMap:
+    """Make or check the stores; answers the shard map. CannotStart."""
+    journal, sink = _open(settings)
+    try:
+        for warning in journal.verify_settings():
+            del warning
+        _prepare_database(settings, sink)
+        shard_map = _read_map(journal)
+        if shard_map is None:
+            _require_nothing_stored(settings, sink)
+            shard_map = _make(settings, journal)
+        _require_shards(settings, shard_map)
+        _compare(settings, journal, sink, shard_map)
+    except StorageError as error:
+        raise CannotStart(str(error), unreachable=error.retriable) from error
+    finally:
+        journal.close()
+        sink.close()
+    return shard_map
+
+
+def read_map(journal: Journal) -> ShardMap:
+    """The map of an existing cluster. CannotStart if there is none."""
+    shard_map = _read_map(journal)
+    if shard_map is None:
+        raise CannotStart("journal: holds no cluster; start one with `stockray serve`")
+    return shard_map
+
+
+def require_free_port(listen: str) -> str:
+    """`listen` with a port that nobody listens on (port 0 is chosen now). CannotStart.
+
+    Gateways share the port, so none of them would notice a stranger there."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise CannotStart(
+                f"listen: cannot listen on {listen}: {error.strerror}; choose another with --listen"
+            ) from error
+        chosen = probe.getsockname()[1]
+    return f"[{host}]:{chosen}" if family == socket.AF_INET6 else f"{host}:{chosen}"
+
+
+def _open(settings: Settings) -> tuple[Journal, Sink]:
+    try:
+        open_snapshots(settings.snapshots_url).close()
+        return open_journal(settings.journal_url), open_sink(settings.database_url)
+    except StorageError as error:
+        raise CannotStart(str(error)) from error
+
+
+def _prepare_database(settings: Settings, sink: Sink) -> None:
+    if settings.embedded_database:
+        sink.upgrade()
+    sink.require_revision()
+
+
+def _read_map(journal: Journal) -> ShardMap | None:
+    version, data = journal.read_map()
+    if not version:
+        return None
+    fields: dict[str, Any] = json.loads(data)
+    if not fields["ready"]:
+        _create_journals(journal, fields["incarnation"], max(fields["slots_of"]) + 1)
+        fields["ready"] = True
+        journal.swap_map(expected_version=version, data=json.dumps(fields).encode())
+        version += 1
+    return ShardMap(version, fields["incarnation"], tuple(fields["slots_of"]))
+
+
+def _require_nothing_stored(settings: Settings, sink: Sink) -> None:
+    """No map means a new cluster, unless the database has seen one."""
+    for shard in range(256):
+        incarnation, seq = sink.position(shard)
+        if incarnation and not settings.accept_journal:
+            raise CannotStart(
+                f"journal: holds no cluster, but the database has applied entry {seq} of shard "
+                f"{shard}: the journal store was wiped or is another one. Point --journal at the "
+                "right store, restore it, or use an empty database"
+            )
+
+
+def _make(settings: Settings, journal: Journal) -> ShardMap:
+    shards = settings.shards or DEFAULT_SHARDS
+    incarnation = uuid.uuid4().hex
+    slots_of = [slot % shards for slot in range(SLOT_COUNT)]
+    fields = {"incarnation": incarnation, "slots_of": slots_of, "ready": False}
+    # Who loses the race finds the winner's map below.
+    journal.swap_map(expected_version=0, data=json.dumps(fields).encode())
+    made = _read_map(journal)
+    if made is None:
+        raise CannotStart("journal: the shard map could not be written")
+    return made
+
+
+def _create_journals(journal: Journal, incarnation: str, shards: int) -> None:
+    for shard in range(shards):
+        journal.create(shard, incarnation=incarnation)
+
+
+def _require_shards(settings: Settings, shard_map: ShardMap) -> None:
+    if settings.shards is not None and settings.shards != shard_map.shards:
+        raise CannotStart(
+            f"shards: this cluster has {shard_map.shards}; leave --shards out "
+            "(changing the number of a stored cluster is not offered yet)"
+        )
+
+
+def _compare(settings: Settings, journal: Journal, sink: Sink, shard_map: ShardMap) -> None:
+    for shard in range(shard_map.shards):
+        try:
+            meta = journal.read_meta(shard)
+        except NoJournal as error:
+            raise CannotStart(
+                f"journal: the journal of shard {shard} is missing from a cluster that had it; "
+                "nothing was started. Restore the journal store"
+            ) from error
+        incarnation, seq = sink.position(shard)
+        if incarnation and incarnation != meta.incarnation:
+            raise CannotStart(
+                f"database: its rows of shard {shard} belong to another cluster "
+                f"({incarnation[:8]}; the journal is {meta.incarnation[:8]}); use its own database"
+            )
+        if seq > meta.last_seq and not settings.accept_journal:
+            raise CannotStart(
+                f"journal: shard {shard} ends at entry {meta.last_seq}, but the database has "
+                f"applied entry {seq}: acknowledged entries are missing from the journal. Restore "
+                "it; --accept-journal starts without them"
+            )
+
+
+def release_quietly(lock: DirectoryLock | None) -> None:
+    """Release a lock at the end of a command, whatever happened before."""
+    if lock is not None:
+        with suppress(OSError, ValueError):
+            lock.release()

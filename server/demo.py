@@ -1,0 +1,326 @@
+"""The main job, alone and from nothing: a flash sale through a kill, then the books.
+
+It runs `stockray serve` as anybody would, on a temporary directory, sells through the real gRPC
+port, kills the primary of the hot campaign's shard with -9 in the middle of the rush, waits for the
+unpaid to expire, verifies journal against memory against SQL against what buyers were told, drains
+the service, and verifies once more what is left on disk.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from stockray import AsyncClient, ReplicaRole, Status
+
+from actors.core.identity import slot_of
+from actors.core.records import Balance
+from persistence.open import open_sink
+from persistence.private import PrivateMariaDB, PrivateRedis
+from server.children import ServeChild
+from server.live import replica_claims
+from server.sale import GapMeter, Line, Plan, Rush, Tally, buyers_of, lines_of, prepare
+from server.settings import Settings, load
+from server.verify import Report
+from server.verifying import verify_stores
+
+EXPIRY_TIMEOUT_S = 60.0
+SETTLE_TIMEOUT_S = 60.0
+GRACE_MS = 3_000
+"""The demo's `expiry_grace_ms`: a minute of it would outlast the demo."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What a demo runs on."""
+
+    plan: Plan
+    journal: str = ""
+    database: str = ""
+    private_services: bool = False
+    """Start a Redis and a MariaDB of its own, and run on them."""
+    keep: bool = False
+    """Leave the directory for a look."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Books:
+    """What a demo found."""
+
+    plan: Plan
+    lines: list[Line]
+    tally: Tally
+    kills: int
+    gaps_ms: list[float]
+    live: Report
+    stopped: Report
+    journal: str
+    database: str
+    drained: bool
+    seconds: float
+
+    @property
+    def oversold(self) -> int:
+        """Units sold beyond what there was: by the buyers' own receipts, and by the pools."""
+        by_receipts = sum(
+            max(0, self.tally.confirmed[line.campaign_id, line.sku_id] - line.units)
+            for line in self.lines
+        )
+        by_pools = sum(max(0, p.sold + p.reserved - p.total) for p in self.stopped.pools)
+        return by_receipts + by_pools
+
+    @property
+    def receipts_differ(self) -> list[str]:
+        """Pools whose sold units are not what buyers were told."""
+        sold = {(p.campaign_id, p.sku_id): p.sold for p in self.stopped.pools}
+        return [
+            f"{line.campaign_id}/{line.sku_id}: buyers hold {told}, the pool sold {found}"
+            for line in self.lines
+            if (told := self.tally.confirmed[line.campaign_id, line.sku_id])
+            != (found := sold.get((line.campaign_id, line.sku_id), 0))
+        ]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether everything adds up."""
+        return (
+            self.live.ok
+            and self.stopped.ok
+            and self.oversold == 0
+            and not self.receipts_differ
+            and not self.tally.changed_answers
+            and not self.tally.unexpected
+            and self.drained
+            and self.kills > 0
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """For `-o json`; the names are fixed by the contract."""
+        tally = self.tally
+        refused = sum(
+            count
+            for status, count in tally.statuses.items()
+            if status in Status.__members__ and status not in ("RESERVED", "RETRY", "UNKNOWN")
+        )
+        lost = self.live.invariants["I2"].violations + self.stopped.invariants["I2"].violations
+        twice = self.live.invariants["I4"].violations + self.stopped.invariants["I4"].violations
+        return {
+            "requests": tally.requests,
+            "reserved": tally.statuses["RESERVED"],
+            "sold": sum(tally.confirmed.values()),
+            "refused": refused,
+            "retried": tally.retried,
+            "released": tally.released,
+            "left_to_expire": tally.left_to_expire,
+            "undecided": tally.statuses["RETRY"] + tally.statuses["UNKNOWN"],
+            "statuses": dict(tally.statuses),
+            "oversold": self.oversold,
+            "acked_lost": lost,
+            "applied_twice": twice + len(tally.changed_answers),
+            "balanced": self.balanced,
+            "kills": self.kills,
+            "failover_gap_ms": round(max(self.gaps_ms, default=0.0), 1),
+            "rate_per_s": round(tally.rate_per_s, 1),
+            "p50_ms": tally.latency_ms(50),
+            "p99_ms": tally.latency_ms(99),
+            "p99_9_ms": tally.latency_ms(99.9),
+            "drained": self.drained,
+            "journal": self.journal,
+            "database": self.database,
+            "seconds": round(self.seconds, 1),
+            "receipts_differ": self.receipts_differ,
+            "changed_answers": tally.changed_answers[:10],
+            "unexpected": dict(tally.unexpected),
+            "live": self.live.as_data(),
+            "stopped": self.stopped.as_data(),
+        }
+
+
+class Watcher(Protocol):
+    """Who is told how the demo goes."""
+
+    def say(self, text: str) -> None:
+        """A step begins."""
+
+    def sold(self, done: int, reserved: int, total: int) -> None:
+        """So many of the buyers were served, so many requests reserved."""
+
+
+def run_demo(options: DemoOptions, watcher: Watcher) -> Books:
+    """The whole demo. Raises CannotStart, ChildFailed or StorageError when it cannot run at all."""
+    began = time.monotonic()
+    directory = Path(tempfile.mkdtemp(prefix="stockray-demo-"))
+    try:
+        with _stores(options, directory, watcher) as (journal, database):
+            books = _run(options, directory, journal, database, watcher)
+    finally:
+        if not options.keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    books.seconds = time.monotonic() - began
+    return books
+
+
+@contextlib.contextmanager
+def _stores(options: DemoOptions, directory: Path, watcher: Watcher) -> Iterator[tuple[str, str]]:
+    if not options.private_services:
+        yield options.journal, options.database
+        return
+    watcher.say("starting a private Redis and MariaDB")
+    redis = PrivateRedis(directory / "redis")
+    maria = PrivateMariaDB(directory / "mariadb")
+    try:
+        redis.start()
+        maria.start()
+        yield redis.url, maria.url
+    finally:
+        maria.stop()
+        redis.stop()
+
+
+def _run(
+    options: DemoOptions, directory: Path, journal: str, database: str, watcher: Watcher
+) -> Books:
+    flags: dict[str, Any] = {"data_dir": directory / "data"}
+    if journal:
+        flags["journal"] = journal
+    if database:
+        flags["database"] = database
+    settings = load(flags, environment={}).settings
+    if database:
+        _upgrade(settings)
+    arguments = [
+        *("--data-dir", str(settings.data_dir), "--listen", "127.0.0.1:0"),
+        *("--expiry-grace-ms", str(GRACE_MS)),
+        *(("--journal", journal) if journal else ()),
+        *(("--database", database) if database else ()),
+    ]
+    with ServeChild(arguments, log=directory / "serve.log") as child:
+        watcher.say(
+            "starting the service: a local Ray, shards in pairs, write-behind, a gRPC gateway"
+        )
+        child.wait_ready()
+        watcher.say(f"serving on {child.listen}")
+        books = asyncio.run(_sell(options, settings, child.listen, watcher))
+        watcher.say("draining the service (SIGTERM)")
+        books.drained = child.terminate() == 0
+    watcher.say("verifying what is left on disk")
+    books.stopped = verify_stores(settings, acks=books.tally.acks)
+    return books
+
+
+def _upgrade(settings: Settings) -> None:
+    sink = open_sink(settings.database_url)
+    sink.upgrade()
+    sink.close()
+
+
+async def _sell(options: DemoOptions, settings: Settings, listen: str, watcher: Watcher) -> Books:
+    plan = options.plan
+    lines = lines_of(plan)
+    buyers = buyers_of(plan, lines)
+    gap = GapMeter()
+    async with AsyncClient(listen) as client:
+        watcher.say(f"stocking {plan.units:,} units of {len(lines)} SKUs, opening two campaigns")
+        await prepare(client, plan, lines)
+        watcher.say(f"{plan.buyers:,} buyers come")
+        rush = Rush(
+            client,
+            plan,
+            buyers,
+            gap=gap,
+            watched_campaign=lines[0].campaign_id,
+            on_progress=lambda done, reserved: watcher.sold(done, reserved, plan.buyers),
+        )
+        kills = await _rush_through_a_kill(client, rush, lines[0].campaign_id, watcher)
+        watcher.say(
+            f"the rush is over; unpaid reservations expire ({plan.payment_window_ms / 1000:.0f} s)"
+        )
+        await _until_expired(client, lines)
+        await _until_settled(client)
+        watcher.say("verifying: journal, memory, SQL and the buyers' receipts")
+        claims = await replica_claims(client)
+    live = await asyncio.to_thread(verify_stores, settings, claims=claims, acks=rush.tally.acks)
+    return Books(
+        plan=plan,
+        lines=lines,
+        tally=rush.tally,
+        kills=kills,
+        gaps_ms=gap.gaps_ms,
+        live=live,
+        stopped=live,
+        journal="SQLite files" if settings.embedded_journal else "Redis",
+        database="SQLite" if settings.embedded_database else "MySQL / MariaDB",
+        drained=False,
+        seconds=0,
+    )
+
+
+async def _rush_through_a_kill(
+    client: AsyncClient, rush: Rush, campaign_id: str, watcher: Watcher
+) -> int:
+    """The rush, with the hot shard's primary killed while the hot units are still going."""
+    selling = asyncio.create_task(rush.run())
+    kills = 0
+    pid = await primary_pid(client, campaign_id)
+    while not selling.done() and not kills:
+        if rush.done >= rush.plan.buyers // 10:
+            rush.gap.fault()
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+            watcher.say(f"kill -9 {pid}: the primary of {campaign_id}'s shard")
+        await asyncio.sleep(0.002)
+    await selling
+    return kills
+
+
+async def primary_pid(client: AsyncClient, campaign_id: str) -> int:
+    """Process id of the primary that decides on a campaign."""
+    status = await client.cluster_status()
+    shard = slot_of(campaign_id) % len(status.shards)
+    for replica in status.shards[shard].replicas:
+        if replica.role is ReplicaRole.PRIMARY:
+            return replica.pid
+    raise RuntimeError(f"shard {shard} has no primary")
+
+
+async def _until_expired(client: AsyncClient, lines: list[Line]) -> None:
+    deadline = time.monotonic() + EXPIRY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        reserved = 0
+        for line in lines:
+            stock = (await client.get_stock(line.sku_id, campaign_id=line.campaign_id)).stock
+            reserved += stock.reserved_count if stock else 0
+        if not reserved:
+            return
+        await asyncio.sleep(0.2)
+    raise RuntimeError(f"{reserved} units are still reserved after {EXPIRY_TIMEOUT_S:.0f} s")
+
+
+async def _until_settled(client: AsyncClient) -> None:
+    """Until every standby is back and has caught up, and so has SQL."""
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        status = await client.cluster_status()
+        behind = [
+            shard
+            for shard in status.shards
+            if shard.sink_seq < shard.seq
+            or {r.role for r in shard.replicas} != {ReplicaRole.PRIMARY, ReplicaRole.STANDBY}
+            or any(replica.seq < shard.seq for replica in shard.replicas)
+        ]
+        if not behind:
+            return
+        await asyncio.sleep(0.2)
+    raise RuntimeError(f"not settled after {SETTLE_TIMEOUT_S:.0f} s: {behind}")
+
+
+def balances_of(report: Report) -> list[Balance]:
+    """The pools of a report, campaigns first."""
+    return sorted(report.pools, key=lambda p: (not p.campaign_id, p.campaign_id, p.sku_id))

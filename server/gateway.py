@@ -1,0 +1,134 @@
+"""A gateway's process: the services, the gather behind them and a front before them, hosted.
+
+A plain class; the cluster makes it an actor. Gateways of one machine share the port (SO_REUSEPORT):
+the kernel spreads connections over them, not calls, so clients open several.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from actors import cluster
+from actors.clock import WallClock
+from actors.hosting import Host, process_identity
+from actors.links import RayLink
+from actors.logs import configure_logs
+from actors.specs import REPLICAS, ClusterSpec, gateway_name
+from server.front_grpcio import GrpcioFront
+from server.gather import Gather, GatherLimits, Sender
+from server.services.table import Services
+
+log = structlog.get_logger()
+
+DRAIN_GRACE_S = 10.0
+WATCHERS_NOTICE_S = 0.2
+"""Between NOT_SERVING and the end of new calls: time for health watchers to move their traffic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySpec:
+    """One gateway."""
+
+    index: int
+    listen: str
+    reflection: bool
+    count: int
+    """Gateways of the cluster."""
+
+
+class GatewayProcess:
+    """One gateway, hosted."""
+
+    def __init__(self, spec: ClusterSpec, own: GatewaySpec) -> None:
+        self._spec = spec
+        self._own = own
+        self._name = gateway_name(own.index)
+        configure_logs(spec.log_directory, self._name)
+        self._serving = False
+        self._draining = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._gather: Gather | None = None
+        self._host = Host(self._name)
+        self._host.start(self._main)
+
+    def hello(self) -> str:
+        """The process identity."""
+        return process_identity()
+
+    def ready(self) -> bool:
+        """Whether it takes calls: every shard's primary was found once."""
+        return self._serving
+
+    def drain(self) -> None:
+        """Answer NOT_SERVING, finish what is in flight, take no more. Returns when that is done."""
+        self._host.call(self._drain())
+
+    def status(self) -> dict[str, Any]:
+        """What operators see of this gateway."""
+        senders = self._gather.senders if self._gather else []
+        return {
+            "gateway": self._name,
+            "listen": self._own.listen,
+            "process": process_identity(),
+            "serving": self._serving,
+            "draining": self._draining.is_set(),
+            "map_version": self._spec.map_version,
+            "shards": [
+                {
+                    "shard": sender.shard,
+                    "primary": sender.primary_name,
+                    "epoch": sender.epoch,
+                    "queued_lines": sender.queued,
+                    "failovers": sender.failovers,
+                }
+                for sender in senders
+            ],
+        }
+
+    async def _main(self) -> None:
+        gather = self._gather = self._make_gather()
+        services = self._services = Services(gather)
+        front = GrpcioFront(services.table, with_reflection=self._own.reflection)
+        front.listen(self._own.listen)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(gather.run())
+            await front.start()
+            for sender in gather.senders:
+                await sender.ready.wait()
+            services.health.open()
+            self._serving = True
+            log.info("gateway_serves", listen=self._own.listen)
+            await self._draining.wait()
+            services.health.drain()
+            await asyncio.sleep(WATCHERS_NOTICE_S)
+            await front.stop(grace_s=DRAIN_GRACE_S)
+            self._serving = False
+            self._drained.set()
+            log.info("gateway_drained")
+
+    async def _drain(self) -> None:
+        self._draining.set()
+        await self._drained.wait()
+
+    def _make_gather(self) -> Gather:
+        spec = self._spec
+        senders = [
+            Sender(
+                shard=shard,
+                gateway=self._name,
+                links=[
+                    (name, RayLink(handle)) for name, handle in zip(REPLICAS, pair, strict=True)
+                ],
+                clock=WallClock(),
+                limits=GatherLimits(),
+                map_version=spec.map_version,
+                on_chore=self._do_chore,
+            )
+            for shard, pair in enumerate(cluster.find_shards(spec))
+        ]
+        return Gather(senders, spec.slots_of)
+
+    async def _do_chore(self, chore: tuple[Any, ...]) -> None:
+        await self._services.transfers.finish(chore)

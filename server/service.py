@@ -1,0 +1,186 @@
+"""A whole service: from settings to running processes, and back down in good order.
+
+Start: stores, Ray, shards, write-behind, gateways, then wait until every gateway has found every
+primary. Stop: gateways answer NOT_SERVING and finish what is in flight, the journal is read to its
+end by write-behind and standbys, then the processes end.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from actors import cluster
+from actors.limits import ShardLimits
+from actors.specs import REPLICAS, ClusterSpec, Places, gateway_name
+from server.bootstrap import (
+    CannotStart,
+    DirectoryLock,
+    ShardMap,
+    prepare,
+    release_quietly,
+    require_free_port,
+)
+from server.gateway import GatewayProcess, GatewaySpec
+from server.settings import Settings
+
+log = structlog.get_logger()
+
+START_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 30.0
+
+Progress = Callable[[str], None]
+
+
+class Service:
+    """One running service. `start` once, `stop` once."""
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self.settings = settings
+        self.listen = ""
+        self._progress = progress
+        self._lock: DirectoryLock | None = None
+        self._connected = False
+        self._spec: ClusterSpec | None = None
+        self._shards: list[list[Any]] = []
+        self._projectors: list[Any] = []
+        self._gateways: list[Any] = []
+
+    def start(self) -> None:
+        """Returns when the service answers. CannotStart, with nothing left running."""
+        try:
+            self._start()
+        except cluster.ClusterError as error:
+            self.abandon()
+            raise CannotStart(str(error)) from error
+        except BaseException:
+            self.abandon()
+            raise
+
+    def stop(self) -> bool:
+        """Drain and end. False if something had not caught up in time (nothing acked is lost by
+        that: the journal has it)."""
+        self._progress("draining: finishing calls in flight")
+        for gateway in self._gateways:
+            try:
+                cluster.call(gateway.drain.remote(), DRAIN_TIMEOUT_S)
+            except cluster.ClusterError as error:
+                log.warning("drain_failed", error=str(error))
+        self._progress("draining: journal and database catch up")
+        caught_up = self._catch_up()
+        self.abandon()
+        return caught_up
+
+    def abandon(self) -> None:
+        """End the processes now. Idempotent."""
+        replicas = [replica for pair in self._shards for replica in pair]
+        for handle in (*self._gateways, *self._projectors, *replicas):
+            cluster.kill(handle)
+        self._gateways, self._projectors, self._shards = [], [], []
+        if self._connected:
+            cluster.disconnect()
+            self._connected = False
+        release_quietly(self._lock)
+        self._lock = None
+
+    def _start(self) -> None:
+        settings = self.settings
+        self._lock = DirectoryLock(settings)
+        self.listen = require_free_port(settings.listen)
+        self._progress("checking journal and database")
+        shard_map = prepare(settings)
+        self._progress("starting Ray")
+        cluster.connect(settings.ray_address, namespace=settings.namespace)
+        self._connected = True
+        spec = self._spec = cluster_spec(settings, shard_map)
+        self._progress(f"starting {spec.shards} shards, each a primary and a standby")
+        self._shards = cluster.start_shards(spec)
+        self._projectors = cluster.start_projectors(spec)
+        self._gateways = [
+            cluster.start_process(
+                GatewayProcess,
+                gateway_name(index),
+                spec,
+                GatewaySpec(
+                    index=index,
+                    listen=self.listen,
+                    reflection=settings.reflection,
+                    count=settings.gateways,
+                ),
+            )
+            for index in range(settings.gateways)
+        ]
+        cluster.wait_until(
+            self._ready, timeout_s=START_TIMEOUT_S, what="all shards to have a primary"
+        )
+
+    def _ready(self) -> bool:
+        for gateway in self._gateways:
+            if not cluster.call(gateway.ready.remote(), START_TIMEOUT_S):
+                self._raise_if_halted()
+                return False
+        return True
+
+    def _raise_if_halted(self) -> None:
+        """A halted shard never becomes ready: say why instead of waiting."""
+        for replicas in self._shards:
+            statuses = [cluster.call(r.status.remote(), START_TIMEOUT_S) for r in replicas]
+            reasons = [s["halt_reason"] for s in statuses if s["role"] == "halted"]
+            if len(reasons) == len(replicas):
+                raise CannotStart(f"shard {statuses[0]['shard']} is halted: {reasons[0]}")
+
+    def _catch_up(self) -> bool:
+        """Until every standby and every projector has folded the last entry."""
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        behind = "shards"
+        while behind and time.monotonic() < deadline:
+            try:
+                behind = self._behind()
+            except cluster.ClusterError as error:
+                behind = str(error)
+            if behind:
+                time.sleep(0.05)
+        if behind:
+            log.warning("stopped_behind", what=behind)
+        return not behind
+
+    def _behind(self) -> str:
+        """What has not caught up; '' when all has."""
+        positions = {
+            status["shard"]: status["position"]
+            for projector in self._projectors
+            for status in cluster.call(projector.status.remote(), 5)
+        }
+        for replicas in self._shards:
+            statuses = [cluster.call(replica.status.remote(), 5) for replica in replicas]
+            last_seq = max(status["seq"] for status in statuses)
+            for name, status in zip(REPLICAS, statuses, strict=True):
+                if status["seq"] < last_seq and status["role"] != "halted":
+                    return f"standby {name} of shard {status['shard']}"
+            if positions.get(statuses[0]["shard"], 0) < last_seq:
+                return f"database of shard {statuses[0]['shard']}"
+        return ""
+
+
+def cluster_spec(settings: Settings, shard_map: ShardMap) -> ClusterSpec:
+    """What the processes are told."""
+    return ClusterSpec(
+        namespace=settings.namespace,
+        shards=shard_map.shards,
+        slots_of=shard_map.slots_of,
+        map_version=shard_map.version,
+        incarnation=shard_map.incarnation,
+        places=Places(
+            journal_url=settings.journal_url,
+            snapshots_url=settings.snapshots_url,
+            database_url=settings.database_url,
+        ),
+        log_directory=str(settings.log_directory),
+        limits=ShardLimits(
+            expiry_grace_ms=settings.expiry_grace_ms,
+            snapshot_every_ms=settings.snapshot_every_ms,
+            snapshot_entries=settings.snapshot_entries,
+            journal_bytes_max=settings.journal_bytes_max,
+        ),
+    )

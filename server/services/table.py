@@ -1,0 +1,65 @@
+"""All services of the gateway as one handler table: what a front is given to serve."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from server.admission import Admission, AdmissionLimits
+from server.handlers import HandlerTable, Method, wall_ms
+from server.health import Health
+from server.lines import Lines
+from server.services.cluster_info import ClusterInfo
+from server.services.listings import Listings
+from server.services.ops import Ops
+from server.services.reservations import Reservations
+from server.services.seckill import Campaigns
+from server.services.stock import StockKeeping
+from server.services.views import ViewReader, Views
+from server.services.watch import StockWatch, WatchLimits
+from server.transfers import Transfers
+
+
+class Services:
+    """The parts of a gateway that calls reach, made once.
+
+    `health.open()` begins to take calls, `health.drain()` ends it. Streams move while `running()`
+    is entered. Without `views` lists answer VIEW_UNAVAILABLE, without `cluster` there is no
+    OpsService."""
+
+    def __init__(
+        self,
+        lines: Lines,
+        *,
+        views: Views | None = None,
+        cluster: ClusterInfo | None = None,
+        limits: AdmissionLimits | None = None,
+        watch_limits: WatchLimits | None = None,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        self.admission = Admission(limits)
+        self.transfers = Transfers(lines, now_ms=now_ms)
+        self._reader = ViewReader(views)
+        self._watch = StockWatch(lines, limits=watch_limits, now_ms=now_ms)
+        methods: list[Method] = [
+            *Reservations(lines).methods(),
+            *StockKeeping(lines, self.transfers).methods(),
+            *Campaigns(lines, self.transfers).methods(),
+            *Listings(self._reader).methods(),
+            *self._watch.methods(),
+        ]
+        if cluster is not None:
+            methods.extend(Ops(cluster).methods())
+        names = {method.path.split("/")[1] for method in methods}
+        self.health = Health(names, self.admission, on_drain=self._watch.drain)
+        self.table = HandlerTable([*methods, *self.health.methods()], self.admission, now_ms=now_ms)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """What the services do beside calls runs while this block does."""
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch.run())
+            try:
+                yield
+            finally:
+                watching.cancel()
+                self._reader.close()

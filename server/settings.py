@@ -1,0 +1,190 @@
+"""Settings of the service, read once: flags > `STOCKRAY_*` > `stockray.toml` > defaults.
+
+The only place that looks at the environment. Unknown keys are errors, every path is made absolute,
+and `journal` and `database`, which may hold passwords, can be given as files
+(`STOCKRAY_JOURNAL_FILE`, `STOCKRAY_DATABASE_FILE`).
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+PREFIX = "STOCKRAY_"
+FILE_NAME = "stockray.toml"
+SECRETS = ("journal", "database")
+OTHER_VARIABLES = frozenset({"STOCKRAY_ADDRESS", "STOCKRAY_TOKEN", "STOCKRAY_CONFIG"})
+"""Variables of the client's commands, which mean nothing to the service."""
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has no allowed value. Names the key, where it came from, and why."""
+
+
+class Settings(BaseModel):
+    """One value for each key of `stockray.toml`; flags have the same names with dashes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("stockray-data"),
+        description="Directory of everything that the embedded mode keeps, and of logs.",
+    )
+    journal: str = Field(
+        default="",
+        description="redis://host:port/0 for the cluster; empty: SQLite files in data_dir.",
+    )
+    database: str = Field(
+        default="",
+        description="mysql+pymysql://user:password@host/db; empty: SQLite in data_dir.",
+    )
+    ray_address: str = Field(
+        default="local",
+        description="Ray to join; 'local' starts one that ends with this process.",
+    )
+    namespace: str = Field(default="stockray", description="Ray namespace of the processes.")
+    shards: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Shards of a new cluster (default 2); an existing one keeps its own.",
+    )
+    gateways: int = Field(default=1, ge=1, le=64, description="Gateway processes on the port.")
+    listen: str = Field(
+        default="127.0.0.1:7443", description="host:port of the gRPC service; port 0 picks one."
+    )
+    front: Literal["grpcio"] = Field(
+        default="grpcio", description="Which gRPC server implementation."
+    )
+    reflection: bool = Field(default=True, description="Serve gRPC reflection.")
+    accept_journal: bool = Field(
+        default=False,
+        description="Start although the journal ends before the database's position.",
+    )
+    expiry_grace_ms: int = Field(
+        default=60_000,
+        ge=0,
+        le=600_000,
+        description="After a failover nothing expires for this long (milliseconds).",
+    )
+    snapshot_every_ms: int = Field(
+        default=300_000, ge=1_000, description="A snapshot at least this often (milliseconds)."
+    )
+    snapshot_entries: int = Field(
+        default=20_000, ge=1_000, description="... or after this many journal entries."
+    )
+    journal_bytes_max: int = Field(
+        default=4_000_000_000,
+        ge=1_000_000,
+        description="Journal size, per shard, above which changes wait (bytes).",
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not colon or not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError("must be host:port with a port from 0 to 65535")
+        return value
+
+    @property
+    def embedded_journal(self) -> bool:
+        """Whether the journal is SQLite files in `data_dir`."""
+        return not self.journal
+
+    @property
+    def embedded_database(self) -> bool:
+        """Whether the SQL view is a SQLite file in `data_dir`."""
+        return not self.database
+
+    @property
+    def journal_url(self) -> str:
+        """As `persistence.open` takes it."""
+        return self.journal or f"sqlite:{self.data_dir}/journal"
+
+    @property
+    def snapshots_url(self) -> str:
+        """Snapshots stand where the journal stands."""
+        return self.journal or f"file:{self.data_dir}/snapshots"
+
+    @property
+    def database_url(self) -> str:
+        """As SQLAlchemy takes it."""
+        return self.database or f"sqlite:///{self.data_dir}/tables.db"
+
+    @property
+    def log_directory(self) -> Path:
+        """One file for each process."""
+        return self.data_dir / "logs"
+
+
+class Origins(NamedTuple):
+    """Settings, and for each key where its value came from."""
+
+    settings: Settings
+    origin: Mapping[str, str]
+
+
+def load(
+    flags: Mapping[str, Any],
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Origins:
+    """Settings from all places. A flag that is None was not given. SettingsError."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = dict.fromkeys(Settings.model_fields, "default")
+    path = file or Path(environment.get("STOCKRAY_CONFIG", FILE_NAME))
+    for source, found in (
+        (str(path), _from_file(path, required=file is not None)),
+        ("environment", _from_environment(environment)),
+        ("flag", {key: value for key, value in flags.items() if value is not None}),
+    ):
+        for key, value in found.items():
+            if key not in Settings.model_fields:
+                known = ", ".join(sorted(Settings.model_fields))
+                raise SettingsError(f"{key} ({source}): no such setting; known are {known}")
+            values[key] = value
+            origin[key] = source
+    try:
+        return Origins(Settings(**values), origin)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else "settings"
+        raise SettingsError(f"{key} ({origin.get(key, '?')}): {first['msg']}") from error
+
+
+def _from_file(path: Path, *, required: bool) -> dict[str, Any]:
+    if not path.exists():
+        if required:
+            raise SettingsError(f"{path}: no such file")
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in environment.items():
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        if key.endswith("_file") and key.removesuffix("_file") in SECRETS:
+            try:
+                found[key.removesuffix("_file")] = Path(value).read_text().strip()
+            except OSError as error:
+                raise SettingsError(f"{name}: cannot be read: {error}") from error
+        else:
+            found[key] = value
+    return found

@@ -1,0 +1,140 @@
+"""How reports look to a person."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from server.demo import Books, balances_of
+from server.verify import INVARIANTS, Report
+
+LINE_EVERY = 20_000
+
+
+class SaleProgress:
+    """Messages and, on a terminal, a bar; elsewhere a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._terminal = sys.stderr.isatty()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[reserved]:,} reserved"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not self._terminal,
+        )
+        self._task = self._progress.add_task("buyers served", total=None, reserved=0)
+        self._last = 0
+
+    def __enter__(self) -> Self:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+
+    def say(self, text: str) -> None:
+        """One step."""
+        self._progress.console.print(f"[bold]·[/] {text}", highlight=False)
+
+    def sold(self, done: int, reserved: int, total: int) -> None:
+        """How far the rush is."""
+        self._progress.update(self._task, completed=done, total=total, reserved=reserved)
+        if not self._terminal and done - self._last >= LINE_EVERY:
+            self._last = done
+            self.say(f"{done:,} of {total:,} buyers served, {reserved:,} reserved")
+
+
+def show_books(books: Books, console: Console) -> None:
+    """The demo's result."""
+    data = books.as_data()
+    tally = books.tally
+    table = Table(title=f"The sale (journal: {books.journal}, database: {books.database})")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, value in (
+        ("requests answered", f"{tally.requests:,}"),
+        ("  of them deliberate retries of an id", f"{tally.retried:,}"),
+        ("reserved", f"{data['reserved']:,}"),
+        ("sold (units paid and confirmed)", f"{data['sold']:,}"),
+        ("released by their buyers", f"{tally.released:,}"),
+        ("left to expire", f"{tally.left_to_expire:,}"),
+        ("refused: sold out", f"{tally.statuses['SOLD_OUT']:,}"),
+        ("refused: over the buyer's limit", f"{tally.statuses['LIMIT_EXCEEDED']:,}"),
+        ("undecided in time (RETRY, UNKNOWN)", f"{data['undecided']:,}"),
+        ("rate", f"{tally.rate_per_s:,.0f} requests/s"),
+        ("latency p50 / p99 / p99.9", _latencies(books)),
+        ("kill -9 of the hot shard's primary", f"{books.kills}"),
+        ("longest silence after it", f"{data['failover_gap_ms']:,.0f} ms"),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    show_report(books.stopped, console, title="The books, as left on disk")
+    for name, value in (
+        ("oversold", data["oversold"]),
+        ("acknowledged and lost", data["acked_lost"]),
+        ("applied twice", data["applied_twice"]),
+    ):
+        console.print(f"  {name:24} [{'green' if value == 0 else 'bold red'}]{value}[/]")
+    for problem in (*books.receipts_differ, *tally.changed_answers[:10], *tally.unexpected):
+        console.print(f"  [bold red]{problem}[/]")
+    if not books.drained:
+        console.print("  [bold red]the service did not drain in order[/]")
+    if not books.live.ok:
+        show_report(books.live, console, title="While it was live")
+    verdict = "[bold green]The books balance.[/]" if books.balanced else "[bold red]They do not.[/]"
+    console.print(f"{verdict} ({books.seconds:.0f} s)")
+
+
+def show_report(report: Report, console: Console, *, title: str = "Invariants") -> None:
+    """What verify found."""
+    pools = Table(title=title)
+    for name in ("campaign", "SKU"):
+        pools.add_column(name)
+    names = ("total", "available", "reserved", "sold", "buffer", "scheduled", "in transit")
+    for name in names:
+        pools.add_column(name, justify="right")
+    pools.add_column("law")
+    for pool in balances_of(report)[:40]:
+        parts = pool[5:11]
+        holds = pool.total == sum(parts) and min(parts) >= 0
+        pools.add_row(
+            pool.campaign_id or "(base)",
+            pool.sku_id,
+            *(f"{number:,}" for number in pool[4:11]),
+            "[green]holds[/]" if holds else "[bold red]BROKEN[/]",
+        )
+    console.print(pools)
+    checks = Table()
+    checks.add_column("")
+    checks.add_column("invariant")
+    checks.add_column("checked", justify="right")
+    checks.add_column("violated", justify="right")
+    for name, found in report.invariants.items():
+        colour = "green" if not found.violations else "bold red"
+        checks.add_row(
+            name, INVARIANTS[name], f"{found.checked:,}", f"[{colour}]{found.violations}[/]"
+        )
+    console.print(checks)
+    for name, found in report.invariants.items():
+        for example in found.examples:
+            console.print(f"  [bold red]{name}[/] {example}", highlight=False)
+    for note in report.notes:
+        console.print(f"  {note}", highlight=False)
+
+
+def _latencies(books: Books) -> str:
+    tally = books.tally
+    shown = (tally.latency_ms(p) for p in (50, 99, 99.9))
+    return " / ".join(f"{value:,.1f}" for value in shown) + " ms"

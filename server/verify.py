@@ -1,0 +1,524 @@
+"""Checks the invariants I1-I6: journal against memory against SQL, and names the culprit.
+
+How it works
+------------
+The journal is folded from its beginning, or from the older snapshot when it was trimmed. On the way
+each entry is checked by itself (contiguous, epochs rising, conservation, ids once), and the fold is
+compared with whatever claims to be the state at some entry: the SQL rows at SQL's position, each
+live replica's digest and balances at the entry it reported. Every check has a counter, so a run
+that checked nothing shows it.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from actors.core import records as r
+from actors.core import state as s
+from actors.core.codec import EntryContent, UnreadableEntry, unpack_entry
+from actors.core.evolve import Impossible, fold
+from actors.core.identity import public_id, slot_of
+from actors.core.outcomes import Outcome
+from actors.core.payments import payment_key
+from actors.core.snapshot import Loader, digest
+from persistence.errors import StorageError
+from persistence.ports import Entry, Journal, Snapshots
+from persistence.sql.dump import SqlDump, View
+from server.bootstrap import ShardMap
+
+EXAMPLES_MAX = 10
+READ_BYTES = 4_000_000
+
+
+@dataclass(slots=True)
+class Invariant:
+    """What was checked of one invariant, and what was wrong."""
+
+    checked: int = 0
+    violations: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def check(self, holds: bool, what: str | Callable[[], str]) -> None:
+        """Count one check; `what` names the culprit if it does not hold."""
+        self.checked += 1
+        if holds:
+            return
+        self.violations += 1
+        if len(self.examples) < EXAMPLES_MAX:
+            self.examples.append(what if isinstance(what, str) else what())
+
+
+INVARIANTS = {
+    "I1": "conservation",
+    "I2": "acked is durable",
+    "I3": "one writer",
+    "I4": "one effect",
+    "I5": "exactly-once view",
+    "I6": "money never strands",
+}
+
+
+class ReplicaClaim(NamedTuple):
+    """What a live replica says its state is at an entry; `digest` '' if it did not compute one."""
+
+    shard: int
+    name: str
+    seq: int
+    digest: str
+    balances: Sequence[r.Balance]
+
+
+class Ack(NamedTuple):
+    """A definite answer that a client got for a request id: reserved, or refused for good."""
+
+    slot: int
+    key: bytes
+    reserved: bool
+    what: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What `verify` found."""
+
+    invariants: dict[str, Invariant] = field(
+        default_factory=lambda: {name: Invariant() for name in INVARIANTS}
+    )
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    pools: list[r.Balance] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was violated and something was checked."""
+        return all(not i.violations for i in self.invariants.values()) and bool(self.shards)
+
+    def as_data(self) -> dict[str, Any]:
+        """For `-o json`."""
+        return {
+            "ok": self.ok,
+            "invariants": {
+                name: {
+                    "name": INVARIANTS[name],
+                    "checked": found.checked,
+                    "violations": found.violations,
+                    "examples": found.examples,
+                }
+                for name, found in self.invariants.items()
+            },
+            "shards": self.shards,
+            "pools": [pool._asdict() for pool in self.pools],
+            "notes": self.notes,
+        }
+
+
+class Verifier:
+    """One run over one cluster's stores, with what replicas and clients claim."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        snapshots: Snapshots,
+        dump: SqlDump,
+        shard_map: ShardMap,
+        claims: Sequence[ReplicaClaim] = (),
+        acks: Sequence[Ack] = (),
+    ) -> None:
+        self.report = Report()
+        self.states: list[s.ShardState] = []
+        self._journal = journal
+        self._snapshots = snapshots
+        self._dump = dump
+        self._map = shard_map
+        self._claims = claims
+        self._acks = acks
+        self._epochs: dict[int, int] = {}
+
+    def run(self) -> Report:
+        """Everything. Raises StorageError when a store cannot be read at all."""
+        with self._dump.open() as view:
+            positions = view.positions()
+            letters = view.dead_letters()
+            i5 = self.report.invariants["I5"]
+            i5.check(letters == 0, f"{letters} records stand in dead_letters")
+            for shard in range(self._map.shards):
+                self._verify_shard(shard, positions.get(shard, ("", 0)))
+            self._compare_sql(view)
+        for shard in range(self._map.shards):
+            self._finish_shard(shard)
+        self._check_transfers()
+        for state in self.states:
+            self._check_money(state)
+            self._check_limits(state)
+            self._check_pools(state)
+        self._check_acks()
+        return self.report
+
+    def _verify_shard(self, shard: int, position: tuple[str, int]) -> None:
+        """Fold up to SQL's position, comparing claims on the way."""
+        meta = self._journal.read_meta(shard)
+        i3, i5 = self.report.invariants["I3"], self.report.invariants["I5"]
+        i3.check(
+            meta.incarnation == self._map.incarnation,
+            f"shard {shard}: journal of incarnation {meta.incarnation}, map of another",
+        )
+        incarnation, seq = position
+        i5.check(
+            not incarnation or incarnation == meta.incarnation,
+            f"shard {shard}: SQL rows of incarnation {incarnation}",
+        )
+        i5.check(
+            seq <= meta.last_seq,
+            f"shard {shard}: SQL has applied entry {seq}, the journal ends at {meta.last_seq}",
+        )
+        self.states.append(self._begin(shard, meta.first_seq, seq))
+        self._fold_to(shard, seq)
+        self.report.shards.append(
+            {"shard": shard, "sink_seq": seq, "from_seq": self.states[shard].seq}
+        )
+
+    def _begin(self, shard: int, first_seq: int, sink_seq: int) -> s.ShardState:
+        """An empty state, or that of the newest snapshot not beyond SQL's position."""
+        if first_seq <= 1:
+            return s.ShardState()
+        for info in self._snapshots.list(shard):
+            if info.end_seq > sink_seq and info.begin_seq + 1 < first_seq:
+                continue
+            state = s.ShardState()
+            loader = Loader(state, info.begin_seq)
+            loader.read(self._snapshots.read(shard, info))
+            for entry in self._entries(shard, state.seq):
+                if state.seq >= loader.end_seq:
+                    break
+                self._fold_one(shard, state, entry)
+            if state.fuzzy is not None:
+                loader.finish()
+            self.report.notes.append(f"shard {shard}: folded from the snapshot at {state.seq}")
+            return state
+        raise StorageError(
+            f"shard {shard}: the journal begins at {first_seq} and no snapshot reaches back to it"
+        )
+
+    def _finish_shard(self, shard: int) -> None:
+        """Fold to the journal's end."""
+        last_seq = self._journal.read_meta(shard).last_seq
+        self._fold_to(shard, last_seq)
+        state = self.states[shard]
+        self.report.invariants["I2"].check(
+            state.seq == last_seq, f"shard {shard}: entries after {state.seq} are missing"
+        )
+        self.report.shards[shard] |= {
+            "last_seq": state.seq,
+            "reservations": sum(len(slot.reservations) for slot in state.slots.values()),
+            "refunds": sum(len(slot.refunds) for slot in state.slots.values()),
+        }
+
+    def _fold_to(self, shard: int, seq: int) -> None:
+        state = self.states[shard]
+        claims = [(c.seq, c.name, c) for c in self._claims if c.shard == shard and c.seq <= seq]
+        heapq.heapify(claims)
+        while claims and claims[0][0] < state.seq:
+            heapq.heappop(claims)
+        self._compare_claims(state, claims)
+        if state.seq >= seq:
+            return
+        for entry in self._entries(shard, state.seq):
+            self._fold_one(shard, state, entry)
+            self._compare_claims(state, claims)
+            if state.seq >= seq:
+                return
+
+    def _compare_claims(self, state: s.ShardState, claims: list[tuple[int, str, Any]]) -> None:
+        while claims and claims[0][0] == state.seq:
+            claim: ReplicaClaim = heapq.heappop(claims)[2]
+            i1, i2 = self.report.invariants["I1"], self.report.invariants["I2"]
+            if claim.digest:
+                i2.check(
+                    claim.digest == f"{digest(state):016x}",
+                    f"{claim.name}: memory at entry {claim.seq} is not the journal's fold",
+                )
+            for told in claim.balances:
+                pool = state.slot(told.slot).pool(told.campaign_id, told.sku_id)
+                found = None if pool is None else pool.balance(told.slot, told.generation)
+                i1.check(found == told, f"{claim.name}: memory has {told}, the journal {found}")
+
+    def _entries(self, shard: int, after_seq: int) -> Iterator[Entry]:
+        while True:
+            entries = self._journal.read(shard, after_seq=after_seq, max_bytes=READ_BYTES)
+            if not entries:
+                return
+            yield from entries
+            after_seq = entries[-1].seq
+
+    def _fold_one(self, shard: int, state: s.ShardState, entry: Entry) -> None:
+        i1, i3 = self.report.invariants["I1"], self.report.invariants["I3"]
+        i3.check(entry.seq == state.seq + 1, f"shard {shard}: gap before entry {entry.seq}")
+        i3.check(
+            entry.epoch >= self._epochs.get(shard, 0),
+            f"shard {shard}: entry {entry.seq} is of epoch {entry.epoch}, an older one",
+        )
+        self._epochs[shard] = entry.epoch
+        try:
+            content = unpack_entry(entry.data)
+            i3.check(
+                content.epoch == entry.epoch,
+                f"shard {shard}: entry {entry.seq} was written by epoch {content.epoch}",
+            )
+            if state.fuzzy is None:
+                self._check_once(shard, state, entry.seq, content)
+            fold(state, entry.seq, content.now_ms, content.records, content.balances)
+            i1.check(True, "")
+        except (UnreadableEntry, Impossible) as error:
+            i1.check(False, f"shard {shard}: entry {entry.seq}: {error}")
+            state.seq = entry.seq
+        for pool in state.touched:
+            i1.check(not pool.broken_law(), pool.broken_law)
+
+    def _check_once(self, shard: int, state: s.ShardState, seq: int, content: EntryContent) -> None:
+        """No id may have a second effect."""
+        i4 = self.report.invariants["I4"]
+        seen: set[bytes] = set()
+        for record in content.records:
+            slot = state.slot(record.slot)
+            key = b""
+            taken = False
+            if record.kind == r.STOCK_RESERVED:
+                key = record.key
+                taken = key in slot.reservations
+            elif record.kind in (r.RESERVATION_CONFIRMED, r.REFUND_FELL_DUE):
+                key = payment_key(record.payment_id)
+                taken = key in slot.payments
+            elif record.kind == r.UNITS_RETURNED:
+                key = record.request_key
+                taken = key in slot.documents
+            elif record.kind == r.TRANSFERRED_IN:
+                key = record.transfer_id
+                taken = key in slot.arrivals
+            if key:
+                i4.check(
+                    not taken and key not in seen,
+                    f"shard {shard}: entry {seq}: {type(record).__name__} {key.hex()} again",
+                )
+                seen.add(key)
+
+    def _compare_sql(self, view: View) -> None:
+        """Every row of SQL against the fold at SQL's position, and every row of the fold in SQL."""
+        self._compare_table(view, "pools", POOL_COLUMNS, _pool_rows)
+        self._compare_table(view, "reservations", RESERVATION_COLUMNS, _reservation_rows)
+        self._compare_table(view, "refunds", REFUND_COLUMNS, _refund_rows)
+        self._compare_table(view, "payments", PAYMENT_COLUMNS, _payment_rows, state_from=3)
+
+    def _compare_table(
+        self,
+        view: View,
+        table: str,
+        columns: Sequence[str],
+        expected_of: Callable[[s.SlotState], Iterator[tuple[Any, ...]]],
+        *,
+        state_from: int = 0,
+    ) -> None:
+        i5 = self.report.invariants["I5"]
+        expected: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        for state in self.states:
+            for slot in state.slots.values():
+                for row in expected_of(slot):
+                    expected[row[:2]] = row
+        for row in view.rows(table, columns):
+            if state_from and row[columns.index("state")] < state_from:
+                continue
+            wanted = expected.pop(row[:2], None)
+            i5.check(wanted == row, partial("{}: SQL {}, journal {}".format, table, row, wanted))
+        for row in expected.values():
+            i5.check(False, f"{table}: {row} is missing in SQL")
+
+    def _check_transfers(self) -> None:
+        """Units that left and are booked off have arrived; those turned away have not."""
+        i1 = self.report.invariants["I1"]
+        for state in self.states:
+            for slot in state.slots.values():
+                for key, transfer in slot.transfers.items():
+                    if transfer.state == s.IN_TRANSIT:
+                        continue
+                    arrived = self._arrival(transfer, key)
+                    i1.check(
+                        arrived is (transfer.state == s.TRANSFER_ARRIVED),
+                        f"transfer {key.hex()}: its source says {transfer.state}, target {arrived}",
+                    )
+
+    def _arrival(self, transfer: s.Transfer, key: bytes) -> bool | None:
+        target = slot_of(transfer.to_campaign_id or transfer.sku_id)
+        return self.states[self._map.slots_of[target]].slot(target).arrivals.get(key)
+
+    def _check_money(self, state: s.ShardState) -> None:
+        i6 = self.report.invariants["I6"]
+        for slot in state.slots.values():
+            owed: dict[str, int] = {}
+            for refund in slot.refunds.values():
+                owed[refund.payment_id] = owed.get(refund.payment_id, 0) + refund.amount_minor
+            for key, (reservation_id, amount, outcome) in slot.payments.items():
+                if outcome == Outcome.REFUND_DUE:
+                    whole = slot.refunds.get(key)
+                    due = None if whole is None else whole.amount_minor
+                    i6.check(due == amount, f"{reservation_id}: paid {amount}, refund due {due}")
+                    continue
+                held = slot.reservations.get(bytes.fromhex(reservation_id[3:]))
+                payment = None if held is None else held.payment
+                i6.check(payment is not None, f"{reservation_id}: its payment is nowhere")
+                if payment is not None:
+                    back = owed.get(payment.payment_id, 0)
+                    i6.check(
+                        back == payment.refunded_minor <= amount == payment.amount_minor,
+                        f"payment {payment.payment_id}: refunds {back}, booked "
+                        f"{payment.refunded_minor}, paid {amount}",
+                    )
+
+    def _check_limits(self, state: s.ShardState) -> None:
+        """What reservations add up to is what the pools say."""
+        i1 = self.report.invariants["I1"]
+        for slot in state.slots.values():
+            held: dict[int, list[int]] = {}
+            for one in slot.reservations.values():
+                sums = held.setdefault(id(one.pool), [0, 0])
+                if one.state == s.RESERVED:
+                    sums[0] += one.quantity
+                elif one.state == s.CONFIRMED:
+                    sums[1] += one.quantity - one.returned
+            for pool in slot.pools():
+                sums = held.get(id(pool), [0, 0])
+                i1.check(
+                    sums == [pool.reserved, pool.sold],
+                    f"pool {pool.campaign_id}/{pool.sku_id}: reservations add up to {sums}, "
+                    f"the pool says {[pool.reserved, pool.sold]}",
+                )
+
+    def _check_pools(self, state: s.ShardState) -> None:
+        i1 = self.report.invariants["I1"]
+        for slot in state.slots.values():
+            for pool in slot.pools():
+                i1.check(not pool.broken_law(), pool.broken_law)
+                self.report.pools.append(pool.balance(slot.slot, slot.generation))
+
+    def _check_acks(self) -> None:
+        """What a client was told is in the journal, once (a second effect is I4's business)."""
+        i2 = self.report.invariants["I2"]
+        for ack in self._acks:
+            state = self.states[self._map.slots_of[ack.slot]]
+            there = ack.key in state.slot(ack.slot).reservations
+            wrong = "acknowledged and lost" if ack.reserved else "refused and yet done"
+            i2.check(there is ack.reserved, f"{wrong}: {ack.what}")
+
+
+POOL_COLUMNS = (
+    "campaign_id",
+    "sku_id",
+    "slot",
+    "total",
+    "available",
+    "reserved",
+    "sold",
+    "buffer",
+    "scheduled",
+    "in_transit",
+    "owed",
+)
+RESERVATION_COLUMNS = (
+    "slot",
+    "reservation_id",
+    "campaign_id",
+    "sku_id",
+    "buyer_id",
+    "quantity",
+    "returned_quantity",
+    "state",
+    "list_price_minor",
+    "unit_price_minor",
+    "payable_minor",
+    "paid_minor",
+    "payment_id",
+    "fingerprint",
+    "reserved_ms",
+    "deadline_ms",
+    "fulfilment",
+)
+REFUND_COLUMNS = (
+    "slot",
+    "refund_id",
+    "reservation_id",
+    "buyer_id",
+    "payment_id",
+    "payment_channel",
+    "amount_minor",
+    "reason",
+    "compensation",
+    "state",
+    "attempts",
+)
+PAYMENT_COLUMNS = ("slot", "payment_id", "reservation_id", "amount_minor", "state")
+
+
+def _pool_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+    for pool in slot.pools():
+        _, _, *rest = pool.balance(slot.slot, slot.generation)
+        campaign_id, sku_id, *numbers = rest
+        yield (campaign_id, sku_id, slot.slot, *numbers)
+
+
+def _reservation_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+    for held in slot.reservations.values():
+        payment = held.payment
+        yield (
+            slot.slot,
+            public_id(slot.slot, held.key),
+            held.pool.campaign_id,
+            held.pool.sku_id,
+            held.buyer_id,
+            held.quantity,
+            held.returned,
+            held.state,
+            held.list_price_minor,
+            held.unit_price_minor,
+            held.payable_minor,
+            0 if payment is None else payment.amount_minor,
+            "" if payment is None else payment.payment_id,
+            held.fingerprint,
+            held.reserved_ms,
+            held.deadline_ms,
+            held.stage,
+        )
+
+
+def _refund_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+    for refund in slot.refunds.values():
+        yield (
+            slot.slot,
+            public_id(slot.slot, refund.key),
+            refund.reservation_id,
+            refund.buyer_id,
+            refund.payment_id,
+            refund.channel,
+            refund.amount_minor,
+            refund.reason,
+            int(refund.compensation),
+            refund.state,
+            refund.attempts,
+        )
+
+
+def _payment_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+    """Payments that took effect: kept (3) or refund due as a whole (4)."""
+    for held in slot.reservations.values():
+        if held.payment is not None:
+            yield (
+                slot.slot,
+                held.payment.payment_id,
+                public_id(slot.slot, held.key),
+                held.payment.amount_minor,
+                3,
+            )
+    for key, refund in slot.refunds.items():
+        effect = slot.payments.get(key)
+        if effect is not None and effect[2] == Outcome.REFUND_DUE:
+            yield (slot.slot, refund.payment_id, refund.reservation_id, refund.amount_minor, 4)

@@ -4,6 +4,7 @@ Ray places, starts, restarts and names the actors; who is primary is decided in 
 here. A pair of replicas is never on one node when there are two, as far as Ray allows at the start.
 """
 
+import asyncio
 import logging
 import os
 import tempfile
@@ -126,7 +127,15 @@ def call(reference: Any, timeout_s: float) -> Any:
     try:
         return ray.get(reference, timeout=timeout_s)
     except (ray.exceptions.RayError, TimeoutError) as error:
-        raise ClusterError(str(error).splitlines()[0]) from error
+        raise ClusterError(_told(error)) from error
+
+
+async def awaited(reference: Any) -> Any:
+    """The result of a control call, on an event loop. ClusterError when the process is gone."""
+    try:
+        return await asyncio.wrap_future(reference.future())
+    except ray.exceptions.RayError as error:
+        raise ClusterError(_told(error)) from error
 
 
 def wait_until(question: Callable[[], bool], *, timeout_s: float, what: str) -> None:
@@ -149,3 +158,9 @@ def _nodes() -> Sequence[str]:
     alive = [node for node in list_nodes() if node["Alive"]]
     workers = [node["NodeID"] for node in alive if node["Resources"].get("CPU", 0) > 0]
     return sorted(workers) or [node["NodeID"] for node in alive]
+
+
+def _told(error: Exception) -> str:
+    """Ray's errors are a page each: what failed, and why, stand in the first and last lines."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"

@@ -77,6 +77,7 @@ class Primary:
         self.state = state
         self.last_seq = state.seq
         self.stalled = False
+        self.journal_bytes = 0
         self.full_percent = 0
         self.counters = {"rounds": 0, "lines": 0, "entries": 0, "records": 0, "internal": 0}
         self._journal = journal
@@ -161,6 +162,9 @@ class Primary:
             self.counters["entries"] += 1
             self.counters["records"] += len(records)
         else:
+            # Time passes for the refusals also when nothing is journalled: with their table full
+            # every answer is RETRY, and without this it would stay full.
+            self.state.advance(now_ms)
             await self._until_definite(self._check, taken)
         for future, answer in zip(waiting_futures, answers, strict=True):
             if not future.done():
@@ -286,8 +290,8 @@ class Primary:
         while True:
             await asyncio.sleep(self._limits.housekeeping_ms / 1000)
             try:
-                used = await self._reader.bytes_used()
-                self.full_percent = used * 100 // self._limits.journal_bytes_max
+                self.journal_bytes = await self._reader.bytes_used()
+                self.full_percent = self.journal_bytes * 100 // self._limits.journal_bytes_max
                 await self._trim()
             except StorageError as error:
                 log.warning("housekeeping_failed", shard=self.identity.shard, error=str(error))

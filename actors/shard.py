@@ -23,6 +23,8 @@ import structlog
 from actors.clock import Clock, ShardTime
 from actors.core.snapshot import chunks, digest
 from actors.core.state import ShardState
+from actors.core.stock import pool_view
+from actors.core.totals import totals
 from actors.limits import ShardLimits
 from actors.primary import Identity, Primary
 from actors.recovery import CannotRecover, Recovery, fold_entries
@@ -177,6 +179,7 @@ class Shard:
             "lag_entries": self._behind,
             "queue_rounds": primary.queue_length if primary else 0,
             "stalled": bool(primary and primary.stalled),
+            "journal_bytes": primary.journal_bytes if primary else 0,
             "journal_full_percent": primary.full_percent if primary else 0,
             "snapshot_seq": self._last_snapshot_seq,
             "reservations": 0
@@ -187,28 +190,28 @@ class Shard:
             "counters": dict(primary.counters) if primary else {},
         }
 
-    async def fingerprint(self) -> dict[str, Any]:
-        """State digest and balances as of one entry, for `verify`. A digest takes about 3 us a
-        row, so a primary that sells leaves it out ('')."""
+    async def fingerprint(self, with_pools: bool) -> dict[str, Any]:
+        """State digest, sums and balances as of one entry, for `verify`. A digest takes about 3 us
+        a row, so a primary that sells leaves it and the sums out."""
         async with self._folding:
-            state = self.state
+            state, primary = self.state, self._primary
             if state is None:
-                return {"shard": self.shard, "role": str(self.role), "seq": 0, "pools": []}
-            if self._primary is not None:
-                await self._primary.quiesce()
-            busy = self._primary is not None and self._primary.idle_ms() < DIGEST_IDLE_MS
+                return {"shard": self.shard, "role": str(self.role), "seq": 0}
+            if primary is not None:
+                await primary.quiesce()
+            busy = primary is not None and primary.idle_ms() < DIGEST_IDLE_MS
             return {
                 "shard": self.shard,
                 "role": str(self.role),
                 "epoch": self.meta.epoch if self.meta else 0,
-                "seq": self._primary.last_seq if self._primary else state.seq,
+                "seq": primary.last_seq if primary else state.seq,
                 "digest": "" if busy else f"{digest(state):016x}",
-                "reservations": sum(len(slot.reservations) for slot in state.slots.values()),
+                "totals": None if busy else totals(state)._asdict(),
                 "pools": [
-                    pool.balance(slot.slot, slot.generation)
-                    for slot in state.slots.values()
-                    for pool in slot.pools()
-                ],
+                    pool_view(slot, pool) for slot in state.slots.values() for pool in slot.pools()
+                ]
+                if with_pools
+                else [],
             }
 
     async def settle(self) -> None:

@@ -4,6 +4,7 @@ A plain class; `ray_actors.py` makes it an actor. Nothing here recovers or waits
 """
 
 import asyncio
+import platform
 import uuid
 from typing import Any
 
@@ -12,6 +13,7 @@ from actors.hosting import (
     Host,
     collect_young,
     kill_process,
+    memory_bytes,
     process_identity,
     stop_collector,
 )
@@ -30,6 +32,7 @@ class ShardProcess:
         configure_logs(spec.log_directory, name)
         self._host = Host(name)
         self._identity = process_identity()
+        self._started_ms = WallClock().now_ms()
         places = spec.places
         writer = open_journal(places.journal_url)
         reader = open_journal(places.journal_url)
@@ -76,11 +79,16 @@ class ShardProcess:
 
     def status(self) -> dict[str, Any]:
         """See `Shard.status`."""
-        return self._shard.status() | {"process": self._identity}
+        return self._shard.status() | {
+            "process": self._identity,
+            "node": platform.node(),
+            "memory_bytes": memory_bytes(),
+            "started_ms": self._started_ms,
+        }
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, with_pools: bool) -> dict[str, Any]:
         """See `Shard.fingerprint`."""
-        return self._host.call(self._shard.fingerprint())
+        return self._host.call(self._shard.fingerprint(with_pools))
 
     def take_snapshot(self) -> dict[str, Any]:
         """See `Shard.take_snapshot`."""

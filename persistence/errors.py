@@ -16,13 +16,13 @@ class StorageError(Exception):
 
 
 class NotApplied(StorageError):
-    """The store is there but refused this call for now (loading, full, read-only). Not applied."""
+    """The store is there but refused this call for now (loading, full, read-only): not applied."""
 
     retriable: ClassVar[bool] = True
 
 
 class OutcomeUnknown(StorageError):
-    """Timed out or the connection closed: resend the very same call until the answer is definite."""
+    """Timed out, or the connection closed: resend the same call until the answer is definite."""
 
     retriable: ClassVar[bool] = True
     maybe_applied: ClassVar[bool] = True
@@ -54,7 +54,7 @@ class Conflict(StorageError):
 
 
 class NoJournal(StorageError):
-    """No journal of this incarnation is here: never made, wiped, or somebody else's. Fail closed."""
+    """No journal of this incarnation is here: never made, wiped, or another's. Fail closed."""
 
 
 class JournalExists(StorageError):

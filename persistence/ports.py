@@ -109,7 +109,7 @@ class SnapshotInfo(NamedTuple):
 
 
 class Snapshots(Protocol):
-    """Chunked snapshots of shard state. The newest two are kept; a half-written one never counts."""
+    """Chunked snapshots of a shard. The newest two are kept; a half-written one never counts."""
 
     def begin(self, shard: int, *, incarnation: str, begin_seq: int) -> str:
         """Start one; answers its handle. Earlier unfinished ones of the shard are discarded."""

@@ -5,6 +5,7 @@ the kernel spreads connections over them, not calls, so clients open several.
 """
 
 import asyncio
+import platform
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from actors.hosting import Host, process_identity
 from actors.links import RayLink
 from actors.logs import configure_logs
 from actors.specs import REPLICAS, ClusterSpec, gateway_name
+from persistence.sql.views import SqlViews
+from server.cluster_view import ClusterView
 from server.front_grpcio import GrpcioFront
 from server.gather import Gather, GatherLimits, Sender
 from server.services.table import Services
@@ -72,6 +75,7 @@ class GatewayProcess:
             "gateway": self._name,
             "listen": self._own.listen,
             "process": process_identity(),
+            "node": platform.node(),
             "serving": self._serving,
             "draining": self._draining.is_set(),
             "map_version": self._spec.map_version,
@@ -89,10 +93,13 @@ class GatewayProcess:
 
     async def _main(self) -> None:
         gather = self._gather = self._make_gather()
-        services = self._services = Services(gather)
+        view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self._draining.set)
+        services = self._services = Services(
+            gather, views=SqlViews(self._spec.places.database_url), cluster=view
+        )
         front = GrpcioFront(services.table, with_reflection=self._own.reflection)
         front.listen(self._own.listen)
-        async with asyncio.TaskGroup() as tasks:
+        async with services.running(), asyncio.TaskGroup() as tasks:
             tasks.create_task(gather.run())
             await front.start()
             for sender in gather.senders:

@@ -43,7 +43,8 @@ REPORT_REFUND = Method(INVENTORY + "ReportRefund", wire.ReportRefundResponse.Fro
 class ReservationCalls(Session):
     """Each is one RPC, sent again with the same ids until it is decided or time is up.
 
-    All raise DeadlineExceeded besides what the batched verbs raise; lists also Unavailable.
+    All raise DeadlineExceeded, with the last failure as its cause, besides what the batched verbs
+    raise.
     """
 
     async def begin_payment(

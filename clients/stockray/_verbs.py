@@ -30,6 +30,9 @@ Key = tuple[str, ...]
 STATUS: dict[int, Status] = {status.value: status for status in Status}
 STATE: dict[int, ReservationState] = {state.value: state for state in ReservationState}
 FIELD_ONE = b"\x0a"
+BARE_GRAB = GrabLine("", "", "")[5:]
+BARE_RESERVE = ReserveLine("", "")[5:]
+"""What follows the request id in a line that says no more than who wants what: the usual one."""
 
 
 class Verb(NamedTuple, Generic[R]):
@@ -63,9 +66,11 @@ def encode_grab(line: GrabLine, request_id: str) -> bytes:
         campaign_id=line.campaign_id,
         quantity=line.quantity,
     )
-    _fill_context(message, line)
-    if line.session_id:
-        message.session_id = line.session_id
+    message.buyer.buyer_id = line.buyer_id
+    if line[5:] != BARE_GRAB:
+        _fill_context(message, line)
+        if line.session_id:
+            message.session_id = line.session_id
     return frame(message.SerializeToString())
 
 
@@ -77,7 +82,9 @@ def encode_reserve(line: ReserveLine, request_id: str) -> bytes:
         campaign_id=line.campaign_id,
         quantity=line.quantity,
     )
-    _fill_context(message, line)
+    message.buyer.buyer_id = line.buyer_id
+    if line[5:] != BARE_RESERVE:
+        _fill_context(message, line)
     return frame(message.SerializeToString())
 
 
@@ -102,7 +109,6 @@ def _fill_context(
     message: seckill.GrabLine | wire.ReserveLine, line: GrabLine | ReserveLine
 ) -> None:
     buyer = message.buyer
-    buyer.buyer_id = line.buyer_id
     if line.device_id:
         buyer.device_id = line.device_id
     if line.ip:
@@ -119,32 +125,33 @@ def _fill_context(
 
 def _decode_reserve(message: wire.ReserveResult, status: Status) -> ReserveResult:
     has = message.HasField
+    remaining = message.remaining_count if has("remaining_count") else None
     if status is Status.RESERVED:
-        return ReserveResult(
-            status,
-            message.request_id,
-            message.reservation_id,
-            message.unit_price_minor,
-            message.list_price_minor,
-            message.payable_minor,
-            message.currency_code,
-            instant(message.deadline_time) if has("deadline_time") else None,
-            message.remaining_count if has("remaining_count") else None,
+        # In the order of the fields; the constructor of a named tuple would cost twice as much.
+        return tuple.__new__(
+            ReserveResult,
+            (
+                status,
+                message.request_id,
+                message.reservation_id,
+                message.unit_price_minor,
+                message.list_price_minor,
+                message.payable_minor,
+                message.currency_code,
+                instant(message.deadline_time) if has("deadline_time") else None,
+                remaining,
+                None,
+                "",
+                (),
+            ),
         )
     alternatives = message.alternative_sku_ids
-    return ReserveResult(
-        status,
-        message.request_id,
-        "",
-        0,
-        0,
-        0,
-        "",
-        None,
-        message.remaining_count if has("remaining_count") else None,
-        span(message.retry_after) if has("retry_after") else None,
-        message.message,
-        tuple(alternatives) if alternatives else (),
+    wait = span(message.retry_after) if has("retry_after") else None
+    others = tuple(alternatives) if alternatives else ()
+    text = message.message
+    return tuple.__new__(
+        ReserveResult,
+        (status, message.request_id, "", 0, 0, 0, "", None, remaining, wait, text, others),
     )
 
 

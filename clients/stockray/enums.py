@@ -28,7 +28,13 @@ __all__ = [
 
 
 class WireEnum(IntEnum):
-    """An enum whose numbers come from the wire."""
+    """An enum whose numbers come from the wire; as text it is its name."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

@@ -26,9 +26,8 @@ class SqlDump:
     def open(self) -> Iterator["View"]:
         """The view as it is now, until the block ends. NotApplied if it cannot be reached."""
         with connected(self._engine) as connection:
-            if connection.dialect.name == "mysql":
-                connection = connection.execution_options(isolation_level="REPEATABLE READ")
-            yield View(connection)
+            level = "REPEATABLE READ" if connection.dialect.name == "mysql" else None
+            yield View(connection.execution_options(isolation_level=level) if level else connection)
 
     def close(self) -> None:
         """Give up the connection."""

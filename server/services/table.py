@@ -38,13 +38,13 @@ class Services:
     ) -> None:
         self.admission = Admission(limits)
         self.transfers = Transfers(lines, now_ms=now_ms)
-        self._reader = ViewReader(views)
+        self.reader = ViewReader(views)
         self._watch = StockWatch(lines, limits=watch_limits, now_ms=now_ms)
         methods: list[Method] = [
             *Reservations(lines).methods(),
             *StockKeeping(lines, self.transfers).methods(),
             *Campaigns(lines, self.transfers).methods(),
-            *Listings(self._reader).methods(),
+            *Listings(self.reader).methods(),
             *self._watch.methods(),
         ]
         if cluster is not None:
@@ -62,4 +62,4 @@ class Services:
                 yield
             finally:
                 watching.cancel()
-                self._reader.close()
+                self.reader.close()

@@ -75,7 +75,7 @@ def put_sku_command(request: inventory_service_pb2.PutSkuRequest, context: CallC
     wrong.text("sku.name", sku.name, TITLE_LENGTH_MAX)
     if len(sku.attributes) > ATTRIBUTES_MAX:
         wrong.add("sku.attributes", f"at most {ATTRIBUTES_MAX} entries")
-    for key, value in list(sku.attributes.items())[:ATTRIBUTES_MAX]:
+    for key, value in sorted(sku.attributes.items())[:ATTRIBUTES_MAX]:
         wrong.id(f"sku.attributes[{key[:64]}]", key)
         wrong.text(f"sku.attributes[{key[:64]}]", value, ATTRIBUTE_LENGTH_MAX)
     wrong.number("sku.buffer_bps", sku.buffer_bps, 0, 10_000)

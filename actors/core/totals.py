@@ -1,0 +1,44 @@
+"""Sums over a shard's state, for `verify` and operators. Walks every row: about 1 us each."""
+
+from typing import NamedTuple
+
+from actors.core import state as s
+
+
+class Totals(NamedTuple):
+    """Counts and sums, and the pools that break the conservation law."""
+
+    pools: int
+    reservations: int
+    pool_sums: tuple[int, ...]
+    """total, available, reserved, sold, buffer, scheduled, in transit, owed."""
+    paid_minor: int
+    kept_minor: int
+    refund_due_minor: int
+    refunded_minor: int
+    broken: tuple[str, ...]
+
+
+def totals(state: s.ShardState) -> Totals:
+    """The sums of a whole state."""
+    sums = [0] * 8
+    pools = reservations = paid = kept = due = refunded = 0
+    broken: list[str] = []
+    for slot in state.slots.values():
+        reservations += len(slot.reservations)
+        for pool in slot.pools():
+            pools += 1
+            sums = [a + b for a, b in zip(sums, pool.balance(0, 0)[4:12], strict=True)]
+            if pool.broken_law():
+                broken.append(pool.broken_law())
+        for held in slot.reservations.values():
+            if held.payment is not None:
+                kept += held.payment.amount_minor - held.payment.refunded_minor
+        for _, amount, _ in slot.payments.values():
+            paid += amount
+        for refund in slot.refunds.values():
+            if refund.state == s.REFUND_DUE:
+                due += refund.amount_minor
+            else:
+                refunded += refund.amount_minor
+    return Totals(pools, reservations, tuple(sums), paid, kept, due, refunded, tuple(broken[:5]))

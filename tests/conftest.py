@@ -1,0 +1,30 @@
+"""Rules for all tests: the fast ones start no Ray, and a failing example can be run again."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+FAST = {"unit", "scenarios", "model"}
+
+settings.register_profile(
+    "default",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def fast_tests_start_no_ray(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In unit, scenario and model tests `ray.init` raises."""
+    room = Path(request.path).relative_to(Path(__file__).parent).parts[0]
+    if room in FAST:
+
+        def refuse(*_args: object, **_options: object) -> None:
+            raise AssertionError("a fast test may not start Ray")
+
+        monkeypatch.setattr("ray.init", refuse)

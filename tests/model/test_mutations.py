@@ -1,0 +1,348 @@
+"""Rules broken on purpose: the model must notice each within a bounded number of steps.
+
+A mutant that survives fails its test: then the model has stopped looking at something. Every mutant
+is a function that patches the code; it breaks primary and replicas alike, so what finds it is the
+naive model or an invariant, not a difference between copies (but for those of snapshots).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.core import codec, evolve, payments, pulse, reservations, snapshot, stock, tables
+from actors.core import records as r
+from actors.core import state as s
+from actors.core.identity import request_key
+from actors.core.payments import RefundReason
+from tests.model.driver import small_tables, walk
+
+STEPS_A_WALK = 300
+WALKS_MAX = 40
+"""A mutant has to be caught within 40 seeded walks of 300 steps."""
+
+Patch = pytest.MonkeyPatch
+Mutant = Callable[[Patch], None]
+
+
+def after(patch: Patch, kind: int, more: Callable[[s.ShardState, s.SlotState, Any], None]) -> None:
+    """Do `more` after a record was applied."""
+    real = evolve.EVOLVE[kind]
+
+    def mutated(state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        real(state, slot, record)
+        more(state, slot, record)
+
+    patch.setitem(evolve.EVOLVE, kind, mutated)
+
+
+def row(slot: s.SlotState, key: bytes) -> s.Reservation:
+    """The reservation that a record is about."""
+    held = slot.reservations.get(key)
+    assert held is not None
+    return held
+
+
+def a_release_frees_its_units_twice(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        held = row(slot, record.key)
+        held.pool.available += held.quantity
+        held.pool.total += held.quantity
+
+    after(patch, r.RESERVATION_RELEASED, more)
+
+
+def limits_are_not_restored(patch: Patch) -> None:
+    real = evolve._count
+    patch.setattr(evolve, "_count", lambda slot, held, n: real(slot, held, n) if n > 0 else None)
+
+
+def a_return_restores_the_limit_by_the_whole_order(patch: Patch) -> None:
+    real = evolve._count
+    patch.setattr(
+        evolve,
+        "_count",
+        lambda slot, held, n: real(slot, held, n if n > 0 else -held.quantity),
+    )
+
+
+def the_campaigns_limit_is_not_looked_at(patch: Patch) -> None:
+    real = reservations.exceeds_limit
+    patch.setattr(reservations, "exceeds_limit", lambda _sale, *rest: real(None, *rest))
+
+
+def a_late_payment_takes_no_unit(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        if record.reacquired:
+            pool = row(slot, record.key).pool
+            pool.available += row(slot, record.key).quantity
+            pool.total += row(slot, record.key).quantity
+
+    after(patch, r.RESERVATION_CONFIRMED, more)
+
+
+def a_late_payment_ignores_the_limit(patch: Patch) -> None:
+    patch.setattr(payments, "exceeds_limit", lambda *_: False)
+
+
+def deadlines_are_never_taken_out(patch: Patch) -> None:
+    patch.setattr(tables.Deadlines, "remove", lambda *_: None)
+
+
+def confirming_leaves_the_deadline(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        held = row(slot, record.key)
+        slot.deadlines.add(held.key, held.deadline_ms)
+
+    after(patch, r.RESERVATION_CONFIRMED, more)
+
+
+def deadlines_are_rounded_down(patch: Patch) -> None:
+    def add(self: tables.Deadlines, key: bytes, at_ms: int) -> None:
+        real(self, key, at_ms // 100 * 100)
+
+    real = tables.Deadlines.add
+    patch.setattr(tables.Deadlines, "add", add)
+
+
+def refusals_are_forgotten(patch: Patch) -> None:
+    patch.setattr(tables.Refusals, "put", lambda *_: None)
+
+
+def a_quiet_slot_forgets_its_newest_refusals(patch: Patch) -> None:
+    real = tables.Refusals.advance
+
+    def advance(self: tables.Refusals, now_ms: int) -> None:
+        stale = now_ms - self.began_ms >= 2 * self.window_ms
+        real(self, now_ms)
+        if stale:
+            self.previous = tables.SplitDict()
+
+    patch.setattr(tables.Refusals, "advance", advance)
+
+
+def a_payment_id_is_not_remembered(patch: Patch) -> None:
+    after(
+        patch,
+        r.RESERVATION_CONFIRMED,
+        lambda _, slot, record: _drop(slot.payments, payments.payment_key(record.payment_id)),
+    )
+
+
+def a_receipts_id_is_not_remembered(patch: Patch) -> None:
+    after(
+        patch,
+        r.STOCK_CHANGED,
+        lambda _, slot, x: _drop(slot.documents, request_key(x.caller, x.request_id)),
+    )
+
+
+def an_arrival_is_not_remembered(patch: Patch) -> None:
+    after(patch, r.TRANSFERRED_IN, lambda _, slot, x: _drop(slot.arrivals, x.transfer_id))
+
+
+def _drop(table: Any, key: bytes) -> None:
+    table.pop(key)
+
+
+def units_that_arrived_stay_in_the_sources_total(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        transfer = slot.transfers.get(record.transfer_id)
+        if transfer is not None and record.arrived:
+            pool = slot.pool(transfer.from_campaign_id, transfer.sku_id)
+            assert pool is not None
+            pool.total += transfer.quantity
+            pool.available += transfer.quantity
+
+    after(patch, r.TRANSFER_ENDED, more)
+
+
+def any_number_of_units_may_arrive(patch: Patch) -> None:
+    patch.setattr(stock, "_takes", lambda slot, q, _: bool(slot.pool(q.to_campaign_id, q.sku_id)))
+
+
+def the_buffer_is_not_in_the_total(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        pool = slot.pool(record.campaign_id, record.sku_id)
+        assert pool is not None
+        pool.total -= record.buffer
+
+    after(patch, r.STOCK_CHANGED, more)
+
+
+def the_law_is_broken_and_nobody_looks(patch: Patch) -> None:
+    the_buffer_is_not_in_the_total(patch)
+    patch.setattr(s.Pool, "broken_law", lambda _: "")
+
+
+def each_part_of_a_return_is_rounded_by_itself(patch: Patch) -> None:
+    real = payments._returned
+
+    def returned(command: Any, held: s.Reservation, key: bytes, mark: int) -> Any:
+        answer, (record,) = real(command, held, key, mark)
+        assert held.payment is not None
+        part = held.payment.amount_minor * command.quantity // held.quantity
+        return answer, (record._replace(refund_minor=part),) if record.refund_key else (record,)
+
+    patch.setattr(payments, "_returned", returned)
+
+
+def all_refunds_of_returns_share_an_id(patch: Patch) -> None:
+    patch.setattr(payments, "return_refund_key", lambda _: bytes(16))
+
+
+def any_amount_confirms(patch: Patch) -> None:
+    real = payments._why_not_kept
+
+    def why(slot: s.SlotState, held: Any, paid: int) -> Any:
+        reason = real(slot, held, paid)
+        return None if reason is RefundReason.WRONG_AMOUNT else reason
+
+    patch.setattr(payments, "_why_not_kept", why)
+
+
+def a_late_payers_refund_has_no_compensation(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        refund = slot.refunds.get(record.refund_key)
+        assert refund is not None
+        refund.compensation = False
+
+    after(patch, r.REFUND_FELL_DUE, more)
+
+
+def a_revoked_order_is_not_refunded(patch: Patch) -> None:
+    real = pulse._revoked
+    patch.setattr(
+        pulse,
+        "_revoked",
+        lambda slot, held: real(slot, held)._replace(refund_key=b"", refund_minor=0),
+    )
+
+
+def the_oldest_are_revoked_first(patch: Patch) -> None:
+    real = pulse.Search.look_on
+
+    def look_on(self: pulse.Search, pool: s.Pool) -> bool:
+        done = self._ordered is None and real(self, pool)
+        if done and self._ordered is not None:
+            self._ordered.reverse()
+        return done or self._ordered is not None
+
+    patch.setattr(pulse.Search, "look_on", look_on)
+
+
+def freed_units_do_not_pay_what_is_owed(patch: Patch) -> None:
+    patch.setattr(evolve, "_pay_owed", lambda *_: 0)
+
+
+def every_begin_moves_the_deadline(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        row(slot, record.key).begun = False
+
+    after(patch, r.PAYMENT_BEGUN, more)
+
+
+def begin_leaves_the_old_deadline(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        held = row(slot, record.key)
+        slot.deadlines.add(held.key, held.first_deadline_ms)
+
+    after(patch, r.PAYMENT_BEGUN, more)
+
+
+def other_arguments_are_not_noticed(patch: Patch) -> None:
+    patch.setattr(reservations, "fingerprint", lambda *_: 1 << 32)
+
+
+def a_closed_refund_can_be_paid_again(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        refund = slot.refunds.get(record.refund_key)
+        assert refund is not None
+        refund.state = s.REFUND_DUE
+
+    after(patch, r.REFUND_REPORTED, more)
+
+
+def leave_out(patch: Patch, table: str) -> None:
+    """Snapshots without a table."""
+    real = snapshot._table
+    patch.setattr(
+        snapshot, "_table", lambda n, name, *x: real(n, name, *x) if name != table else ()
+    )
+
+
+def a_snapshot_has_no_documents(patch: Patch) -> None:
+    leave_out(patch, "documents")
+
+
+def a_snapshot_has_no_refusals(patch: Patch) -> None:
+    leave_out(patch, "refusals")
+
+
+def a_snapshots_rows_are_changed_twice(patch: Patch) -> None:
+    patch.setattr(evolve, "_skip", lambda *_: False)
+
+
+def a_snapshots_limits_are_not_counted(patch: Patch) -> None:
+    patch.setattr(snapshot, "recount", lambda _: None)
+
+
+def a_new_limit_counts_from_nothing(patch: Patch) -> None:
+    patch.setattr(evolve, "recount", lambda _: None)
+
+
+def a_records_last_field_is_lost_in_the_journal(patch: Patch) -> None:
+    lost = {r.RESERVATION_CONFIRMED: lambda *x: r.ReservationConfirmed._make((*x[:-1], False))}
+    patch.setattr(codec, "RECORDS", {**r.RECORDS, **lost})
+
+
+MUTANTS: list[Mutant] = [
+    a_release_frees_its_units_twice,
+    limits_are_not_restored,
+    a_return_restores_the_limit_by_the_whole_order,
+    the_campaigns_limit_is_not_looked_at,
+    a_late_payment_takes_no_unit,
+    a_late_payment_ignores_the_limit,
+    deadlines_are_never_taken_out,
+    confirming_leaves_the_deadline,
+    deadlines_are_rounded_down,
+    refusals_are_forgotten,
+    a_quiet_slot_forgets_its_newest_refusals,
+    a_payment_id_is_not_remembered,
+    a_receipts_id_is_not_remembered,
+    an_arrival_is_not_remembered,
+    units_that_arrived_stay_in_the_sources_total,
+    any_number_of_units_may_arrive,
+    the_buffer_is_not_in_the_total,
+    the_law_is_broken_and_nobody_looks,
+    each_part_of_a_return_is_rounded_by_itself,
+    all_refunds_of_returns_share_an_id,
+    any_amount_confirms,
+    a_late_payers_refund_has_no_compensation,
+    a_revoked_order_is_not_refunded,
+    the_oldest_are_revoked_first,
+    freed_units_do_not_pay_what_is_owed,
+    every_begin_moves_the_deadline,
+    begin_leaves_the_old_deadline,
+    other_arguments_are_not_noticed,
+    a_closed_refund_can_be_paid_again,
+    a_snapshot_has_no_documents,
+    a_snapshot_has_no_refusals,
+    a_snapshots_rows_are_changed_twice,
+    a_snapshots_limits_are_not_counted,
+    a_new_limit_counts_from_nothing,
+    a_records_last_field_is_lost_in_the_journal,
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_the_model_notices_that(mutant: Mutant, monkeypatch: Patch) -> None:
+    small_tables(monkeypatch)
+    mutant(monkeypatch)
+    for seed in range(WALKS_MAX):
+        try:
+            walk(seed, STEPS_A_WALK)
+        except (AssertionError, evolve.Impossible) as noticed:
+            print(f"noticed in walk {seed}: {noticed}")
+            return
+    pytest.fail(f"the mutant survived {WALKS_MAX} walks of {STEPS_A_WALK} steps")

@@ -1,0 +1,132 @@
+"""Tables that never stall."""
+
+from hashlib import blake2b
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.core import tables
+from actors.core.tables import Deadlines, Refusals, SplitDict
+
+
+def name(number: int) -> bytes:
+    """A key as request ids make them."""
+    return blake2b(str(number).encode(), digest_size=16).digest()
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "put", "pop", "get"]), st.integers(0, 40), st.integers()
+    ),
+    max_size=150,
+)
+
+
+@given(operations=OPERATIONS, as_text=st.booleans())
+def test_a_split_dict_is_a_dict(operations: list[tuple[str, int, int]], as_text: bool) -> None:
+    """Before, across and after the split."""
+    table: Any = SplitDict()
+    model: dict[bytes | str, int] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "SPLIT_AT", 10)
+        for operation, number, value in operations:
+            key = str(number) if as_text else name(number)
+            if operation == "put":
+                table.put(key, value)
+                model[key] = value
+            elif operation == "pop":
+                assert table.pop(key) == model.pop(key, None)
+            assert table.get(key) == model.get(key)
+            assert (key in table) == (key in model)
+            assert len(table) == len(model)
+    assert dict(table.items()) == model
+    assert sorted(table.values()) == sorted(model.values())
+
+
+def test_a_table_is_split_once_and_no_part_is_large() -> None:
+    table: SplitDict[bytes, int] = SplitDict()
+    for number in range(tables.SPLIT_AT - 1):
+        table.put(name(number), number)
+    assert len(table.parts) == 1
+    for number in range(tables.SPLIT_AT - 1, 200_000):
+        table.put(name(number), number)
+    assert len(table.parts) == tables.PART_COUNT
+    assert max(len(part) for part in table.parts) < 1_200
+    assert len(table) == 200_000
+
+
+def test_a_refusal_lives_for_the_window_and_not_for_ever() -> None:
+    refusals = Refusals(window_ms=1_000)
+    refusals.advance(10_000)
+    refusals.put(name(1), 7 << 32, 20)
+    refusals.advance(10_999)
+    assert refusals.get(name(1)) == (7 << 32, 20)
+    refusals.advance(11_000)
+    refusals.put(name(2), 1, 21)
+    assert refusals.get(name(1)) == (7 << 32, 20)
+    refusals.advance(12_000)
+    assert refusals.get(name(1)) is None
+    assert refusals.get(name(2)) == (1, 21)
+    assert len(refusals) == 1
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 5_000), st.booleans()), max_size=40))
+def test_no_refusal_is_forgotten_within_the_window(steps: list[tuple[int, bool]]) -> None:
+    refusals, now_ms, put = Refusals(window_ms=1_000), 10**12, {}
+    for number, (wait_ms, advances) in enumerate(steps):
+        now_ms += wait_ms
+        refusals.put(name(number), 1, 20)
+        put[name(number)] = now_ms
+        if advances:
+            refusals.advance(now_ms)
+        for key, at_ms in put.items():
+            assert refusals.get(key) is not None or now_ms - at_ms >= 1_000
+
+
+def test_forgotten_refusals_are_dropped_in_slices() -> None:
+    refusals = Refusals(window_ms=1_000)
+    for number in range(tables.SPLIT_AT):
+        refusals.put(name(number), 1, 20)
+    refusals.advance(10_000)
+    refusals.advance(11_000)
+    assert len(refusals) == 0
+    assert len(refusals._dying) == tables.PART_COUNT
+    refusals.advance(11_250)
+    assert len(refusals._dying) == tables.PART_COUNT - 8
+
+
+@given(
+    added=st.dictionaries(st.integers(0, 50), st.integers(0, 2_000), max_size=30),
+    removed=st.sets(st.integers(0, 50)),
+    now_ms=st.integers(0, 2_500),
+    limit=st.integers(0, 10),
+)
+def test_deadlines_are_never_early_and_a_tenth_of_a_second_late_at_most(
+    added: dict[int, int], removed: set[int], now_ms: int, limit: int
+) -> None:
+    deadlines = Deadlines()
+    for number, at_ms in added.items():
+        deadlines.add(name(number), at_ms)
+    for number in removed & set(added):
+        deadlines.remove(name(number), added[number])
+    left = {number: at for number, at in added.items() if number not in removed}
+    due = {name(number) for number, at in left.items() if -(-at // 100) * 100 <= now_ms}
+    first = deadlines.due(now_ms, limit)
+    assert len(first) == min(limit, len(due))
+    found = deadlines.due(now_ms, 1_000)
+    assert len(found) == len(due)
+    assert set(found) == due
+    assert len(deadlines) == len(left)
+
+
+def test_what_is_due_stays_until_it_is_removed() -> None:
+    deadlines = Deadlines()
+    deadlines.add(name(1), 100)
+    assert deadlines.due(100, 5) == deadlines.due(100, 5) == [name(1)]
+    deadlines.remove(name(1), 100)
+    deadlines.remove(name(1), 100)
+    deadlines.remove(name(2), 999)
+    assert deadlines.due(100, 5) == []
+    assert not deadlines.buckets, "an empty bucket that has passed is gone"

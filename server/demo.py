@@ -270,7 +270,7 @@ async def _rush_through_a_kill(
     kills = 0
     pid = await primary_pid(client, campaign_id)
     while not selling.done() and not kills:
-        if rush.done >= rush.plan.buyers // 10:
+        if rush.done >= rush.plan.buyers // 20:
             rush.gap.fault()
             os.kill(pid, signal.SIGKILL)
             kills += 1

@@ -68,7 +68,7 @@ class GatherLimits:
     busy_patience_ms: int = 500
     """Lines of a shard that says BUSY for this long are answered RETRY."""
     promotion_gap_ms: int = 2_000
-    """At most one promotion of a shard in this time."""
+    """A shard whose owner is silent, not dead, is promoted at most once in this time."""
     queue_lines: int = 100_000
     """Lines that wait for one shard; more are answered RETRY at once."""
     suspects_a_round: int = 32
@@ -381,7 +381,13 @@ class Sender:
         if owner is not None and owner not in silent:
             return
         for replica in self._replicas:
-            if replica is not owner and replica not in silent and await self._promote(replica):
+            if replica is owner or replica in silent:
+                continue
+            # An owner that no instance answers for is dead, and waiting helps nobody; a silent one
+            # may only be slow, and promotions back and forth would help nobody either.
+            if owner is not None and self._promoted_lately():
+                return
+            if await self._promote(replica):
                 return
 
     async def _ask(self, replica: Replica) -> Answers | None:
@@ -406,10 +412,10 @@ class Sender:
             return None
         return answers
 
+    def _promoted_lately(self) -> bool:
+        return (self._now() - self._promoted_at) * 1000 < self._limits.promotion_gap_ms
+
     async def _promote(self, replica: Replica) -> bool:
-        now = self._now()
-        if (now - self._promoted_at) * 1000 < self._limits.promotion_gap_ms:
-            return False
         try:
             async with asyncio.timeout(self._limits.round_timeout_ms / 1000):
                 status, epoch, owner = await replica.link.promote(self.epoch)
@@ -419,7 +425,7 @@ class Sender:
         self._learn(epoch, owner)
         if status is not PromoteStatus.OK:
             return False
-        self._promoted_at = now
+        self._promoted_at = self._now()
         self.failovers += 1
         self._primary = replica
         log.info("primary_found", shard=self.shard, name=replica.name, epoch=epoch)

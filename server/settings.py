@@ -144,8 +144,9 @@ def load(
     values: dict[str, Any] = {}
     origin: dict[str, str] = dict.fromkeys(Settings.model_fields, "default")
     path = file or Path(environment.get("STOCKRAY_CONFIG", FILE_NAME))
+    named = file is not None or "STOCKRAY_CONFIG" in environment
     for source, found in (
-        (str(path), _from_file(path, required=file is not None)),
+        (str(path), _from_file(path, required=named)),
         ("environment", _from_environment(environment)),
         ("flag", {key: value for key, value in flags.items() if value is not None}),
     ):
@@ -181,9 +182,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         key = name.removeprefix(PREFIX).lower()
         if key.endswith("_file") and key.removesuffix("_file") in SECRETS:
+            if name.removesuffix("_FILE") in environment:
+                raise SettingsError(f"{name}: {name.removesuffix('_FILE')} is given as well")
             try:
-                found[key.removesuffix("_file")] = Path(value).read_text().strip()
-            except OSError as error:
+                found[key.removesuffix("_file")] = Path(value).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"{name}: cannot be read: {error}") from error
         else:
             found[key] = value

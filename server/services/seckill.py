@@ -104,7 +104,9 @@ class Campaigns:
         command = set_state_command(request.campaign_id, state, request.reason, context)
         answer = await self._ask(command)
         conflict = answer[0] == Outcome.CAMPAIGN_CONFLICT
-        fields = self._campaign_fields(answer, context, "the campaign has ended" * conflict)
+        fields = self._campaign_fields(
+            answer, context, "the campaign has ended" if conflict else ""
+        )
         return seckill_service_pb2.PauseCampaignResponse(**fields)
 
     async def end_campaign(

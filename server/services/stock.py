@@ -25,6 +25,7 @@ from server.translate.stock import (
 )
 
 _TURNED_AWAY = "the taker has no such line, is over, or would have more than its allocation"
+_CURRENCY_STAYS = "sku.currency_code: never changes while the SKU has units"
 _ON_THE_WAY = "the units have left and are in transit; they arrive without a further call"
 
 
@@ -59,7 +60,7 @@ class StockKeeping:
         applied = answer[0] == Outcome.APPLIED
         conflict = answer[0] == Outcome.CAMPAIGN_CONFLICT
         return inventory_service_pb2.PutSkuResponse(
-            **head(answer, "sku.currency_code: never changes while it has units" * conflict),
+            **head(answer, _CURRENCY_STAYS if conflict else ""),
             sku=sku_message(command) if applied else None,
             stock=stock_message(
                 item(answer, 1),

@@ -570,8 +570,8 @@ class ReplicaReport(_message.Message):
     status: _common_pb2.LineStatus.ValueType
     """FOUND when it answered; RETRY when it did not: then the rest is empty."""
     state_digest: _builtins.str
-    """SHA-256 in hexadecimal over the whole state in a fixed order. Replicas of a shard at one `seq`
-    must have the same.
+    """A digest in hexadecimal over the whole state. Replicas of a shard at one `seq` must have the
+    same. Empty from a primary that is busy: computing it would keep callers waiting.
     """
     pool_count: _builtins.int
     """Pools in its state."""

@@ -22,13 +22,14 @@ from stockray import AsyncClient, StockrayError
 from persistence.errors import StorageError
 from persistence.open import open_sink
 from persistence.private import ServerFailedError
+from server.bench import BenchOptions, run_bench
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
 from server.demo import DemoOptions, run_demo
 from server.live import replica_claims
 from server.sale import Plan
 from server.settings import SECRETS, Origins, Settings, SettingsError, load
-from server.show import SaleProgress, show_books, show_report
+from server.show import SaleProgress, show_bench, show_books, show_report
 from server.verify import ReplicaClaim
 from server.verifying import verify_stores
 
@@ -63,6 +64,7 @@ def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
     app.command("verify")(verify)
     app.command("demo")(demo)
+    app.command("bench")(bench)
     database = typer.Typer(help="The SQL view's schema.", no_args_is_help=True)
     database.command("upgrade")(upgrade)
     database.command("current")(current)
@@ -228,6 +230,41 @@ def demo(
     else:
         show_books(books, Console())
     if not books.balanced:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def bench(
+    *,
+    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="For each row.")] = 5.0,
+    callers: Annotated[int, typer.Option(min=1, max=4096, help="Calls in flight.")] = 64,
+    kills: Annotated[int, typer.Option(min=0, max=1000, help="Measure so many failovers.")] = 0,
+    open_reservations: Annotated[
+        int, typer.Option(min=0, max=5_000_000, help="Measure memory with so many.")
+    ] = 0,
+    private_services: Annotated[
+        bool, typer.Option("--private-services", help="Run on a Redis and MariaDB of its own.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Measure rates, latencies and CPU against a bare grpc.aio echo in the same run."""
+    options = BenchOptions(
+        seconds=seconds,
+        callers=callers,
+        kills=kills,
+        open_reservations=open_reservations,
+        private_services=private_services,
+    )
+    try:
+        result = run_bench(options, lambda text: messages.print(f"[dim]{text}[/]"))
+    except ChildFailed as error:
+        fail(f"the service did not start or stop:\n{error}", error.exit_code or EXIT_FAILED)
+    except (CannotStart, StorageError, ServerFailedError) as error:
+        fail(str(error))
+    if output is Output.JSON:
+        print(json.dumps(result.as_data(), indent=2))
+    else:
+        show_bench(result, Console())
+    if not result.ok:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -243,7 +243,7 @@ async def _sell(options: DemoOptions, settings: Settings, listen: str, watcher: 
             f"the rush is over; unpaid reservations expire ({plan.payment_window_ms / 1000:.0f} s)"
         )
         await _until_expired(client, lines)
-        await _until_settled(client)
+        await until_settled(client)
         watcher.say("verifying: journal, memory, SQL and the buyers' receipts")
         claims = await replica_claims(client)
     live = await asyncio.to_thread(verify_stores, settings, claims=claims, acks=rush.tally.acks)
@@ -303,7 +303,7 @@ async def _until_expired(client: AsyncClient, lines: list[Line]) -> None:
     raise RuntimeError(f"{reserved} units are still reserved after {EXPIRY_TIMEOUT_S:.0f} s")
 
 
-async def _until_settled(client: AsyncClient) -> None:
+async def until_settled(client: AsyncClient) -> None:
     """Until every standby is back and has caught up, and so has SQL."""
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     while time.monotonic() < deadline:

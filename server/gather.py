@@ -80,7 +80,7 @@ class GatherLimits:
 class Line:
     """One command on its way, and where its answer goes."""
 
-    __slots__ = ("deadline_ms", "deaths", "group", "index", "packed", "sent")
+    __slots__ = ("deadline_ms", "deaths", "group", "index", "lost", "packed", "sent")
 
     def __init__(self, packed: bytes, deadline_ms: int, group: "Group", index: int) -> None:
         self.packed = packed
@@ -89,10 +89,16 @@ class Line:
         self.index = index
         self.deaths = 0
         self.sent = False
+        self.lost = False
+        """A round with it got no answer, so it may have been done."""
 
     def answer(self, answer: Answer) -> None:
         """Deliver, once; a later answer of a resent line is dropped."""
         self.group.put(self.index, answer)
+
+    def undone(self) -> None:
+        """Deliver that this attempt did nothing: UNKNOWN if an earlier one may have."""
+        self.answer(UNKNOWN if self.lost else RETRY)
 
 
 class Group:
@@ -159,6 +165,7 @@ class Sender:
         self._chores: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue(CHORES_WAITING)
         self._work = asyncio.Event()
         self._finding = asyncio.Lock()
+        self._careful = asyncio.Lock()
         self._called_at = 0.0
         self._chores_at = 0.0
         self._promoted_at = -1e9
@@ -204,11 +211,25 @@ class Sender:
             # First the primary, then the lines: while it is looked for they wait in the queue,
             # where their deadlines are watched.
             primary = await self._find_primary()
+            if self._suspects:
+                await self._send_suspects(primary)
+                continue
             lines = self._take()
             if not lines:
                 self._work.clear()
                 continue
             await self._send(primary, lines)
+
+    async def _send_suspects(self, primary: Replica) -> None:
+        """One round of them at a time: two that die together could not be told apart."""
+        if self._careful.locked():
+            async with self._careful:
+                return
+        async with self._careful:
+            # Released but promised to a waiter, the lock looks free and is not: the suspects may
+            # have gone in that one's round.
+            if self._suspects:
+                await self._send(primary, self._take_suspects())
 
     async def _keep_alive(self) -> None:
         """Empty rounds for a shard that nobody calls, now and then with a question for chores."""
@@ -225,7 +246,11 @@ class Sender:
     async def _do_chores(self) -> None:
         """Finish what the shard found undone, one after the other. What fails is found again."""
         while True:
-            await self._on_chore(await self._chores.get())
+            chore = await self._chores.get()
+            try:
+                await self._on_chore(chore)
+            except Exception:  # One chore must not end the gateway.
+                log.exception("chore_failed", shard=self.shard, kind=chore[0])
 
     async def _sweep(self) -> None:
         """Answer waiting lines whose time is up."""
@@ -244,13 +269,19 @@ class Sender:
         line.answer(UNKNOWN if line.sent else RETRY)
         return True
 
+    def _take_suspects(self) -> list[Line]:
+        """Suspects of one death in a small round, those of more alone. The small rounds come first:
+        who was in two of them has been told from the rest, and meets nobody any more."""
+        suspects = self._suspects
+        taken = [line for line in suspects if line.deaths == 1][: self._limits.suspects_a_round]
+        taken = taken or [suspects[0]]
+        chosen = set(taken)
+        self._suspects = deque(line for line in suspects if line not in chosen)
+        return taken
+
     def _take(self) -> list[Line]:
-        """The lines of the next round. Suspects of a death travel apart, in small rounds."""
+        """The lines of the next round."""
         limits = self._limits
-        if self._suspects:
-            alone = self._suspects[0].deaths > 1
-            count = 1 if alone else limits.suspects_a_round
-            return [self._suspects.popleft() for _ in range(min(count, len(self._suspects)))]
         taken: list[Line] = []
         size = 0
         queue = self._queue
@@ -295,8 +326,8 @@ class Sender:
         if answers.status is RoundStatus.OK and len(answers.answers) == len(lines):
             self._busy_since = None
             for line, answer in zip(lines, answers.answers, strict=True):
-                if answer[0] == Outcome.WRONG_SHARD:
-                    line.answer(RETRY)
+                if answer[0] in (Outcome.WRONG_SHARD, Outcome.RETRY):
+                    line.undone()
                 else:
                     line.answer(answer)
             for chore in answers.chores:
@@ -315,8 +346,10 @@ class Sender:
         if self._busy_since is None:
             self._busy_since = now
         if (now - self._busy_since) * 1000 > self._limits.busy_patience_ms:
+            # Only OK proves ownership: who is cut off from the journal says BUSY for ever.
+            self._primary = None
             for line in lines:
-                line.answer(RETRY)
+                line.undone()
         else:
             self._again(lines, never_sent=True)
         await asyncio.sleep(self._limits.busy_pause_ms / 1000)
@@ -326,6 +359,8 @@ class Sender:
         if self._primary is primary:
             self._primary = None
             self.ready.clear()
+        for line in lines:
+            line.lost = True
         if not died:
             self._again(lines)
             return
@@ -341,7 +376,7 @@ class Sender:
     def _again(self, lines: list[Line], *, never_sent: bool = False) -> None:
         """Back to the head of the queue, in order. `never_sent`: the shard decided nothing."""
         for line in reversed(lines):
-            if never_sent and line.deaths == 0:
+            if never_sent and not line.lost:
                 line.sent = False
             (self._suspects if line.deaths else self._queue).appendleft(line)
         if lines:
@@ -368,13 +403,20 @@ class Sender:
     async def _look(self) -> None:
         """One attempt: follow the owner that is known, else have a standby take over."""
         silent: list[Replica] = []
+        busy: list[tuple[int, Replica]] = []
         for replica in self._replicas:
             answers = await self._ask(replica)
             if answers is None:
                 silent.append(replica)
                 continue
             self._learn(answers.epoch, answers.owner)
-            if answers.status in (RoundStatus.OK, RoundStatus.BUSY) and answers.epoch == self.epoch:
+            if answers.status is RoundStatus.OK and answers.epoch == self.epoch:
+                self._primary = replica
+                return
+            if answers.status is RoundStatus.BUSY:
+                busy.append((answers.epoch, replica))
+        for epoch, replica in busy:
+            if epoch == self.epoch:
                 self._primary = replica
                 return
         owner = next((r for r in self._replicas if r.link.token == self.owner), None)

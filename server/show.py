@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from server.bench import BenchResult
 from server.demo import Books, balances_of
 from server.verify import INVARIANTS, Report
 
@@ -132,6 +133,34 @@ def show_report(report: Report, console: Console, *, title: str = "Invariants") 
             console.print(f"  [bold red]{name}[/] {example}", highlight=False)
     for note in report.notes:
         console.print(f"  {note}", highlight=False)
+
+
+def show_bench(result: BenchResult, console: Console) -> None:
+    """Rates, latencies and CPU of a benchmark."""
+    table = Table(title="One run; compare ratios, not rates of different runs")
+    table.add_column("")
+    for name in ("rate/s", "p50 ms", "p99 ms", "p99.9 ms"):
+        table.add_column(name, justify="right")
+    table.add_column("CPU us a line")
+    for row in result.results:
+        cpu = "  ".join(f"{role} {used:,.1f}" for role, used in row.cpu_us_per_line.items())
+        table.add_row(
+            row.name,
+            f"{row.rate_per_s:,.0f}",
+            f"{row.p50_ms:,.2f}",
+            f"{row.p99_ms:,.2f}",
+            f"{row.p99_9_ms:,.2f}",
+            cpu,
+        )
+    console.print(table)
+    for title, values in (
+        ("ratios", result.ratios),
+        ("failover gap (ms)", result.failover_gap_ms),
+        ("memory", result.memory),
+    ):
+        if values:
+            console.print(f"{title}: " + "  ".join(f"{k} {v:,}" for k, v in values.items()))
+    console.print("[green]invariants hold[/]" if result.ok else "[bold red]invariants broken[/]")
 
 
 def _latencies(books: Books) -> str:

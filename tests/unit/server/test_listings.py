@@ -1,0 +1,294 @@
+"""Lists over a real SQL view, fed as write-behind feeds it."""
+
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from stockray_proto.v1 import common_pb2 as com
+from stockray_proto.v1 import inventory_service_pb2 as inv
+from stockray_proto.v1 import reservation_pb2 as res
+from stockray_proto.v1 import seckill_service_pb2 as sec
+
+from actors.projector import project
+from persistence.sql.sink import SqlSink
+from persistence.sql.views import SqlViews
+from server.errors import CallError
+from server.translate.pages import make_token
+from server.translate.scalars import stamp
+from tests.helpers.core_lines import START_MS, CoreLines
+from tests.unit.server.conftest import (
+    HOUR_MS,
+    Gateway,
+    buyer,
+    campaign,
+    fields_of,
+    reason_of,
+    serving,
+)
+
+
+class View:
+    """The SQL view of the lines' journal, behind until `follow` is called."""
+
+    def __init__(self, lines: CoreLines, url: str) -> None:
+        self._lines = lines
+        self._sink = SqlSink(url, now_ms=lines.clock.now_ms)
+        self._sink.upgrade()
+        self._seq = 0
+        self.views = SqlViews(url)
+
+    def follow(self) -> None:
+        """Apply what the journal has and the view has not."""
+        new = [entry for entry in self._lines.entries if entry.seq > self._seq]
+        batch = project(new)
+        assert not batch.dead_letters
+        self._sink.apply(
+            0, incarnation="i", from_seq=self._seq, to_seq=batch.to_seq, rows=batch.rows
+        )
+        self._seq = batch.to_seq
+
+    def close(self) -> None:
+        self._sink.close()
+        self.views.close()
+
+
+@pytest.fixture
+async def view(lines: CoreLines, tmp_path: Path) -> AsyncIterator[View]:
+    made = View(lines, f"sqlite:///{tmp_path / 'tables.db'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def seen(lines: CoreLines, view: View) -> AsyncIterator[Gateway]:
+    async with serving(lines, views=view.views) as gateway:
+        await gateway.stock_up(units=100)
+        yield gateway
+
+
+async def pages(call: Any, request: Any, field: str) -> list[Any]:
+    """All of a listing, page by page."""
+    found: list[Any] = []
+    for _ in range(100):
+        answer = await call(request)
+        found.extend(getattr(answer, field))
+        request.page_token = answer.next_page_token
+        if not request.page_token:
+            return found
+    raise AssertionError("the listing does not end")
+
+
+async def test_reservations_are_listed_newest_first_over_all_states(
+    seen: Gateway, view: View
+) -> None:
+    held = []
+    for index in range(7):
+        seen.clock.pass_ms(1_000)
+        claims = ["member"] if index == 0 else []
+        who = buyer("u-1", device_id="d-1", ip="10.0.0.1", claims=claims)
+        held.append(await seen.reserve(f"r-{index}", order_id=f"o-{index}", buyer=who))
+    for index in (1, 3, 5):
+        await seen.confirm(held[index].reservation_id, payment_id=f"p-{index}")
+    view.follow()
+    request = inv.ListReservationsRequest(page_size=2)
+    found = await pages(seen.inventory.ListReservations, request, "reservations")
+    assert [one.request_id for one in found] == [f"r-{index}" for index in range(6, -1, -1)]
+    assert list(found[-1].buyer.claims) == ["member"]
+    assert found[1].state == res.RESERVATION_STATE_CONFIRMED
+    assert found[1].paid_minor == 500
+
+
+async def test_reservations_are_listed_by_every_filter(seen: Gateway, view: View) -> None:
+    first = await seen.reserve("r-1", order_id="o-1")
+    seen.clock.pass_ms(60_000)
+    await seen.reserve("r-2", buyer=buyer("u-2"))
+    await seen.confirm(first.reservation_id)
+    view.follow()
+    later = stamp(START_MS + 30_000)
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({"buyer_id": "u-2"}, ["r-2"]),
+        ({"order_id": "o-1"}, ["r-1"]),
+        ({"sku_id": "tea"}, ["r-2", "r-1"]),
+        ({"campaign_id": "none"}, []),
+        ({"states": [res.RESERVATION_STATE_CONFIRMED]}, ["r-1"]),
+        ({"sku_id": "tea", "states": [1, 2, 3]}, ["r-2", "r-1"]),
+        ({"reserved_from_time": later}, ["r-2"]),
+        ({"reserved_before_time": later}, ["r-1"]),
+    ]
+    for filters, wanted in cases:
+        request = inv.ListReservationsRequest(**filters)
+        answer = await seen.inventory.ListReservations(request)
+        assert [one.request_id for one in answer.reservations] == wanted, filters
+
+
+async def test_a_list_says_how_old_its_view_is(seen: Gateway, view: View) -> None:
+    view.follow()
+    seen.clock.pass_ms(2_500)
+    await seen.reserve("r-1")
+    answer = await seen.inventory.ListReservations(inv.ListReservationsRequest())
+    assert not answer.reservations
+    assert answer.age.source == com.DATA_SOURCE_SQL
+    assert answer.age.as_of_time == stamp(START_MS)
+    assert answer.age.age.ToMilliseconds() == 2_500
+
+
+async def test_refunds_are_listed_due_longest_first(seen: Gateway, view: View) -> None:
+    for index in range(5):
+        seen.clock.pass_ms(1_000)
+        await seen.confirm(f"unknown-{index % 2}", payment_id=f"p-{index}", paid_minor=index + 1)
+    view.follow()
+    request = inv.ListRefundsRequest(page_size=2)
+    found = await pages(seen.inventory.ListRefunds, request, "refunds")
+    assert [one.payment_id for one in found] == [f"p-{index}" for index in range(5)]
+    closed = inv.ReportRefundRequest(
+        request_id="a", refund_id=found[0].refund_id, outcome=inv.REFUND_OUTCOME_SUCCEEDED
+    )
+    await seen.inventory.ReportRefund(closed)
+    view.follow()
+    request = inv.ListRefundsRequest(
+        page_size=1, reservation_id="unknown-0", state=res.REFUND_STATE_DUE
+    )
+    found = await pages(seen.inventory.ListRefunds, request, "refunds")
+    assert [one.payment_id for one in found] == ["p-2", "p-4"]
+    request = inv.ListRefundsRequest(state=res.REFUND_STATE_REFUNDED)
+    (refund,) = (await seen.inventory.ListRefunds(request)).refunds
+    assert (refund.attempt_count, refund.failed_attempt_count) == (1, 0)
+    assert refund.HasField("refund_time")
+
+
+async def test_pools_are_listed_by_campaign_and_sku(seen: Gateway, view: View) -> None:
+    await seen.stock_up("cup")
+    await seen.seckill.PutCampaign(campaign(units=6))
+    view.follow()
+    cases: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
+        ({"page_size": 1}, [("", "cup"), ("", "tea"), ("double-11", "tea")]),
+        ({"base_only": True}, [("", "cup"), ("", "tea")]),
+        ({"campaign_id": "double-11"}, [("double-11", "tea")]),
+        ({"sku_id": "tea", "page_size": 1}, [("", "tea"), ("double-11", "tea")]),
+    ]
+    for filters, wanted in cases:
+        request = inv.ListStockRequest(**filters)
+        found = await pages(seen.inventory.ListStock, request, "stocks")
+        assert [(stock.campaign_id, stock.sku_id) for stock in found] == wanted
+        assert {stock.age.source for stock in found} == {com.DATA_SOURCE_SQL}
+
+
+async def test_campaigns_are_listed_with_their_pools_and_by_phase(
+    seen: Gateway, view: View
+) -> None:
+    for index in range(3):
+        starts = stamp(START_MS + index * 1_000)
+        put = campaign(f"sale-{index}", units=6, start_time=starts, required_claims=["member"])
+        await seen.seckill.PutCampaign(put)
+    request = sec.PauseCampaignRequest(campaign_id="sale-0")
+    await seen.seckill.PauseCampaign(request)
+    seen.clock.pass_ms(1_000)
+    view.follow()
+    found = await pages(
+        seen.seckill.ListCampaigns, sec.ListCampaignsRequest(page_size=2), "campaigns"
+    )
+    assert [one.campaign_id for one in found] == ["sale-0", "sale-1", "sale-2"]
+    assert [one.phase for one in found] == [
+        sec.CAMPAIGN_PHASE_PAUSED,
+        sec.CAMPAIGN_PHASE_OPEN,
+        sec.CAMPAIGN_PHASE_ANNOUNCED,
+    ]
+    (line,) = found[1].lines
+    assert (line.allocated_count, line.stock.available_count) == (6, 6)
+    assert line.stock.age.source == com.DATA_SOURCE_SQL
+    assert list(found[1].required_claims) == ["member"]
+    open_ones = sec.ListCampaignsRequest(phases=[sec.CAMPAIGN_PHASE_OPEN], page_size=1)
+    found = await pages(seen.seckill.ListCampaigns, open_ones, "campaigns")
+    assert [one.campaign_id for one in found] == ["sale-1"]
+    seen.clock.pass_ms(HOUR_MS)
+    ended = sec.ListCampaignsRequest(phases=[sec.CAMPAIGN_PHASE_ENDED])
+    assert len((await seen.seckill.ListCampaigns(ended)).campaigns) == 3
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "not base64!",
+        "AAAA",
+        make_token((1, "x")),
+        make_token(("1", "x"), {}, (1, 2)),
+        "W1tb" * 400,
+    ],
+)
+async def test_a_page_token_that_is_not_of_this_listing_is_refused(
+    seen: Gateway, view: View, token: str
+) -> None:
+    view.follow()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await seen.inventory.ListReservations(inv.ListReservationsRequest(page_token=token))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(caught.value) == "PAGE_TOKEN_INVALID"
+
+
+async def test_a_page_token_holds_for_its_own_filters_alone(seen: Gateway, view: View) -> None:
+    await seen.stock_up("cup")
+    view.follow()
+    answer = await seen.inventory.ListStock(inv.ListStockRequest(page_size=1))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await seen.inventory.ListStock(
+            inv.ListStockRequest(page_token=answer.next_page_token, sku_id="tea")
+        )
+    assert reason_of(caught.value) == "PAGE_TOKEN_INVALID"
+
+
+async def test_bad_filters_are_all_named(seen: Gateway) -> None:
+    request = inv.ListReservationsRequest(page_size=-1, buyer_id="a b", states=[0, 9])  # type: ignore[list-item]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await seen.inventory.ListReservations(request)
+    assert fields_of(caught.value) == ["page_size", "buyer_id", "states[0]", "states[1]"]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await seen.inventory.ListRefunds(inv.ListRefundsRequest(campaign_id="c"))
+    assert fields_of(caught.value) == ["campaign_id"]
+
+
+async def test_without_a_view_lists_are_unavailable_and_sales_go_on(gateway: Gateway) -> None:
+    await gateway.stock_up()
+    for call, request in (
+        (gateway.inventory.ListReservations, inv.ListReservationsRequest()),
+        (gateway.inventory.ListRefunds, inv.ListRefundsRequest()),
+        (gateway.inventory.ListStock, inv.ListStockRequest()),
+        (gateway.seckill.ListCampaigns, sec.ListCampaignsRequest()),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(request)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert reason_of(caught.value) == "VIEW_UNAVAILABLE"
+    assert (await gateway.reserve("r-1")).status == com.LINE_STATUS_RESERVED
+
+
+async def test_a_view_that_cannot_be_read_is_unavailable(lines: CoreLines, tmp_path: Path) -> None:
+    views = SqlViews(f"sqlite:///{tmp_path / 'empty.db'}")
+    async with serving(lines, views=views) as gateway:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gateway.inventory.ListStock(inv.ListStockRequest())
+        assert reason_of(caught.value) == "VIEW_UNAVAILABLE"
+    views.close()
+
+
+async def test_a_view_that_hangs_is_not_waited_for_beyond_the_deadline(lines: CoreLines) -> None:
+    go_on = threading.Event()
+
+    class Hanging(SqlViews):
+        def positions(self) -> Any:
+            go_on.wait(30)
+            return []
+
+    views = Hanging("sqlite:////nonexistent/tables.db")
+    async with serving(lines, views=views) as gateway:
+        began = time.monotonic()
+        reader = gateway.services.reader
+        with pytest.raises(CallError) as caught:
+            await reader.read(lambda views: views.positions(), timeout_s=0.1)
+        assert caught.value.status.reason_name == "VIEW_UNAVAILABLE"
+        assert time.monotonic() - began < 10
+        go_on.set()

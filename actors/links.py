@@ -93,8 +93,10 @@ class RayLink:
                 answer.cancel()
                 raise LinkClosed("the process has ended")
             return answer.result()
-        except (ray.exceptions.RayActorError, ray.exceptions.RaySystemError) as error:
-            raise LinkClosed(str(error).splitlines()[0]) from error
+        except ray.exceptions.RayError as error:
+            # Also an exception that the replica's own code raised: what failed there cannot be
+            # known here, and must end no gateway.
+            raise LinkClosed((str(error) or repr(error)).splitlines()[0]) from error
 
     def _watch(self, identity: str) -> None:
         """Learn from the kernel when a process of this machine ends."""

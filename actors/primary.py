@@ -16,7 +16,7 @@ Rules
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -35,6 +35,7 @@ from actors.threads import AsyncJournal, AsyncSnapshots
 from persistence.errors import StorageError
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 NEW_RESERVATIONS = frozenset({c.RESERVE})
 READS = frozenset({c.GET_RESERVATION, c.GET_STOCK, c.GET_CAMPAIGN})
@@ -91,6 +92,8 @@ class Primary:
         self._queue: deque[Waiting] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
+        self._idle.set()
+        self._looks: deque[Callable[[], None]] = deque()
         self._busy_at = self._now()
         self._quiet_until = self._later(limits.expiry_grace_ms)
         time.raise_to(state.now_ms)
@@ -125,12 +128,32 @@ class Primary:
                 self._work.clear()
                 while self._queue:
                     await self._write(self._take())
+                    self._let_look()
                 self._idle.set()
 
     async def quiesce(self) -> None:
         """Returns when no round waits and none flies."""
-        if self._queue:
+        while not self._idle.is_set():
             await self._idle.wait()
+
+    async def look(self, see: Callable[[], T]) -> T:
+        """What `see` finds between two entries: the state as of `last_seq`, with nothing in it that
+        is decided and not journalled. Waits for one entry at most."""
+        if self._idle.is_set():
+            return see()
+        seen: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def take_turn() -> None:
+            if not seen.done():
+                seen.set_result(see())
+
+        self._looks.append(take_turn)
+        return await seen
+
+    def _let_look(self) -> None:
+        """The writer goes on without a pause, so those who wait look here and now."""
+        while self._looks:
+            self._looks.popleft()()
 
     def _take(self) -> list[Waiting]:
         """The rounds of the next entry, in the order they came."""
@@ -187,7 +210,7 @@ class Primary:
             answer, decided = decide(self.state, command, now_ms)
         except Exception:  # A poison line must not take the shard with it.
             self.counters["internal"] += 1
-            log.exception("line_failed", shard=self.identity.shard, kind=line[0] if line else None)
+            log.exception("line_failed", shard=self.identity.shard, line=repr(line)[:100])
             return (Outcome.INTERNAL,)
         if not decided:
             return answer
@@ -274,7 +297,8 @@ class Primary:
                 waiting.answer.set_result(self._answers(RoundStatus.OK, unknown))
         while self._queue:
             waiting = self._queue.popleft()
-            waiting.answer.set_result(self._answers(RoundStatus.BUSY, ()))
+            if not waiting.answer.done():
+                waiting.answer.set_result(self._answers(RoundStatus.BUSY, ()))
 
     def _answers(
         self,
@@ -297,11 +321,16 @@ class Primary:
                 log.warning("housekeeping_failed", shard=self.identity.shard, error=str(error))
 
     async def _trim(self) -> None:
-        snapshots = await self._snapshots.list()
-        if len(snapshots) < 2:
+        # A store may still hold snapshots of another cluster, whose numbers mean nothing here.
+        begins = [
+            info.begin_seq
+            for info in await self._snapshots.list()
+            if info.incarnation == self.identity.incarnation
+        ]
+        if len(begins) < 2:
             return
         positions = await self._reader.positions()
-        needed = min(snapshots[-1].begin_seq, *(positions.get(name, 0) for name in self._readers))
+        needed = min(*begins, *(positions.get(name, 0) for name in self._readers))
         removed = self._limits.trim_entries
         while removed == self._limits.trim_entries:
             removed = await self._reader.trim(

@@ -108,7 +108,10 @@ class Projector:
         """Apply what comes next. True if there was something."""
         meta = await self._journal.read_meta()
         sink, shard = self._sink, self.shard
-        _, position = await self._in_thread(lambda: sink.position(shard))
+        incarnation, position = await self._in_thread(lambda: sink.position(shard))
+        if incarnation not in ("", meta.incarnation):
+            # Its position says nothing of this journal, which must not be trimmed by it.
+            raise StorageError(f"the database has rows of another cluster ({incarnation})")
         self.position = position
         self.lag_entries = meta.last_seq - position
         await self._report(position)
@@ -161,7 +164,9 @@ class Projector:
                     if isinstance(error, PositionMoved) or getattr(error, "retriable", False):
                         raise
                     reason = f"{rows.table}: {error}"
-                    dead.append(DeadLetter(batch.to_seq, len(dead), reason, repr(value).encode()))
+                    # 0 and up are records of the entry: rows are numbered downwards.
+                    at = -2 - len(dead)
+                    dead.append(DeadLetter(batch.to_seq, at, reason, repr(value).encode()))
         self._sink.apply(
             self.shard,
             incarnation=incarnation,

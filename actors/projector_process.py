@@ -25,43 +25,12 @@ class ProjectorProcess:
     def __init__(self, spec: ClusterSpec, index: int, shards: tuple[int, ...]) -> None:
         name = projector_name(index)
         configure_logs(spec.log_directory, name)
-        self._spec = spec
+        self.spec = spec
         self._host = Host(name)
-        self._projectors: list[Projector] = []
-        self._shards = shards
-        self._trouble = "starting"
-        self._host.start(self._main)
-
-    async def _main(self) -> None:
-        sink = open_sink(self._spec.places.database_url)
-        executor = ThreadPoolExecutor(1, thread_name_prefix="sink")
-
-        def in_thread(call: Callable[[], T]) -> "asyncio.Future[T]":
-            return asyncio.get_running_loop().run_in_executor(executor, call)
-
-        self._trouble = "waiting for the database"
-        while self._trouble:
-            try:
-                await in_thread(sink.require_revision)
-                self._trouble = ""
-            except StorageError as error:
-                self._trouble = str(error)
-                log.warning("sink_not_ready", error=str(error))
-                await asyncio.sleep(1)
-        self._projectors = [
-            Projector(
-                shard=shard,
-                reader=SINK_READER,
-                journal=JournalThread(open_journal(self._spec.places.journal_url), shard),
-                sink=sink,
-                in_thread=in_thread,
-                limits=self._spec.limits,
-            )
-            for shard in self._shards
-        ]
-        async with asyncio.TaskGroup() as tasks:
-            for projector in self._projectors:
-                tasks.create_task(projector.run())
+        self.projectors: list[Projector] = []
+        self.shards = shards
+        self.trouble = "starting"
+        self._host.start(lambda: _serve(self))
 
     def hello(self) -> str:
         """The process identity."""
@@ -74,10 +43,42 @@ class ProjectorProcess:
                 "shard": projector.shard,
                 "position": projector.position,
                 "lag_entries": projector.lag_entries,
-                "trouble": projector.trouble or self._trouble,
+                "trouble": projector.trouble or self.trouble,
             }
-            for projector in self._projectors
+            for projector in self.projectors
         ] or [
-            {"shard": shard, "position": 0, "lag_entries": -1, "trouble": self._trouble}
-            for shard in self._shards
+            {"shard": shard, "position": 0, "lag_entries": -1, "trouble": self.trouble}
+            for shard in self.shards
         ]
+
+
+async def _serve(process: ProjectorProcess) -> None:
+    sink = open_sink(process.spec.places.database_url)
+    executor = ThreadPoolExecutor(1, thread_name_prefix="sink")
+
+    def in_thread(call: Callable[[], T]) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(executor, call)
+
+    process.trouble = "waiting for the database"
+    while process.trouble:
+        try:
+            await in_thread(sink.require_revision)
+            process.trouble = ""
+        except StorageError as error:
+            process.trouble = str(error)
+            log.warning("sink_not_ready", error=str(error))
+            await asyncio.sleep(1)
+    process.projectors = [
+        Projector(
+            shard=shard,
+            reader=SINK_READER,
+            journal=JournalThread(open_journal(process.spec.places.journal_url), shard),
+            sink=sink,
+            in_thread=in_thread,
+            limits=process.spec.limits,
+        )
+        for shard in process.shards
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        for projector in process.projectors:
+            tasks.create_task(projector.run())

@@ -6,6 +6,7 @@ driver's death takes them along. Control calls have threads of their own, so tha
 does not silence `promote`.
 """
 
+import inspect
 from typing import Any
 
 import ray
@@ -34,6 +35,8 @@ def make_actor(
         )
     groups: Any = {"concurrency_groups": {"control": CONTROL_THREADS}}
     remote: Any = ray.remote
+    if any(inspect.iscoroutinefunction(member) for member in vars(plain).values()):
+        raise TypeError(f"{plain.__name__}: a coroutine method would make it an asyncio actor")
     decorated = remote(max_concurrency=ROUND_THREADS, **groups)(_with_control_group(plain))
     return decorated.options(name=name, namespace=spec.namespace, **options).remote(
         spec, *arguments

@@ -46,10 +46,16 @@ class Recovery:
                 reasons.append(f"snapshot at {info.begin_seq} is of another incarnation")
                 continue
             if info.end_seq > meta.last_seq:
+                # The snapshot may be younger than what was read of the journal: read again.
+                meta = await self._journal.read_meta()
+            if info.end_seq > meta.last_seq:
                 raise CannotRecover(
                     f"the journal ends at {meta.last_seq}, before the snapshot at {info.end_seq}: "
                     "acknowledged entries are missing"
                 )
+            if info.begin_seq + 1 < meta.first_seq:
+                reasons.append(f"nothing joins the snapshot at {info.begin_seq} to the journal")
+                continue
             try:
                 return await self._load(info)
             except (Corrupt, UnreadableSnapshot, Trimmed) as error:

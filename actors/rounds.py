@@ -82,7 +82,10 @@ def unpack_round(data: bytes) -> Round:
         version, *fields = msgpack.unpackb(data, use_list=False, strict_map_key=False)
         if version != ROUND_FORMAT:
             raise MalformedRound(f"round format {version}, not {ROUND_FORMAT}")
-        return Round(*fields)
+        round_ = Round(*fields)
+        if not isinstance(round_.sent_ms, int) or not isinstance(round_.lines, tuple):
+            raise MalformedRound("not a round: its fields are of other types")
+        return round_
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MalformedRound(f"not a round: {error}") from error
 

@@ -130,6 +130,7 @@ class Shard:
                 snapshots = tasks.create_task(self._take_snapshots())
                 await self._follow()
                 snapshots.cancel()
+                self._refuse_snapshots()
         except* CannotRecover as group:
             await self._halt(str(group.exceptions[0]))
         if self._promotion is not None and self._primary is None:
@@ -198,26 +199,34 @@ class Shard:
             if state is None:
                 return {"shard": self.shard, "role": str(self.role), "seq": 0}
             if primary is not None:
-                await primary.quiesce()
-            busy = primary is not None and primary.idle_ms() < DIGEST_IDLE_MS
-            return {
-                "shard": self.shard,
-                "role": str(self.role),
-                "epoch": self.meta.epoch if self.meta else 0,
-                "seq": primary.last_seq if primary else state.seq,
-                "digest": "" if busy else f"{digest(state):016x}",
-                "totals": None if busy else totals(state)._asdict(),
-                "pools": [
-                    pool_view(slot, pool) for slot in state.slots.values() for pool in slot.pools()
-                ]
-                if with_pools
-                else [],
-            }
+                return await primary.look(lambda: self._fingerprint(state, with_pools))
+            return self._fingerprint(state, with_pools)
+
+    def _fingerprint(self, state: ShardState, with_pools: bool) -> dict[str, Any]:
+        primary = self._primary
+        busy = primary is not None and primary.idle_ms() < DIGEST_IDLE_MS
+        return {
+            "shard": self.shard,
+            "role": str(self.role),
+            "epoch": self.meta.epoch if self.meta else 0,
+            "seq": primary.last_seq if primary else state.seq,
+            "digest": "" if busy else f"{digest(state):016x}",
+            "totals": None if busy else totals(state)._asdict(),
+            "pools": [
+                pool_view(slot, pool) for slot in state.slots.values() for pool in slot.pools()
+            ]
+            if with_pools
+            else [],
+        }
 
     async def settle(self) -> None:
         """Returns when no round of this primary waits or flies; at once on any other role."""
         if self._primary is not None:
             await self._primary.quiesce()
+
+    def _refuse_snapshots(self) -> None:
+        _fail(self._snapshot_done, RuntimeError("this replica was promoted; ask the standby"))
+        self._snapshot_done.clear()
 
     async def _recover(self) -> None:
         """Try until there is a state. What is missing may be put back by an operator."""
@@ -264,17 +273,44 @@ class Shard:
                 async with self._folding:
                     if self.role in (Role.RECOVERING, Role.STANDBY):
                         found = await self._fold_on()
-                        if not found:
-                            self.role = Role.STANDBY
+                        if not found and self.role is Role.RECOVERING:
+                            self.role, self.halt_reason = Role.STANDBY, ""
             except Trimmed:
+                if self.role is Role.PROMOTING:
+                    raise  # The epoch may be ours already: end, and come back as a new standby.
                 log.warning("follower_reloads", shard=self.shard)
                 self.role, self.state = Role.RECOVERING, None
                 await self._recover()
+            except NoJournal as error:
+                await self._without_journal(str(error))
             except StorageError as error:
                 log.warning("follower_waits", shard=self.shard, error=str(error))
                 await asyncio.sleep(0.1)
             if not found:
                 await self._pause()
+
+    async def _without_journal(self, reason: str) -> None:
+        """The journal is gone from under a standby. It says so and keeps its state, until an
+        operator has put the journal back."""
+        if self.role is not Role.STANDBY and self.role is not Role.RECOVERING:
+            return
+        log.error("shard_halted", shard=self.shard, reason=reason)
+        self.role, self.halt_reason = Role.HALTED, reason
+        while self.role is Role.HALTED:
+            await asyncio.sleep(0.2)
+            try:
+                meta = await self._stores.reader.read_meta()
+            except StorageError:
+                continue
+            self._require_same_journal(meta)
+            self.role = Role.RECOVERING
+
+    def _require_same_journal(self, meta: Meta) -> None:
+        if self.meta is not None and meta.incarnation != self.meta.incarnation:
+            raise CannotRecover(
+                f"the journal is of incarnation {meta.incarnation}, this replica's state of "
+                f"{self.meta.incarnation}"
+            )
 
     async def _pause(self) -> None:
         try:
@@ -303,6 +339,12 @@ class Shard:
                 meta = await self._stores.journal.read_meta()
         except (TimeoutError, StorageError) as error:
             log.warning("promotion_not_ready", shard=self.shard, error=str(error))
+            return self._promotion_answer(PromoteStatus.NOT_READY)
+        try:
+            self._require_same_journal(meta)
+        except CannotRecover as error:
+            log.error("shard_halted", shard=self.shard, reason=str(error))
+            self.role, self.halt_reason = Role.HALTED, str(error)
             return self._promotion_answer(PromoteStatus.NOT_READY)
         self.meta = meta
         if meta.epoch != seen_epoch:
@@ -396,10 +438,12 @@ class Shard:
                 info = await self._write_snapshot()
             except StorageError as error:
                 log.warning("snapshot_failed", shard=self.shard, error=str(error))
-                for future in waiting:
-                    future.set_exception(error)
+                _fail(waiting, error)
                 await asyncio.sleep(1)
                 continue
+            except asyncio.CancelledError:
+                _fail(waiting, RuntimeError("this replica was promoted; ask the standby"))
+                raise
             self._last_snapshot_seq = info.end_seq
             for future in waiting:
                 if not future.done():
@@ -422,7 +466,9 @@ class Shard:
                 continue
 
     async def _write_snapshot(self) -> SnapshotInfo:
-        state = self._held_state()
+        state = self.state
+        if state is None or self.role is not Role.STANDBY:
+            raise StorageError(f"a {self.role} takes no snapshots")
         meta = await self._stores.reader.read_meta()
         store = self._stores.snapshots
         handle = await store.begin(incarnation=meta.incarnation, begin_seq=state.seq)
@@ -450,6 +496,12 @@ class Shard:
     def _promotion_answer(self, status: PromoteStatus) -> Promotion:
         meta = self.meta
         return Promotion(status, meta.epoch if meta else 0, meta.owner if meta else "")
+
+
+def _fail(waiting: Sequence["asyncio.Future[SnapshotInfo]"], error: Exception) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_exception(error)
 
 
 def owned_by(shard: int, slots_of: Sequence[int]) -> frozenset[int]:

@@ -1,6 +1,8 @@
 """A replica's process: the shell with real stores, a real clock, and a way to end.
 
-A plain class; `ray_actors.py` makes it an actor. Nothing here recovers or waits in the constructor.
+A plain class; `ray_actors.py` makes it an actor. Nothing here recovers or waits in the constructor,
+and no method is a coroutine: one would turn the whole actor into an asyncio actor, in which a round
+that waits keeps the next one waiting.
 """
 
 import asyncio
@@ -52,17 +54,7 @@ class ShardProcess:
             kill_owner=kill_process,
         )
         stop_collector()
-        self._host.start(self._main)
-
-    async def _main(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._collect())
-            await self._shard.run()
-
-    async def _collect(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            collect_young()
+        self._host.start(lambda: _serve(self._shard))
 
     def hello(self) -> tuple[str, str]:
         """(token, process identity)."""
@@ -97,3 +89,15 @@ class ShardProcess:
     def settle(self) -> None:
         """See `Shard.settle`."""
         self._host.call(self._shard.settle())
+
+
+async def _serve(shard: Shard) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_collect())
+        await shard.run()
+
+
+async def _collect() -> None:
+    while True:
+        await asyncio.sleep(1)
+        collect_young()

@@ -41,59 +41,22 @@ class GatewaySpec:
     """Gateways of the cluster."""
 
 
-class GatewayProcess:
-    """One gateway, hosted."""
+class Gateway:
+    """The program of a gateway: services before the gather, a front before them."""
 
     def __init__(self, spec: ClusterSpec, own: GatewaySpec) -> None:
+        self.serving = False
+        self.draining = asyncio.Event()
+        self.gather: Gather | None = None
         self._spec = spec
         self._own = own
-        self._name = gateway_name(own.index)
-        configure_logs(spec.log_directory, self._name)
-        self._serving = False
-        self._draining = asyncio.Event()
         self._drained = asyncio.Event()
-        self._gather: Gather | None = None
-        self._host = Host(self._name)
-        self._host.start(self._main)
+        self._services: Services | None = None
 
-    def hello(self) -> str:
-        """The process identity."""
-        return process_identity()
-
-    def ready(self) -> bool:
-        """Whether it takes calls: every shard's primary was found once."""
-        return self._serving
-
-    def drain(self) -> None:
-        """Answer NOT_SERVING, finish what is in flight, take no more. Returns when that is done."""
-        self._host.call(self._drain())
-
-    def status(self) -> dict[str, Any]:
-        """What operators see of this gateway."""
-        senders = self._gather.senders if self._gather else []
-        return {
-            "gateway": self._name,
-            "listen": self._own.listen,
-            "process": process_identity(),
-            "node": platform.node(),
-            "serving": self._serving,
-            "draining": self._draining.is_set(),
-            "map_version": self._spec.map_version,
-            "shards": [
-                {
-                    "shard": sender.shard,
-                    "primary": sender.primary_name,
-                    "epoch": sender.epoch,
-                    "queued_lines": sender.queued,
-                    "failovers": sender.failovers,
-                }
-                for sender in senders
-            ],
-        }
-
-    async def _main(self) -> None:
-        gather = self._gather = self._make_gather()
-        view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self._draining.set)
+    async def run(self) -> None:
+        """Serve until drained; then stay, so that who asked for the drain can be answered."""
+        gather = self.gather = self._make_gather()
+        view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self.draining.set)
         services = self._services = Services(
             gather, views=SqlViews(self._spec.places.database_url), cluster=view
         )
@@ -105,18 +68,19 @@ class GatewayProcess:
             for sender in gather.senders:
                 await sender.ready.wait()
             services.health.open()
-            self._serving = True
+            self.serving = True
             log.info("gateway_serves", listen=self._own.listen)
-            await self._draining.wait()
+            await self.draining.wait()
             services.health.drain()
             await asyncio.sleep(WATCHERS_NOTICE_S)
             await front.stop(grace_s=DRAIN_GRACE_S)
-            self._serving = False
+            self.serving = False
             self._drained.set()
             log.info("gateway_drained")
 
-    async def _drain(self) -> None:
-        self._draining.set()
+    async def drain(self) -> None:
+        """See `GatewayProcess.drain`."""
+        self.draining.set()
         await self._drained.wait()
 
     def _make_gather(self) -> Gather:
@@ -124,7 +88,7 @@ class GatewayProcess:
         senders = [
             Sender(
                 shard=shard,
-                gateway=self._name,
+                gateway=gateway_name(self._own.index),
                 links=[
                     (name, RayLink(handle)) for name, handle in zip(REPLICAS, pair, strict=True)
                 ],
@@ -138,4 +102,53 @@ class GatewayProcess:
         return Gather(senders, spec.slots_of)
 
     async def _do_chore(self, chore: tuple[Any, ...]) -> None:
-        await self._services.transfers.finish(chore)
+        if self._services is not None:
+            await self._services.transfers.finish(chore)
+
+
+class GatewayProcess:
+    """One gateway, hosted. No method is a coroutine (see `actors/shard_process.py`)."""
+
+    def __init__(self, spec: ClusterSpec, own: GatewaySpec) -> None:
+        self._spec = spec
+        self._own = own
+        self._name = gateway_name(own.index)
+        configure_logs(spec.log_directory, self._name)
+        self._gateway = Gateway(spec, own)
+        self._host = Host(self._name)
+        self._host.start(self._gateway.run)
+
+    def hello(self) -> str:
+        """The process identity."""
+        return process_identity()
+
+    def ready(self) -> bool:
+        """Whether it takes calls: every shard's primary was found once."""
+        return self._gateway.serving
+
+    def drain(self) -> None:
+        """Answer NOT_SERVING, finish what is in flight, take no more. Returns when that is done."""
+        self._host.call(self._gateway.drain())
+
+    def status(self) -> dict[str, Any]:
+        """What operators see of this gateway."""
+        senders = self._gateway.gather.senders if self._gateway.gather else []
+        return {
+            "gateway": self._name,
+            "listen": self._own.listen,
+            "process": process_identity(),
+            "node": platform.node(),
+            "serving": self._gateway.serving,
+            "draining": self._gateway.draining.is_set(),
+            "map_version": self._spec.map_version,
+            "shards": [
+                {
+                    "shard": sender.shard,
+                    "primary": sender.primary_name,
+                    "epoch": sender.epoch,
+                    "queued_lines": sender.queued,
+                    "failovers": sender.failovers,
+                }
+                for sender in senders
+            ],
+        }

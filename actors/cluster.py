@@ -139,11 +139,18 @@ async def awaited(reference: Any) -> Any:
 
 
 def wait_until(question: Callable[[], bool], *, timeout_s: float, what: str) -> None:
-    """Ask every 50 ms until the answer is yes. ClusterError, naming `what`, when it never is."""
+    """Ask every 50 ms until the answer is yes. A question that fails counts as a no: processes
+    that start may still be restarted. ClusterError, naming `what`, when it never is."""
     deadline = time.monotonic() + timeout_s
-    while not question():
+    trouble = ""
+    while True:
+        try:
+            if question():
+                return
+        except ClusterError as error:
+            trouble = f"; last: {error}"
         if time.monotonic() > deadline:
-            raise ClusterError(f"waited {timeout_s:.0f} s for {what}")
+            raise ClusterError(f"waited {timeout_s:.0f} s for {what}{trouble}")
         time.sleep(0.05)
 
 

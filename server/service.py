@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 START_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 30.0
 
 Progress = Callable[[str], None]
 
@@ -112,12 +113,14 @@ class Service:
             for index in range(settings.gateways)
         ]
         cluster.wait_until(
-            self._ready, timeout_s=START_TIMEOUT_S, what="all shards to have a primary"
+            self._ready,
+            timeout_s=START_TIMEOUT_S,
+            what=f"every shard to have a primary (logs: {settings.log_directory})",
         )
 
     def _ready(self) -> bool:
         for gateway in self._gateways:
-            if not cluster.call(gateway.ready.remote(), START_TIMEOUT_S):
+            if not cluster.call(gateway.ready.remote(), ANSWER_TIMEOUT_S):
                 self._raise_if_halted()
                 return False
         return True
@@ -125,7 +128,7 @@ class Service:
     def _raise_if_halted(self) -> None:
         """A halted shard never becomes ready: say why instead of waiting."""
         for replicas in self._shards:
-            statuses = [cluster.call(r.status.remote(), START_TIMEOUT_S) for r in replicas]
+            statuses = [cluster.call(r.status.remote(), ANSWER_TIMEOUT_S) for r in replicas]
             reasons = [s["halt_reason"] for s in statuses if s["role"] == "halted"]
             if len(reasons) == len(replicas):
                 raise CannotStart(f"shard {statuses[0]['shard']} is halted: {reasons[0]}")

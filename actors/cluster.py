@@ -7,6 +7,7 @@ here. A pair of replicas is never on one node when there are two, as far as Ray 
 import asyncio
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,10 @@ RAY_ENVIRONMENT = {
 }
 
 
+_local_directories: list[str] = []
+"""Where a local Ray that this process started keeps its sockets and logs; gone with it."""
+
+
 class ClusterError(Exception):
     """The cluster cannot be started or reached. Says what to do."""
 
@@ -47,12 +52,14 @@ def connect(address: str, *, namespace: str) -> None:
         os.environ.setdefault(name, value)
     options: dict[str, Any] = {}
     if address == "local":
+        # Ray's sockets have 107 bytes for their path: the directory must be a short one.
+        directory = tempfile.mkdtemp(prefix="sr-")
+        _local_directories.append(directory)
         options = {
             "include_dashboard": False,
             "num_cpus": 4,
             "object_store_memory": 100_000_000,
-            # Ray's sockets have 107 bytes for their path: the directory must be a short one.
-            "_temp_dir": tempfile.mkdtemp(prefix="sr-"),
+            "_temp_dir": directory,
         }
     try:
         ray.init(
@@ -69,6 +76,25 @@ def connect(address: str, *, namespace: str) -> None:
 def disconnect() -> None:
     """Leave Ray; a local one ends. Idempotent."""
     ray.shutdown()
+    while _local_directories:
+        shutil.rmtree(_local_directories.pop(), ignore_errors=True)
+
+
+def clear(spec: ClusterSpec) -> int:
+    """End what an earlier server of this namespace left on a Ray that it had joined: detached
+    actors outlive a server that was killed. Safe at any time, since the journal fences whoever
+    still writes. Answers how many there were."""
+    left = [
+        name["name"]
+        for name in ray.util.list_named_actors(all_namespaces=True)
+        if name["namespace"] == spec.namespace
+    ]
+    for name in left:
+        try:
+            kill(ray.get_actor(name, namespace=spec.namespace))
+        except ValueError:
+            continue
+    return len(left)
 
 
 def start_shards(spec: ClusterSpec) -> list[list[Any]]:

@@ -42,7 +42,8 @@ class Host:
     def _turn(self) -> None:
         try:
             self._loop.run_until_complete(self._main())
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the process must not go on
+        except BaseException as error:
+            log.error("process_failed", name=self._name, exc_info=error)
             end_process(self._name, repr(error))
         end_process(self._name, "ended")
 

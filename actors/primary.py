@@ -40,6 +40,7 @@ T = TypeVar("T")
 NEW_RESERVATIONS = frozenset({c.RESERVE})
 READS = frozenset({c.GET_RESERVATION, c.GET_STOCK, c.GET_CAMPAIGN})
 FULL_FOR_NEW_PERCENT = 90
+DUE_EVERY_MS = 50
 
 
 class Waiting(NamedTuple):
@@ -47,6 +48,8 @@ class Waiting(NamedTuple):
 
     round: Round
     answer: "asyncio.Future[Answers]"
+    received_at: float
+    """Of the loop's clock."""
 
 
 class Identity(NamedTuple):
@@ -94,7 +97,7 @@ class Primary:
         self._idle = asyncio.Event()
         self._idle.set()
         self._looks: deque[Callable[[], None]] = deque()
-        self._busy_at = self._now()
+        self._busy_at = self._due_at = self._now()
         self._quiet_until = self._later(limits.expiry_grace_ms)
         time.raise_to(state.now_ms)
 
@@ -111,7 +114,7 @@ class Primary:
         """Queue a round; its answer comes after its entry is durable."""
         if self.stalled or len(self._queue) >= self._limits.queue_rounds:
             return self._answers(RoundStatus.BUSY, ())
-        waiting = Waiting(round_, asyncio.get_running_loop().create_future())
+        waiting = Waiting(round_, asyncio.get_running_loop().create_future(), self._now())
         self._queue.append(waiting)
         if round_.lines:
             self._busy_at = self._now()
@@ -169,7 +172,7 @@ class Primary:
         seq = self.last_seq + 1
         open_entry(self.state, seq, now_ms)
         records: list[Any] = []
-        answers = [self._decide_round(waiting.round, now_ms, records) for waiting in taken]
+        answers = [self._decide_round(waiting, now_ms, records) for waiting in taken]
         self._decide_due(now_ms, records)
         self.counters["rounds"] += len(taken)
         waiting_futures = [waiting.answer for waiting in taken]
@@ -193,17 +196,23 @@ class Primary:
             if not future.done():
                 future.set_result(answer)
 
-    def _decide_round(self, round_: Round, now_ms: int, records: list[Any]) -> Answers:
-        answers = tuple([self._decide_line(line, now_ms, records) for line in round_.lines])
+    def _decide_round(self, waiting: Waiting, now_ms: int, records: list[Any]) -> Answers:
+        round_ = waiting.round
+        # A line's deadline is of its gateway's clock, so it is held against that clock, moved on by
+        # the time the round waited here: this shard's own time may have followed a jump.
+        sender_ms = round_.sent_ms + int((self._now() - waiting.received_at) * 1000)
+        answers = tuple(
+            [self._decide_line(line, sender_ms, now_ms, records) for line in round_.lines]
+        )
         self.counters["lines"] += len(answers)
         found = chores(self.state, now_ms) if round_.wants_chores else ()
         return self._answers(RoundStatus.OK, answers, found)
 
     def _decide_line(
-        self, line: tuple[Any, ...], now_ms: int, records: list[Any]
+        self, line: tuple[Any, ...], sender_ms: int, now_ms: int, records: list[Any]
     ) -> tuple[Any, ...]:
         try:
-            refused = self._not_now(line, now_ms)
+            refused = self._not_now(line, sender_ms)
             if refused is not None:
                 return (refused,)
             command = c.MAKE[line[0]](line)
@@ -219,11 +228,11 @@ class Primary:
         records.extend(decided)
         return answer_after(self.state, command, answer)
 
-    def _not_now(self, line: tuple[Any, ...], now_ms: int) -> Outcome | None:
+    def _not_now(self, line: tuple[Any, ...], sender_ms: int) -> Outcome | None:
         kind, slot, deadline_ms = line[:3]
         if slot not in self._owned:
             return Outcome.WRONG_SHARD
-        if deadline_ms < now_ms:
+        if deadline_ms < sender_ms:
             return Outcome.RETRY
         if self.full_percent >= FULL_FOR_NEW_PERCENT and (
             kind in NEW_RESERVATIONS or (self.full_percent >= 100 and kind not in READS)
@@ -234,10 +243,13 @@ class Primary:
     def _decide_due(self, now_ms: int, records: list[Any]) -> None:
         """Expiries and revocations, folded like any other record. Not while it is quiet: after a
         promotion or a stall the confirms that wait come first."""
-        if self._now() < self._quiet_until:
+        if self._now() < max(self._quiet_until, self._due_at):
             return
         room = self._limits.expiries_a_round
         due = self._pulse.expiries(self.state, now_ms, room)
+        if len(due) < room:
+            # All slots were looked at, which at thousands of rounds a second would cost too much.
+            self._due_at = self._later(DUE_EVERY_MS)
         for record in due:
             evolve(self.state, record)
         records.extend(due)

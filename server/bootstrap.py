@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -77,12 +78,13 @@ class DirectoryLock:
         self._file.close()
 
 
-def prepare(settings: Settings) -> ShardMap:
-    """Make or check the stores; answers the shard map. CannotStart."""
+def prepare(settings: Settings, warn: Callable[[str], None]) -> ShardMap:
+    """Make or check the stores; answers the shard map. What is allowed but unwise goes to `warn`.
+    CannotStart."""
     journal, sink = _open(settings)
     try:
         for warning in journal.verify_settings():
-            del warning
+            warn(warning)
         _prepare_database(settings, sink)
         shard_map = _read_map(journal)
         if shard_map is None:
@@ -127,8 +129,10 @@ def require_free_port(listen: str) -> str:
 
 def _open(settings: Settings) -> tuple[Journal, Sink]:
     try:
+        # The journal first: a wrong address is then told under the name of its setting.
+        journal = open_journal(settings.journal_url)
         open_snapshots(settings.snapshots_url).close()
-        return open_journal(settings.journal_url), open_sink(settings.database_url)
+        return journal, open_sink(settings.database_url)
     except StorageError as error:
         raise CannotStart(str(error)) from error
 

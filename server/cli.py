@@ -26,10 +26,11 @@ from server.bench import BenchOptions, run_bench
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
 from server.demo import DemoOptions, run_demo
+from server.doctor import Verdict, as_data, examine, worst
 from server.live import replica_claims
 from server.sale import Plan
 from server.settings import SECRETS, Origins, Settings, SettingsError, load
-from server.show import SaleProgress, show_bench, show_books, show_report
+from server.show import SaleProgress, show_bench, show_books, show_findings, show_report
 from server.verify import ReplicaClaim
 from server.verifying import verify_stores
 
@@ -65,6 +66,7 @@ def register(app: typer.Typer) -> None:
     app.command("verify")(verify)
     app.command("demo")(demo)
     app.command("bench")(bench)
+    app.command("doctor")(doctor)
     database = typer.Typer(help="The SQL view's schema.", no_args_is_help=True)
     database.command("upgrade")(upgrade)
     database.command("current")(current)
@@ -111,8 +113,6 @@ def serve(
     config: ConfigOption = None,
 ) -> None:
     """Run the service in the foreground until SIGTERM or Ctrl-C, then drain and stop."""
-    from server.service import Service  # noqa: PLC0415 - it imports Ray, which takes a second
-
     settings = settings_of(
         config,
         data_dir=data_dir,
@@ -126,6 +126,8 @@ def serve(
         accept_journal=accept_journal,
         expiry_grace_ms=expiry_grace_ms,
     ).settings
+    from server.service import Service  # noqa: PLC0415 - it imports Ray, which takes a second
+
     stopping = threading.Event()
     data = sys.stdout
     service = Service(settings, lambda text: messages.print(f"[dim]{text}[/]"))
@@ -266,6 +268,26 @@ def bench(
         show_bench(result, Console())
     if not result.ok:
         raise typer.Exit(EXIT_FAILED)
+
+
+def doctor(
+    *,
+    data_dir: DataDirOption = None,
+    journal: JournalOption = None,
+    database: DatabaseOption = None,
+    output: OutputOption = Output.TABLE,
+    config: ConfigOption = None,
+) -> None:
+    """Look at everything that a start and a sale need, and say what mends it."""
+    settings = settings_of(config, data_dir=data_dir, journal=journal, database=database).settings
+    findings = examine(settings)
+    if output is Output.JSON:
+        print(json.dumps(as_data(findings), indent=2))
+    else:
+        show_findings(findings, Console())
+    verdict = worst(findings)
+    if verdict is not Verdict.OK:
+        raise typer.Exit(EXIT_FAILED if verdict is Verdict.FAIL else EXIT_DEGRADED)
 
 
 def upgrade(

@@ -81,7 +81,7 @@ class ClusterView:
             shard_map_version=self._spec.map_version,
             shards=told,
             gateways=gateways,
-            data_places=self._places(),
+            data_places=self._places(told, sinks),
             warnings=warnings,
         )
 
@@ -247,19 +247,26 @@ class ClusterView:
                     )
         return SnapshotOutcome(shard=shard, outcome="retry", message=STANDBY_MISSING)
 
-    def _places(self) -> list[DataPlace]:
+    def _places(
+        self, shards: Sequence[ShardStatus], sinks: dict[int, tuple[int, str]]
+    ) -> list[DataPlace]:
+        """As those who use them say: primaries of the journal, write-behind of the database."""
         places = self._spec.places
+        replicas = [replica for shard in shards for replica in shard.replicas]
+        working = all(replica.state not in ("stalled", "halted") for replica in replicas)
+        troubles = sorted({trouble for _, trouble in sinks.values() if trouble})
         return [
             DataPlace(
                 kind=kind,
                 location=_without_password(url),
                 technology=urlsplit(url).scheme.partition("+")[0],
-                reachable=True,
+                reachable=reachable,
+                message=message,
             )
-            for kind, url in (
-                ("journal", places.journal_url),
-                ("snapshots", places.snapshots_url),
-                ("database", places.database_url),
+            for kind, url, reachable, message in (
+                ("journal", places.journal_url, working, ""),
+                ("snapshots", places.snapshots_url, working, ""),
+                ("database", places.database_url, not troubles, "; ".join(troubles)),
             )
         ]
 

@@ -90,11 +90,14 @@ class Service:
         self._lock = DirectoryLock(settings)
         self.listen = require_free_port(settings.listen)
         self._progress("checking journal and database")
-        shard_map = prepare(settings)
+        shard_map = prepare(settings, lambda text: self._progress(f"warning: {text}"))
         self._progress("starting Ray")
         cluster.connect(settings.ray_address, namespace=settings.namespace)
         self._connected = True
         spec = self._spec = cluster_spec(settings, shard_map)
+        left = cluster.clear(spec)
+        if left:
+            self._progress(f"ended {left} processes that an earlier server had left")
         self._progress(f"starting {spec.shards} shards, each a primary and a standby")
         self._shards = cluster.start_shards(spec)
         self._projectors = cluster.start_projectors(spec)

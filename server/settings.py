@@ -27,7 +27,7 @@ class SettingsError(Exception):
 class Settings(BaseModel):
     """One value for each key of `stockray.toml`; flags have the same names with dashes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     data_dir: Path = Field(
         default=Path("stockray-data"),

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from server.bench import BenchResult
 from server.demo import Books, balances_of
+from server.doctor import Finding, Verdict
 from server.verify import INVARIANTS, Report
 
 LINE_EVERY = 20_000
@@ -161,6 +162,20 @@ def show_bench(result: BenchResult, console: Console) -> None:
         if values:
             console.print(f"{title}: " + "  ".join(f"{k} {v:,}" for k, v in values.items()))
     console.print("[green]invariants hold[/]" if result.ok else "[bold red]invariants broken[/]")
+
+
+VERDICTS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
+
+
+def show_findings(findings: list[Finding], console: Console) -> None:
+    """What the doctor found."""
+    for finding in findings:
+        colour = VERDICTS[finding.verdict]
+        console.print(
+            f"[{colour}]{finding.verdict:4}[/] {finding.check}: {finding.found}", highlight=False
+        )
+        if finding.mend:
+            console.print(f"       -> {finding.mend}", highlight=False)
 
 
 def _latencies(books: Books) -> str:

@@ -19,7 +19,7 @@ from actors.core import records as r
 from actors.core import state as s
 from actors.core.codec import EntryContent, UnreadableEntry, unpack_entry
 from actors.core.evolve import Impossible, fold
-from actors.core.identity import public_id, request_key, slot_of
+from actors.core.identity import request_key, slot_of
 from actors.core.outcomes import Outcome
 from actors.core.payments import payment_key
 from actors.core.snapshot import Loader, UnreadableSnapshot, digest
@@ -27,6 +27,16 @@ from persistence.errors import Corrupt, StorageError
 from persistence.ports import Entry, Journal, SnapshotInfo, Snapshots
 from persistence.sql.dump import SqlDump, View
 from server.bootstrap import ShardMap
+from server.verify_rows import (
+    PAYMENT_COLUMNS,
+    POOL_COLUMNS,
+    REFUND_COLUMNS,
+    RESERVATION_COLUMNS,
+    payment_rows,
+    pool_rows,
+    refund_rows,
+    reservation_rows,
+)
 
 EXAMPLES_MAX = 10
 READ_BYTES = 4_000_000
@@ -332,10 +342,10 @@ class Verifier:
 
     def _compare_sql(self, view: View) -> None:
         """Every row of SQL against the fold at SQL's position, and every row of the fold in SQL."""
-        self._compare_table(view, "pools", POOL_COLUMNS, _pool_rows)
-        self._compare_table(view, "reservations", RESERVATION_COLUMNS, _reservation_rows)
-        self._compare_table(view, "refunds", REFUND_COLUMNS, _refund_rows)
-        self._compare_table(view, "payments", PAYMENT_COLUMNS, _payment_rows, state_from=3)
+        self._compare_table(view, "pools", POOL_COLUMNS, pool_rows)
+        self._compare_table(view, "reservations", RESERVATION_COLUMNS, reservation_rows)
+        self._compare_table(view, "refunds", REFUND_COLUMNS, refund_rows)
+        self._compare_table(view, "payments", PAYMENT_COLUMNS, payment_rows, state_from=3)
 
     def _compare_table(
         self,
@@ -440,116 +450,3 @@ class Verifier:
             there = ack.key in state.slot(ack.slot).reservations
             wrong = "acknowledged and lost" if ack.reserved else "refused and yet done"
             i2.check(there is ack.reserved, f"{wrong}: {ack.what}")
-
-
-POOL_COLUMNS = (
-    "campaign_id",
-    "sku_id",
-    "slot",
-    "total",
-    "available",
-    "reserved",
-    "sold",
-    "buffer",
-    "scheduled",
-    "in_transit",
-    "owed",
-)
-RESERVATION_COLUMNS = (
-    "slot",
-    "reservation_id",
-    "campaign_id",
-    "sku_id",
-    "buyer_id",
-    "quantity",
-    "returned_quantity",
-    "state",
-    "list_price_minor",
-    "unit_price_minor",
-    "payable_minor",
-    "paid_minor",
-    "payment_id",
-    "fingerprint",
-    "reserved_ms",
-    "deadline_ms",
-    "fulfilment",
-)
-REFUND_COLUMNS = (
-    "slot",
-    "refund_id",
-    "reservation_id",
-    "buyer_id",
-    "payment_id",
-    "payment_channel",
-    "amount_minor",
-    "reason",
-    "compensation",
-    "state",
-    "attempts",
-)
-PAYMENT_COLUMNS = ("slot", "payment_id", "reservation_id", "amount_minor", "state")
-
-
-def _pool_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
-    for pool in slot.pools():
-        _, _, *rest = pool.balance(slot.slot, slot.generation)
-        campaign_id, sku_id, *numbers = rest
-        yield (campaign_id, sku_id, slot.slot, *numbers)
-
-
-def _reservation_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
-    for held in slot.reservations.values():
-        payment = held.payment
-        yield (
-            slot.slot,
-            public_id(slot.slot, held.key),
-            held.pool.campaign_id,
-            held.pool.sku_id,
-            held.buyer_id,
-            held.quantity,
-            held.returned,
-            held.state,
-            held.list_price_minor,
-            held.unit_price_minor,
-            held.payable_minor,
-            0 if payment is None else payment.amount_minor,
-            "" if payment is None else payment.payment_id,
-            held.fingerprint,
-            held.reserved_ms,
-            held.deadline_ms,
-            held.stage,
-        )
-
-
-def _refund_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
-    for refund in slot.refunds.values():
-        yield (
-            slot.slot,
-            public_id(slot.slot, refund.key),
-            refund.reservation_id,
-            refund.buyer_id,
-            refund.payment_id,
-            refund.channel,
-            refund.amount_minor,
-            refund.reason,
-            int(refund.compensation),
-            refund.state,
-            refund.attempts,
-        )
-
-
-def _payment_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
-    """Payments that took effect: kept (3) or refund due as a whole (4)."""
-    for held in slot.reservations.values():
-        if held.payment is not None:
-            yield (
-                slot.slot,
-                held.payment.payment_id,
-                public_id(slot.slot, held.key),
-                held.payment.amount_minor,
-                3,
-            )
-    for key, refund in slot.refunds.items():
-        effect = slot.payments.get(key)
-        if effect is not None and effect[2] == Outcome.REFUND_DUE:
-            yield (slot.slot, refund.payment_id, refund.reservation_id, refund.amount_minor, 4)

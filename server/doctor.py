@@ -102,6 +102,15 @@ def _port(settings: Settings) -> Finding:
 
 
 def _stores(settings: Settings) -> Iterator[Finding]:
+    if settings.embedded_journal and not (settings.data_dir / "journal").exists():
+        # Looking would make the files that are looked for.
+        yield Finding(
+            check="cluster",
+            verdict=Verdict.WARN,
+            found=f"{settings.data_dir} holds no cluster",
+            mend="stockray serve",
+        )
+        return
     try:
         journal = open_journal(settings.journal_url)
         sink = open_sink(settings.database_url)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from stockray.cli._command import DEGRADED, FAILED, OK, Reason, Yes, agreed, over_grpc, say, shown
 from stockray.cli._output import Show
+from stockray.cluster import ClusterStatus
 from stockray.enums import ClusterHealth, ReplicaRole, Status
 from stockray.sync import Client
 
@@ -29,12 +31,47 @@ def register(app: typer.Typer) -> None:
 def status(client: Client, show: Show) -> int:
     """How the cluster stands; exit 3 when it is degraded, 1 when a shard does not serve."""
     found = client.cluster_status()
-    show.one(found)
+    show.many(found, _status_tables(found))
     for warning in found.warnings:
         say(warning)
     if found.health is ClusterHealth.OK:
         return OK
     return DEGRADED if found.health is ClusterHealth.DEGRADED else FAILED
+
+
+def _status_tables(found: ClusterStatus) -> list[tuple[Sequence[str], Sequence[Any]]]:
+    """The cluster, its replicas, gateways and stores."""
+    cluster = {
+        "health": found.health,
+        "version": found.version,
+        "map": found.shard_map_version,
+        "shards": len(found.shards),
+        "time": found.server_time,
+    }
+    replicas = [
+        {
+            "shard": shard.shard,
+            "replica": replica.replica_id,
+            "role": replica.role,
+            "state": replica.state,
+            "epoch": replica.epoch,
+            "seq": replica.seq,
+            "lag": replica.lag_count,
+            "sql_lag": shard.seq - shard.sink_seq,
+            "snapshot": shard.snapshot_seq,
+            "memory_mb": replica.memory_bytes // 1_000_000,
+            "pid": replica.pid,
+            "node": replica.node,
+        }
+        for shard in found.shards
+        for replica in shard.replicas
+    ]
+    return [
+        (tuple(cluster), [cluster]),
+        (tuple(replicas[0]) if replicas else (), replicas),
+        (("gateway_id", "address", "ready", "draining", "front", "pid"), found.gateways),
+        (("kind", "technology", "location", "reachable", "message"), found.data_places),
+    ]
 
 
 @over_grpc(shards_app, "list")

@@ -81,6 +81,16 @@ class Show:
             table.add_row(*(_cell(row.get(column)) for column in columns))
         self._table(table)
 
+    def many(self, value: Any, tables: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> None:
+        """One result that people would rather see as several tables of rows."""
+        if self._form is not Format.TABLE:
+            self._line(plain(value))
+            return
+        for columns, values in tables:
+            if values:
+                self.rows(values, columns)
+                print()
+
     def _line(self, value: Any) -> None:
         indent = 2 if self._form is Format.JSON and sys.stdout.isatty() else None
         print(json.dumps(value, ensure_ascii=False, indent=indent), flush=True)

@@ -42,6 +42,7 @@ from server.children import ServeChild
 from server.demo import primary_pid, until_settled
 from server.echo import METHOD, EchoChild
 from server.live import replica_claims
+from server.peers import measure_mysql, measure_redis_lua
 from server.settings import Settings, load
 from server.verifying import verify_stores
 
@@ -62,6 +63,11 @@ class BenchOptions:
     kills: int = 0
     open_reservations: int = 0
     private_services: bool = False
+    against: tuple[str, ...] = ()
+    """Peers to measure in the same run beside the echo: "redis-lua", "mysql"."""
+
+
+PEERS = ("redis-lua", "mysql")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,10 +137,35 @@ def _run(options: BenchOptions, directory: Path, flags: dict[str, str], say: Say
         child.wait_ready()
         result = asyncio.run(Bench(options, settings, child.listen, echo, say).run())
         child.terminate()
+    _measure_peers(options, directory, result, say)
     report = verify_stores(settings)
     result.invariants = report.as_data()["invariants"]
     result.ok &= report.ok
     return result
+
+
+def _measure_peers(options: BenchOptions, directory: Path, result: BenchResult, say: Say) -> None:
+    """What people do today, alone on the machine as the service was."""
+    ours = {row.name: row.rate_per_s for row in result.results}
+    for peer in options.against:
+        say(f"{peer}: {options.seconds:.0f} s")
+        if peer == "redis-lua":
+            found = measure_redis_lua(directory, callers=options.callers, seconds=options.seconds)
+        else:
+            found = measure_mysql(directory, seconds=options.seconds)
+        rate = round(found.sold / found.seconds, 1)
+        result.results.append(
+            Measured(
+                name=peer,
+                rate_per_s=rate,
+                p50_ms=found.latency_us.get_value_at_percentile(50) / 1000,
+                p99_ms=found.latency_us.get_value_at_percentile(99) / 1000,
+                p99_9_ms=found.latency_us.get_value_at_percentile(99.9) / 1000,
+            )
+        )
+        name = peer.replace("-", "_")
+        result.ratios[f"client_to_{name}"] = round(ours["client_gathered"] / rate, 2)
+        result.ratios[f"grab_many_to_{name}"] = round(ours["grab_many"] / rate, 2)
 
 
 class Bench:

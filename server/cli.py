@@ -22,7 +22,7 @@ from stockray import AsyncClient, StockrayError
 from persistence.errors import StorageError
 from persistence.open import open_sink
 from persistence.private import ServerFailedError
-from server.bench import BenchOptions, run_bench
+from server.bench import PEERS, BenchOptions, run_bench
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
 from server.demo import DemoOptions, run_demo
@@ -246,10 +246,21 @@ def bench(
     private_services: Annotated[
         bool, typer.Option("--private-services", help="Run on a Redis and MariaDB of its own.")
     ] = False,
+    against: Annotated[
+        str, typer.Option(help="Peers to measure in the same run: echo,redis-lua,mysql.")
+    ] = "echo",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Measure rates, latencies and CPU against a bare grpc.aio echo in the same run."""
+    peers = tuple(peer for peer in against.split(",") if peer and peer != "echo")
+    unknown = sorted(set(peers) - set(PEERS))
+    if unknown:
+        fail(
+            f"--against: no such peer {unknown[0]!r}; known are echo, {', '.join(PEERS)}",
+            EXIT_USAGE,
+        )
     options = BenchOptions(
+        against=peers,
         seconds=seconds,
         callers=callers,
         kills=kills,

@@ -78,12 +78,14 @@ class RayLink:
         return Promotion(PromoteStatus(status), epoch, owner)
 
     async def control(self, method: str, *arguments: Any) -> Any:
-        """See Link."""
+        """See Link. It also reaches an instance that came after the one that `hello` met: nobody
+        says hello to a standby that was restarted, and operators ask for it all the same."""
         remote: Callable[..., Any] = getattr(self._handle, method).remote
-        return await self._call(lambda: remote(*arguments))
+        ended = self._closed is not None and self._closed.done()
+        return await self._call(lambda: remote(*arguments), watched=not ended)
 
-    async def _call(self, remote: Callable[[], Any]) -> Any:
-        closed = self._closed
+    async def _call(self, remote: Callable[[], Any], *, watched: bool = True) -> Any:
+        closed = self._closed if watched else None
         try:
             answer = asyncio.wrap_future(remote().future())
             if closed is None:

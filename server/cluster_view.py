@@ -299,7 +299,7 @@ def _replica(name: str, status: dict[str, Any] | None, last_seq: int) -> Replica
 
 
 def _report_of(name: str, found: dict[str, Any] | None) -> ReplicaReport:
-    if found is None or not found.get("epoch"):
+    if found is None or "digest" not in found:
         return ReplicaReport(replica_id=name, answered=False)
     report = ReplicaReport(
         replica_id=name,

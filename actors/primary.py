@@ -37,8 +37,19 @@ from persistence.errors import StorageError
 log = structlog.get_logger()
 T = TypeVar("T")
 
-NEW_RESERVATIONS = frozenset({c.RESERVE})
 READS = frozenset({c.GET_RESERVATION, c.GET_STOCK, c.GET_CAMPAIGN})
+WHAT_IS_HELD = READS | {
+    c.CONFIRM,
+    c.RELEASE,
+    c.BEGIN_PAYMENT,
+    c.REPORT_FAILED_PAYMENT,
+    c.RETURN_UNITS,
+    c.REPORT_REFUND,
+    c.REPORT_FULFILMENT,
+    c.TRANSFER_IN,
+    c.TRANSFER_DONE,
+}
+"""What still goes through when the journal is nearly full: it serves what buyers hold already."""
 FULL_FOR_NEW_PERCENT = 90
 DUE_EVERY_MS = 50
 
@@ -234,16 +245,16 @@ class Primary:
             return Outcome.WRONG_SHARD
         if deadline_ms < sender_ms:
             return Outcome.RETRY
-        if self.full_percent >= FULL_FOR_NEW_PERCENT and (
-            kind in NEW_RESERVATIONS or (self.full_percent >= 100 and kind not in READS)
-        ):
-            return Outcome.RETRY
+        if self.full_percent >= FULL_FOR_NEW_PERCENT:
+            allowed = READS if self.full_percent >= 100 else WHAT_IS_HELD
+            if kind not in allowed:
+                return Outcome.RETRY
         return None
 
     def _decide_due(self, now_ms: int, records: list[Any]) -> None:
         """Expiries and revocations, folded like any other record. Not while it is quiet: after a
         promotion or a stall the confirms that wait come first."""
-        if self._now() < max(self._quiet_until, self._due_at):
+        if self._now() < max(self._quiet_until, self._due_at) or self.full_percent >= 100:
             return
         room = self._limits.expiries_a_round
         due = self._pulse.expiries(self.state, now_ms, room)

@@ -6,14 +6,10 @@ Each shard has a sender with one queue and two rounds in flight. What arrives wh
 and makes the next round: an idle system answers in one call, a busy one batches itself, and there
 is no timer. A round is cut below 100 kB, where Ray stops sending in line.
 
-Who is primary
---------------
-* Every answer carries (epoch, owner). On NOT_PRIMARY the sender follows the highest epoch it has
-  seen, and promotes nobody while that owner is one of the two instances it knows.
-* A closed link is a dead primary, known at once. A silent one is not, so a round has a deadline of
-  its own; and a shard not called for 200 ms gets an empty round, which drives its time and expiry.
-* The standby is asked to take over with the epoch seen last; it says NOT_READY when it cannot, and
-  then the sender goes back to the owner, until that one has been silent for 5 s.
+When a round is lost
+--------------------
+* A round has a deadline of its own, and a shard not called for 200 ms gets an empty round, which
+  drives its time and expiry. Who is primary is the business of `finding.py`.
 * Lines whose round was lost are sent again, as they were: every command is idempotent by the
   caller's ids. Lines of a round that a primary died with are sent in small rounds, then one by one,
   and after three deaths given up (INTERNAL): a poison line must not take the shard along for ever.
@@ -41,15 +37,12 @@ from actors.rounds import (
     pack_round,
     unpack_answers,
 )
-from actors.shard import PromoteStatus
+from server.finding import PrimaryFinder, Replica
+from server.waiting import INTERNAL, RETRY, UNKNOWN, Answer, Group, Line
 
 log = structlog.get_logger()
 
-Answer = tuple[Any, ...]
 CHORES_WAITING = 128
-RETRY: Answer = (Outcome.RETRY,)
-UNKNOWN: Answer = (Outcome.UNKNOWN,)
-INTERNAL: Answer = (Outcome.INTERNAL,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,60 +70,6 @@ class GatherLimits:
     """How often a shard is asked for unfinished work."""
 
 
-class Line:
-    """One command on its way, and where its answer goes."""
-
-    __slots__ = ("deadline_ms", "deaths", "group", "index", "lost", "packed", "sent")
-
-    def __init__(self, packed: bytes, deadline_ms: int, group: "Group", index: int) -> None:
-        self.packed = packed
-        self.deadline_ms = deadline_ms
-        self.group = group
-        self.index = index
-        self.deaths = 0
-        self.sent = False
-        self.lost = False
-        """A round with it got no answer, so it may have been done."""
-
-    def answer(self, answer: Answer) -> None:
-        """Deliver, once; a later answer of a resent line is dropped."""
-        self.group.put(self.index, answer)
-
-    def undone(self) -> None:
-        """Deliver that this attempt did nothing: UNKNOWN if an earlier one may have."""
-        self.answer(UNKNOWN if self.lost else RETRY)
-
-
-class Group:
-    """The lines of one submit; done when all are answered."""
-
-    __slots__ = ("answers", "done", "missing")
-
-    def __init__(self, size: int) -> None:
-        self.answers: list[Answer | None] = [None] * size
-        self.missing = size
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def put(self, index: int, answer: Answer) -> None:
-        """Answer one line; a second answer to it changes nothing."""
-        if self.answers[index] is not None:
-            return
-        self.answers[index] = answer
-        self.missing -= 1
-        if not self.missing and not self.done.done():
-            self.done.set_result(None)
-
-
-class Replica:
-    """One of a shard's two replicas, as the sender knows it."""
-
-    __slots__ = ("link", "name")
-
-    def __init__(self, name: str, link: Link) -> None:
-        self.name = name
-        self.link = link
-
-
 ChoreHandler = Callable[[tuple[Any, ...]], Awaitable[None]]
 
 
@@ -149,13 +88,15 @@ class Sender:
         on_chore: ChoreHandler,
     ) -> None:
         self.shard = shard
-        self.epoch = 0
-        self.owner = ""
-        self.failovers = 0
-        self.ready = asyncio.Event()
         self._gateway = gateway
         self._replicas = [Replica(name, link) for name, link in links]
-        self._primary: Replica | None = None
+        self._finder = PrimaryFinder(
+            shard=shard,
+            replicas=self._replicas,
+            empty_round=lambda: self._pack([]),
+            answer_timeout_ms=limits.round_timeout_ms,
+            promotion_gap_ms=limits.promotion_gap_ms,
+        )
         self._clock = clock
         self._limits = limits
         self._map_version = map_version
@@ -164,11 +105,10 @@ class Sender:
         self._suspects: deque[Line] = deque()
         self._chores: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue(CHORES_WAITING)
         self._work = asyncio.Event()
-        self._finding = asyncio.Lock()
         self._careful = asyncio.Lock()
+        self._flying: list[list[Line]] = []
         self._called_at = 0.0
         self._chores_at = 0.0
-        self._promoted_at = -1e9
         self._busy_since: float | None = None
 
     def put(self, line: Line) -> None:
@@ -185,9 +125,24 @@ class Sender:
         return len(self._queue) + len(self._suspects)
 
     @property
+    def epoch(self) -> int:
+        """The highest epoch that an answer carried."""
+        return self._finder.epoch
+
+    @property
+    def failovers(self) -> int:
+        """Promotions that this sender asked for and got."""
+        return self._finder.failovers
+
+    @property
+    def ready(self) -> asyncio.Event:
+        """Set while a primary is known."""
+        return self._finder.ready
+
+    @property
     def primary_name(self) -> str:
         """Which replica is primary as far as known; '' while it is being found out."""
-        return "" if self._primary is None else self._primary.name
+        return "" if self._finder.primary is None else self._finder.primary.name
 
     async def run(self) -> None:
         """Send for ever."""
@@ -210,9 +165,9 @@ class Sender:
             await self._work.wait()
             # First the primary, then the lines: while it is looked for they wait in the queue,
             # where their deadlines are watched.
-            primary = await self._find_primary()
+            primary = await self._finder.find()
             if self._suspects:
-                await self._send_suspects(primary)
+                await self._send_suspects()
                 continue
             lines = self._take()
             if not lines:
@@ -220,7 +175,7 @@ class Sender:
                 continue
             await self._send(primary, lines)
 
-    async def _send_suspects(self, primary: Replica) -> None:
+    async def _send_suspects(self) -> None:
         """One round of them at a time: two that die together could not be told apart."""
         if self._careful.locked():
             async with self._careful:
@@ -229,6 +184,8 @@ class Sender:
             # Released but promised to a waiter, the lock looks free and is not: the suspects may
             # have gone in that one's round.
             if self._suspects:
+                # Who was primary before the wait may have died of the round that was waited for.
+                primary = await self._finder.find()
                 await self._send(primary, self._take_suspects())
 
     async def _keep_alive(self) -> None:
@@ -241,7 +198,7 @@ class Sender:
             if wants_chores or now - self._called_at >= pause:
                 if wants_chores:
                     self._chores_at = now
-                await self._send(await self._find_primary(), [], wants_chores=wants_chores)
+                await self._send(await self._finder.find(), [], wants_chores=wants_chores)
 
     async def _do_chores(self) -> None:
         """Finish what the shard found undone, one after the other. What fails is found again."""
@@ -253,10 +210,13 @@ class Sender:
                 log.exception("chore_failed", shard=self.shard, kind=chore[0])
 
     async def _sweep(self) -> None:
-        """Answer waiting lines whose time is up."""
+        """Answer lines whose time is up, waiting or flying."""
         while True:
             await asyncio.sleep(0.1)
             now_ms = self._clock.now_ms()
+            for lines in self._flying:
+                for line in lines:
+                    self._too_late(line, now_ms)
             for queue in (self._queue, self._suspects):
                 if any(line.deadline_ms < now_ms for line in queue):
                     keep = [line for line in queue if not self._too_late(line, now_ms)]
@@ -295,16 +255,11 @@ class Sender:
     async def _send(
         self, primary: Replica, lines: list[Line], *, wants_chores: bool = False
     ) -> None:
-        payload = pack_round(
-            gateway=self._gateway,
-            sent_ms=self._clock.now_ms(),
-            map_version=self._map_version,
-            lines=[line.packed for line in lines],
-            wants_chores=wants_chores,
-        )
+        payload = self._pack(lines, wants_chores)
         for line in lines:
             line.sent = True
         self._called_at = self._now()
+        self._flying.append(lines)
         try:
             async with asyncio.timeout(self._limits.round_timeout_ms / 1000):
                 answers = unpack_answers(await primary.link.round(payload))
@@ -320,9 +275,20 @@ class Sender:
             await asyncio.sleep(self._limits.busy_pause_ms / 1000)
         else:
             await self._answered(primary, lines, answers)
+        finally:
+            self._flying = [others for others in self._flying if others is not lines]
+
+    def _pack(self, lines: Sequence[Line], wants_chores: bool = False) -> bytes:
+        return pack_round(
+            gateway=self._gateway,
+            sent_ms=self._clock.now_ms(),
+            map_version=self._map_version,
+            lines=[line.packed for line in lines],
+            wants_chores=wants_chores,
+        )
 
     async def _answered(self, primary: Replica, lines: list[Line], answers: Answers) -> None:
-        self._learn(answers.epoch, answers.owner)
+        self._finder.learn(answers.epoch, answers.owner)
         if answers.status is RoundStatus.OK and len(answers.answers) == len(lines):
             self._busy_since = None
             for line, answer in zip(lines, answers.answers, strict=True):
@@ -336,9 +302,7 @@ class Sender:
         elif answers.status is RoundStatus.BUSY:
             await self._busy(lines)
         else:
-            if self._primary is primary:
-                self._primary = None
-                self.ready.clear()
+            self._finder.doubt(primary)
             self._again(lines, never_sent=True)
 
     async def _busy(self, lines: list[Line]) -> None:
@@ -347,7 +311,7 @@ class Sender:
             self._busy_since = now
         if (now - self._busy_since) * 1000 > self._limits.busy_patience_ms:
             # Only OK proves ownership: who is cut off from the journal says BUSY for ever.
-            self._primary = None
+            self._finder.primary = None
             for line in lines:
                 line.undone()
         else:
@@ -356,9 +320,7 @@ class Sender:
 
     def _lost(self, primary: Replica, lines: list[Line], *, died: bool) -> None:
         """A round without an answer: its lines may have been done."""
-        if self._primary is primary:
-            self._primary = None
-            self.ready.clear()
+        self._finder.doubt(primary)
         for line in lines:
             line.lost = True
         if not died:
@@ -366,6 +328,8 @@ class Sender:
             return
         for line in lines:
             line.deaths += 1
+            if line.answered:
+                continue
             if line.deaths >= self._limits.deaths_max:
                 log.error("line_given_up", shard=self.shard, deaths=line.deaths)
                 line.answer(INTERNAL)
@@ -376,102 +340,13 @@ class Sender:
     def _again(self, lines: list[Line], *, never_sent: bool = False) -> None:
         """Back to the head of the queue, in order. `never_sent`: the shard decided nothing."""
         for line in reversed(lines):
+            if line.answered:
+                continue
             if never_sent and not line.lost:
                 line.sent = False
             (self._suspects if line.deaths else self._queue).appendleft(line)
         if lines:
             self._work.set()
-
-    def _learn(self, epoch: int, owner: str) -> None:
-        if epoch > self.epoch or (epoch == self.epoch and not self.owner):
-            self.epoch, self.owner = epoch, owner
-
-    async def _find_primary(self) -> Replica:
-        """The primary, however long it takes to find or make one."""
-        if self._primary is not None:
-            return self._primary
-        async with self._finding:
-            attempts = 0
-            while self._primary is None:
-                if attempts:
-                    await asyncio.sleep(0.02)
-                attempts += 1
-                await self._look()
-            self.ready.set()
-            return self._primary
-
-    async def _look(self) -> None:
-        """One attempt: follow the owner that is known, else have a standby take over."""
-        silent: list[Replica] = []
-        busy: list[tuple[int, Replica]] = []
-        for replica in self._replicas:
-            answers = await self._ask(replica)
-            if answers is None:
-                silent.append(replica)
-                continue
-            self._learn(answers.epoch, answers.owner)
-            if answers.status is RoundStatus.OK and answers.epoch == self.epoch:
-                self._primary = replica
-                return
-            if answers.status is RoundStatus.BUSY:
-                busy.append((answers.epoch, replica))
-        for epoch, replica in busy:
-            if epoch == self.epoch:
-                self._primary = replica
-                return
-        owner = next((r for r in self._replicas if r.link.token == self.owner), None)
-        if owner is not None and owner not in silent:
-            return
-        for replica in self._replicas:
-            if replica is owner or replica in silent:
-                continue
-            # An owner that no instance answers for is dead, and waiting helps nobody; a silent one
-            # may only be slow, and promotions back and forth would help nobody either.
-            if owner is not None and self._promoted_lately():
-                return
-            if await self._promote(replica):
-                return
-
-    async def _ask(self, replica: Replica) -> Answers | None:
-        """An empty round to a replica, after a hello if its instance may be a new one."""
-        payload = pack_round(
-            gateway=self._gateway,
-            sent_ms=self._clock.now_ms(),
-            map_version=self._map_version,
-            lines=(),
-        )
-        try:
-            async with asyncio.timeout(self._limits.round_timeout_ms / 4000):
-                if not replica.link.token:
-                    await replica.link.hello()
-                answers = unpack_answers(await replica.link.round(payload))
-                if answers.token != replica.link.token:
-                    await replica.link.hello()
-        except LinkClosed:
-            replica.link.forget()
-            return None
-        except (TimeoutError, MalformedRound):
-            return None
-        return answers
-
-    def _promoted_lately(self) -> bool:
-        return (self._now() - self._promoted_at) * 1000 < self._limits.promotion_gap_ms
-
-    async def _promote(self, replica: Replica) -> bool:
-        try:
-            async with asyncio.timeout(self._limits.round_timeout_ms / 1000):
-                status, epoch, owner = await replica.link.promote(self.epoch)
-        except (LinkClosed, TimeoutError) as error:
-            log.warning("promote_failed", shard=self.shard, name=replica.name, error=str(error))
-            return False
-        self._learn(epoch, owner)
-        if status is not PromoteStatus.OK:
-            return False
-        self._promoted_at = self._now()
-        self.failovers += 1
-        self._primary = replica
-        log.info("primary_found", shard=self.shard, name=replica.name, epoch=epoch)
-        return True
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

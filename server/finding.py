@@ -1,0 +1,154 @@
+"""Finding a shard's primary among its two replicas, or making one.
+
+Rules
+-----
+* Every answer carries (epoch, owner). On NOT_PRIMARY the highest epoch seen is followed, and nobody
+  is promoted while that owner is one of the two instances that answer.
+* Only OK proves ownership, for it follows a check. BUSY is believed of the highest epoch alone.
+* A closed link is a dead primary, known at once. A silent one may only be slow.
+* A standby is asked to take over with the epoch seen last; if it says NOT_READY, both are asked
+  again, however long it takes.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from actors.links import Link, LinkClosed
+from actors.rounds import Answers, MalformedRound, RoundStatus, unpack_answers
+from actors.shard import PromoteStatus
+
+log = structlog.get_logger()
+
+
+class Replica:
+    """One of a shard's two replicas, as a gateway knows it."""
+
+    __slots__ = ("link", "name")
+
+    def __init__(self, name: str, link: Link) -> None:
+        self.name = name
+        self.link = link
+
+
+class PrimaryFinder:
+    """Knows one shard's primary, or looks for it."""
+
+    def __init__(
+        self,
+        *,
+        shard: int,
+        replicas: Sequence[Replica],
+        empty_round: Callable[[], bytes],
+        answer_timeout_ms: int,
+        promotion_gap_ms: int,
+    ) -> None:
+        self.shard = shard
+        self.epoch = 0
+        self.owner = ""
+        self.failovers = 0
+        self.primary: Replica | None = None
+        self.ready = asyncio.Event()
+        self._replicas = replicas
+        self._empty_round = empty_round
+        self._answer_timeout_ms = answer_timeout_ms
+        self._promotion_gap_ms = promotion_gap_ms
+        self._finding = asyncio.Lock()
+        self._promoted_at = -1e9
+
+    def doubt(self, replica: Replica) -> None:
+        """This one did not answer as a primary does: look again before the next round."""
+        if self.primary is replica:
+            self.primary = None
+            self.ready.clear()
+
+    def learn(self, epoch: int, owner: str) -> None:
+        """An answer carried this; the highest epoch is followed."""
+        if epoch > self.epoch or (epoch == self.epoch and not self.owner):
+            self.epoch, self.owner = epoch, owner
+
+    async def find(self) -> Replica:
+        """The primary, however long it takes to find or make one."""
+        if self.primary is not None:
+            return self.primary
+        async with self._finding:
+            attempts = 0
+            while self.primary is None:
+                if attempts:
+                    await asyncio.sleep(0.02)
+                attempts += 1
+                await self._look()
+            self.ready.set()
+            return self.primary
+
+    async def _look(self) -> None:
+        """One attempt: follow the owner that is known, else have a standby take over."""
+        silent: list[Replica] = []
+        busy: list[tuple[int, Replica]] = []
+        for replica in self._replicas:
+            answers = await self._ask(replica)
+            if answers is None:
+                silent.append(replica)
+                continue
+            self.learn(answers.epoch, answers.owner)
+            if answers.status is RoundStatus.OK and answers.epoch == self.epoch:
+                self.primary = replica
+                return
+            if answers.status is RoundStatus.BUSY:
+                busy.append((answers.epoch, replica))
+        for epoch, replica in busy:
+            if epoch == self.epoch:
+                self.primary = replica
+                return
+        owner = next((r for r in self._replicas if r.link.token == self.owner), None)
+        if owner is not None and owner not in silent:
+            return
+        for replica in self._replicas:
+            if replica is owner or replica in silent:
+                continue
+            # An owner that no instance answers for is dead, and waiting helps nobody; a silent one
+            # may only be slow, and promotions back and forth would help nobody either.
+            if owner is not None and self._promoted_lately():
+                return
+            if await self._promote(replica):
+                return
+
+    async def _ask(self, replica: Replica) -> Answers | None:
+        """An empty round to a replica, after a hello if its instance may be a new one."""
+        payload = self._empty_round()
+        try:
+            async with asyncio.timeout(self._answer_timeout_ms / 4000):
+                if not replica.link.token:
+                    await replica.link.hello()
+                answers = unpack_answers(await replica.link.round(payload))
+                if answers.token != replica.link.token:
+                    await replica.link.hello()
+        except LinkClosed:
+            replica.link.forget()
+            return None
+        except (TimeoutError, MalformedRound):
+            return None
+        return answers
+
+    def _promoted_lately(self) -> bool:
+        return (self._now() - self._promoted_at) * 1000 < self._promotion_gap_ms
+
+    async def _promote(self, replica: Replica) -> bool:
+        try:
+            async with asyncio.timeout(self._answer_timeout_ms / 1000):
+                status, epoch, owner = await replica.link.promote(self.epoch)
+        except (LinkClosed, TimeoutError) as error:
+            log.warning("promote_failed", shard=self.shard, name=replica.name, error=str(error))
+            return False
+        self.learn(epoch, owner)
+        if status is not PromoteStatus.OK:
+            return False
+        self._promoted_at = self._now()
+        self.failovers += 1
+        self.primary = replica
+        log.info("primary_found", shard=self.shard, name=replica.name, epoch=epoch)
+        return True
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,56 @@
+"""The main job, as anybody runs it: a sale through a kill, and books that balance."""
+
+import json
+
+import pytest
+
+from persistence.private import PrivateMariaDB, PrivateRedis
+from tests.helpers.services import require
+from tests.helpers.stack import stockray
+
+KEYS = {
+    "sold",
+    "refused",
+    "retried",
+    "oversold",
+    "acked_lost",
+    "applied_twice",
+    "balanced",
+    "kills",
+    "failover_gap_ms",
+    "rate_per_s",
+    "p50_ms",
+    "p99_ms",
+    "p99_9_ms",
+}
+UNITS = 1_000
+GAP_MAX_MS = 2_500
+"""A gateway that dies with the primary takes longer to come back."""
+
+
+@pytest.mark.parametrize(
+    ("flags", "stores"),
+    [((), ("SQLite files", "SQLite")), (("--private-services",), ("Redis", "MySQL / MariaDB"))],
+    ids=["embedded", "cluster"],
+)
+def test_the_demo_balances_its_books_through_a_kill(
+    flags: tuple[str, ...], stores: tuple[str, str]
+) -> None:
+    if flags:
+        require(PrivateRedis.available() and PrivateMariaDB.available(), "Redis, MariaDB missing")
+    done = stockray("demo", "--buyers", "5000", "--units", str(UNITS), "-o", "json", *flags)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-4_000:]
+    books = json.loads(done.stdout)
+    assert books.keys() >= KEYS
+    assert (books["journal"], books["database"]) == stores
+    assert books["balanced"] is True
+    assert (books["oversold"], books["acked_lost"], books["applied_twice"]) == (0, 0, 0)
+    assert books["kills"] == 1
+    assert UNITS // 2 < books["sold"] <= UNITS, "the sale must have sold out, or nearly so"
+    assert books["refused"] > 0
+    assert books["retried"] > 0
+    assert 0 < books["failover_gap_ms"] < GAP_MAX_MS
+    assert 0 < books["p50_ms"] <= books["p99_ms"] <= books["p99_9_ms"]
+    for report in (books["live"], books["stopped"]):
+        assert all(found["violations"] == 0 for found in report["invariants"].values())
+        assert all(found["checked"] > 0 for found in report["invariants"].values())

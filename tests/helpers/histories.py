@@ -1,0 +1,246 @@
+"""Histories of one shard: a shop's random day, its journal in a store, and the SQL view of it."""
+
+import asyncio
+import itertools
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.core import commands as c
+from actors.core.identity import SLOT_COUNT, public_id, slot_of
+from actors.core.outcomes import Outcome
+from actors.projector import Projector, project
+from persistence.memory import MemoryJournal, MemorySnapshots
+from persistence.ports import Sink
+from persistence.sql.dump import SqlDump
+from persistence.sql.sink import SqlSink
+from server.bootstrap import ShardMap
+from server.verify import Ack, ReplicaClaim, Report, Verifier
+from tests.helpers.loop_stores import LoopJournal
+from tests.helpers.shells import LIMITS
+from tests.model.shop import Shop, line
+
+T = TypeVar("T")
+INCARNATION = "first"
+MAP = ShardMap(1, INCARNATION, (0,) * SLOT_COUNT)
+
+
+class Day:
+    """Random requests to one shop, from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.shop = Shop()
+        self._chance = random.Random(seed)
+        self._numbers = itertools.count()
+        self._held: list[str] = []
+        self._refunds: list[str] = []
+        self.shop.open_sale(40, line("tea", limit=9), limit_per_buyer=12)
+        self.shop.receive(60, "first")
+
+    def step(self) -> None:
+        """One request, after some time."""
+        chance, shop = self._chance, self.shop
+        shop.wait(chance.randint(0, 40_000))
+        request: Callable[[], object] = chance.choice(
+            (
+                *[self._reserve] * 3,
+                *[self._pay] * 2,
+                lambda: shop.begin(held := self._one(), self._payment(held)),
+                lambda: shop.fail(held := self._one(), self._payment(held)),
+                lambda: shop.release(self._one()),
+                lambda: shop.ship(self._one(), chance.randint(1, 3)),
+                self._bring_back,
+                self._report_refund,
+                self._move,
+                self._stock,
+                lambda: shop.expire(3),
+                lambda: shop.turn(chance.randint(1, 2)),
+            )
+        )
+        request()
+
+    def _name(self, letter: str) -> str:
+        return f"{letter}{next(self._numbers)}"
+
+    def _payment(self, reservation: str) -> str:
+        return f"p{self._chance.randint(0, 30)}-{reservation}"
+
+    def _one(self) -> str:
+        """A reservation at random."""
+        if not self._held:
+            self._held.append(self.shop.hold(self._name("r")))
+        return self._chance.choice(self._held)
+
+    def _reserve(self) -> None:
+        sale = self._chance.choice(("", "sale"))
+        buyer = self._chance.choice(("ann", "bob", "cid"))
+        units = self._chance.randint(1, 9)
+        answer = self.shop.reserve(self._name("r"), units, buyer, sale=sale)
+        if answer[0] == Outcome.RESERVED:
+            self._held.append(public_id(slot_of(sale or "tea"), answer[1]))
+
+    def _pay(self) -> None:
+        held = self._one()
+        paid = self.shop.held(held).payable_minor + self._chance.choice((0, 0, 0, 1))
+        answer = self.shop.pay(held, self._payment(held), paid)
+        if answer[0] == Outcome.REFUND_DUE:
+            self._refunds.append(public_id(int(held[:3], 16), answer[2][0]))
+
+    def _bring_back(self) -> None:
+        held = self._one()
+        restock = self._chance.choice(
+            (c.RESTOCK_AVAILABLE, c.RESTOCK_SCHEDULED, c.RESTOCK_WRITE_OFF)
+        )
+        units = self._chance.randint(1, 4)
+        answer = self.shop.bring_back(held, units, self._name("b"), restock)
+        if answer[3]:
+            self._refunds.append(public_id(int(held[:3], 16), answer[3][0]))
+
+    def _report_refund(self) -> None:
+        if self._refunds:
+            refund = self._chance.choice(self._refunds)
+            self.shop.refunded(refund, self._chance.random() < 0.5, self._name("f"))
+
+    def _move(self) -> None:
+        units = self._chance.randint(1, 9)
+        outcome, key, *_ = self.shop.leave(units, self._name("m"))
+        if outcome == Outcome.APPLIED and self._chance.random() < 0.8:
+            _, arrived = self.shop.arrive(key, units)
+            if self._chance.random() < 0.8:
+                self.shop.settle(key, arrived)
+
+    def _stock(self) -> None:
+        chance, shop, request = self._chance, self.shop, self._name("d")
+        chance.choice(
+            (
+                lambda: shop.receive(chance.randint(1, 20), request),
+                lambda: shop.adjust(chance.randint(-3, 3) or 1, request),
+                lambda: shop.set_buffer(chance.randint(0, 5), request),
+                lambda: shop.short(chance.randint(1, 12), request),
+                lambda: shop.sku(name=request),
+            )
+        )()
+        for _ in range(chance.randint(0, 4)):
+            shop.revoke()
+
+
+def busy_day(seed: int, steps: int = 120) -> Shop:
+    """A shop after so many random requests: every kind of record becomes likely."""
+    day = Day(seed)
+    for _ in range(steps):
+        day.step()
+    return day.shop
+
+
+def journal_of(entries: list[bytes], *, epoch: int = 1) -> MemoryJournal:
+    """A store with a journal of these entries, all written by one epoch."""
+    journal = MemoryJournal()
+    journal.create(0, incarnation=INCARNATION)
+    for seen in range(epoch):
+        journal.acquire(0, incarnation=INCARNATION, seen_epoch=seen, token=f"t{seen}")
+    for seq, entry in enumerate(entries, 1):
+        journal.append(
+            0,
+            incarnation=INCARNATION,
+            epoch=epoch,
+            seq=seq,
+            batch_id=f"t:{seq}",
+            entry=entry,
+        )
+    return journal
+
+
+class Database:
+    """A SQLite view in a file, migrated by copying one that is."""
+
+    def __init__(self, directory: Path, template: Path) -> None:
+        self.path = directory / "tables.db"
+        if not template.exists():
+            sink = SqlSink(f"sqlite:///{template}")
+            sink.upgrade()
+            sink.close()
+        shutil.copy(template, self.path)
+        self.url = f"sqlite:///{self.path}"
+        self.sink = SqlSink(self.url)
+
+    def follow(self, journal: MemoryJournal, *, to_seq: int = 0, batch: int = 7) -> None:
+        """Apply the journal (up to `to_seq`), some entries at a time."""
+        last = to_seq or journal.read_meta(0).last_seq
+        position = self.sink.position(0)[1]
+        while position < last:
+            entries = journal.read(0, after_seq=position, max_bytes=10**9)
+            made = project(entries[: min(batch, last - position)])
+            self.sink.apply(
+                0,
+                incarnation=INCARNATION,
+                from_seq=position,
+                to_seq=made.to_seq,
+                rows=made.rows,
+                dead_letters=made.dead_letters,
+            )
+            position = made.to_seq
+
+    def verify(
+        self,
+        journal: MemoryJournal,
+        *,
+        snapshots: MemorySnapshots | None = None,
+        claims: tuple[ReplicaClaim, ...] = (),
+        acks: tuple[Ack, ...] = (),
+    ) -> Report:
+        """What `verify` finds."""
+        dump = SqlDump(self.url)
+        try:
+            return Verifier(
+                journal=journal,
+                snapshots=snapshots or MemorySnapshots(),
+                dump=dump,
+                shard_map=MAP,
+                claims=claims,
+                acks=acks,
+            ).run()
+        finally:
+            dump.close()
+            self.sink.close()
+
+
+def projector(journal: MemoryJournal, sink: Sink) -> tuple[Projector, LoopJournal]:
+    """A projector without threads, and the store as it sees it."""
+
+    def at_once(call: Callable[[], T]) -> "asyncio.Future[T]":
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - as a thread would hand it over
+            future.set_exception(error)
+        return future
+
+    seen = LoopJournal(journal, 0)
+    made = Projector(
+        shard=0,
+        reader="sink",
+        journal=seen,
+        sink=sink,
+        in_thread=at_once,
+        limits=LIMITS,
+    )
+    return made, seen
+
+
+def violated(report: Report) -> dict[str, list[str]]:
+    """The invariants that do not hold, with their examples."""
+    return {name: found.examples for name, found in report.invariants.items() if found.violations}
+
+
+def rows_of(database: Database, statement: str) -> list[tuple[Any, ...]]:
+    """Run one statement on the file."""
+    connection = sqlite3.connect(database.path)
+    try:
+        found = list(connection.execute(statement))
+        connection.commit()
+        return found
+    finally:
+        connection.close()

@@ -1,0 +1,287 @@
+"""Write-behind: exactly once in effect, whatever dies, and nothing poisonous stops it."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.core import records as r
+from actors.core.codec import pack_entry, unpack_entry
+from actors.projector import Batch, project
+from actors.rows import ROWS, RowBatch
+from persistence.errors import NotApplied, OutcomeUnknown
+from persistence.ports import DeadLetter, Entry, Rows
+from tests.helpers.histories import (
+    INCARNATION,
+    Database,
+    busy_day,
+    journal_of,
+    projector,
+    rows_of,
+    violated,
+)
+from tests.helpers.virtual_time import in_virtual_time, until
+
+
+def test_a_busy_day_has_every_kind_of_record() -> None:
+    """Else the property below would say little."""
+    seen: set[int] = set()
+    for seed in range(6):
+        shop = busy_day(seed, 250)
+        for entry in projecting_entries(shop.journal):
+            seen |= {record[0] for record in unpack_entry(entry.data).records}
+    assert seen == set(ROWS)
+
+
+def projecting_entries(journal: list[bytes]) -> list[Entry]:
+    return [Entry(seq, 1, "", data) for seq, data in enumerate(journal, 1)]
+
+
+@given(seed=st.integers(0, 10**6), batch=st.integers(1, 40), steps=st.integers(10, 120))
+@settings(max_examples=15)
+def test_every_history_makes_the_rows_that_verify_expects(
+    template: Path, seed: int, batch: int, steps: int
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(Path(directory), template)
+        journal = journal_of(busy_day(seed, steps).journal)
+        database.follow(journal, batch=batch)
+        assert violated(database.verify(journal)) == {}
+
+
+@given(seed=st.integers(0, 10**6), cut=st.integers(0, 60))
+@settings(max_examples=10)
+def test_a_batch_applied_twice_changes_nothing(template: Path, seed: int, cut: int) -> None:
+    """Rows are guarded by the entry of their last change."""
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(Path(directory), template)
+        shop = busy_day(seed, 60)
+        journal = journal_of(shop.journal)
+        database.follow(journal, batch=20)
+        again = project(projecting_entries(shop.journal)[: max(1, cut)])
+        last = journal.read_meta(0).last_seq
+        database.sink.apply(0, incarnation=INCARNATION, from_seq=last, to_seq=last, rows=again.rows)
+        assert violated(database.verify(journal)) == {}
+
+
+def test_rows_of_one_key_are_merged_over_a_batch() -> None:
+    batch = RowBatch()
+    shop = busy_day(3, 150)
+    reserved = 0
+    for entry in projecting_entries(shop.journal):
+        content = unpack_entry(entry.data)
+        for record in content.records:
+            batch.add(entry.seq, content.now_ms, record)
+            reserved += record.kind == r.STOCK_RESERVED
+    rows = [rows for rows in batch.tables() if rows.table == "reservations"]
+    ids = [value[one.columns.index("reservation_id")] for one in rows for value in one.values]
+    assert len(ids) == len(set(ids)) == reserved
+
+
+@in_virtual_time
+async def test_the_position_is_told_to_the_journal_when_it_is_in_sql() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(Path(directory), Path(directory) / "template.db")
+        journal = journal_of(busy_day(1, 30).journal)
+        follower, seen = projector(journal, database.sink)
+        let_go = seen.hold("set_position")
+        running = asyncio.create_task(follower.run())
+        await until(lambda: seen.arrived["set_position"])
+        assert journal.positions(0) == {}
+        let_go()
+        last = journal.read_meta(0).last_seq
+        await until(lambda: journal.positions(0) == {"sink": last})
+        assert database.sink.position(0) == (INCARNATION, last)
+        running.cancel()
+        assert violated(database.verify(journal)) == {}
+
+
+class Faulty:
+    """A sink that fails in its own way at some applies."""
+
+    def __init__(self, sink: Any) -> None:
+        self.sink = sink
+        self.faults: list[tuple[Exception, bool]] = []
+        self.applied = 0
+        self.refused: tuple[str, Any] = ("", None)
+
+    def position(self, shard: int) -> tuple[str, int]:
+        found: tuple[str, int] = self.sink.position(shard)
+        return found
+
+    def apply(self, shard: int, **fields: Any) -> None:
+        fault, effect = self.faults.pop(0) if self.faults else (None, True)
+        if effect:
+            self.check(fields["rows"])
+            self.sink.apply(shard, **fields)
+            self.applied += 1
+        if fault is not None:
+            raise fault
+
+    def check(self, rows: list[Rows]) -> None:
+        table, value = self.refused
+        for one in rows:
+            if one.table == table and any(value in row for row in one.values):
+                raise ValueError("out of range")
+
+
+@pytest.mark.parametrize(
+    ("fault", "effect"),
+    [
+        (OutcomeUnknown("cut"), True),
+        (OutcomeUnknown("cut"), False),
+        (NotApplied("read-only"), False),
+    ],
+)
+@in_virtual_time
+async def test_an_apply_of_unknown_outcome_is_neither_lost_nor_done_twice(
+    fault: Exception, effect: bool, database: Database
+) -> None:
+    journal = journal_of(busy_day(2, 40).journal)
+    sink = Faulty(database.sink)
+    sink.faults = [(fault, effect)] * 3
+    follower, _ = projector(journal, sink)  # type: ignore[arg-type]
+    running = asyncio.create_task(follower.run())
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    running.cancel()
+    assert violated(database.verify(journal)) == {}
+    assert follower.trouble == "" or effect
+
+
+@in_virtual_time
+async def test_a_projector_killed_between_apply_and_report_starts_where_sql_stands(
+    database: Database,
+) -> None:
+    journal = journal_of(busy_day(4, 40).journal)
+    first, seen = projector(journal, database.sink)
+    seen.hold("set_position")
+    running = asyncio.create_task(first.run())
+    await until(lambda: seen.arrived["set_position"])
+    running.cancel()
+    second, _ = projector(journal, database.sink)
+    running = asyncio.create_task(second.run())
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    running.cancel()
+    assert violated(database.verify(journal)) == {}
+
+
+@in_virtual_time
+async def test_two_projectors_of_one_shard_apply_each_batch_once(database: Database) -> None:
+    journal = journal_of(busy_day(5, 60).journal)
+    sinks = [Faulty(database.sink), Faulty(database.sink)]
+    made = [projector(journal, sink) for sink in sinks]  # type: ignore[arg-type]
+    # Both have read the same position before either applies.
+    gates = [seen.hold("read") for _, seen in made]
+    running = [asyncio.create_task(follower.run()) for follower, _ in made]
+    await until(lambda: all(seen.arrived["read"] for _, seen in made))
+    for let_go in gates:
+        let_go()
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    await asyncio.sleep(1)
+    assert sum(sink.applied for sink in sinks) == 1
+    for task in running:
+        task.cancel()
+    assert violated(database.verify(journal)) == {}
+
+
+@in_virtual_time
+async def test_a_poison_record_is_set_aside_and_the_rest_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = busy_day(6, 250)
+    honest = ROWS[r.PAYMENT_BEGUN]
+    poisoned: list[Any] = []
+
+    def poison(record: Any, now_ms: int) -> Any:
+        if not poisoned or poisoned[0] == record:
+            poisoned[:] = [record]
+            raise ZeroDivisionError("boom")
+        return honest(record, now_ms)
+
+    monkeypatch.setitem(ROWS, r.PAYMENT_BEGUN, poison)
+    journal = journal_of(shop.journal)
+    follower, _ = projector(journal, database.sink)
+    running = asyncio.create_task(follower.run())
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    running.cancel()
+    letters = rows_of(database, "SELECT reason FROM dead_letters")
+    assert letters == [("ZeroDivisionError: boom",)]
+    found = violated(database.verify(journal))
+    assert "1 records stand in dead_letters" in found["I5"]
+    assert set(found) == {"I5"}
+
+
+@in_virtual_time
+async def test_an_unreadable_entry_is_set_aside(database: Database) -> None:
+    shop = busy_day(6, 20)
+    journal = journal_of([*shop.journal, b"\xc1"])
+    follower, _ = projector(journal, database.sink)
+    running = asyncio.create_task(follower.run())
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    running.cancel()
+    assert rows_of(database, "SELECT seq, idx FROM dead_letters") == [(last, -1)]
+
+
+@in_virtual_time
+async def test_a_row_that_the_database_refuses_is_set_aside_and_the_rest_goes_on(
+    database: Database,
+) -> None:
+    journal = journal_of(busy_day(7, 60).journal)
+    sink = Faulty(database.sink)
+    sink.refused = ("pools", "tea")
+    follower, _ = projector(journal, sink)  # type: ignore[arg-type]
+    running = asyncio.create_task(follower.run())
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    running.cancel()
+    letters = rows_of(database, "SELECT idx, reason FROM dead_letters")
+    assert letters
+    assert all(reason == "pools: out of range" for _, reason in letters)
+    assert all(index < -1 for index, _ in letters), "the numbers of records stay theirs"
+    assert rows_of(database, "SELECT count(*) FROM pools") == [(0,)]
+    assert rows_of(database, "SELECT count(*) FROM reservations")[0][0] > 0
+    found = violated(database.verify(journal))
+    assert set(found) == {"I5"}
+
+
+def test_a_refused_row_never_takes_the_place_of_a_poison_record(database: Database) -> None:
+    """Both in one entry, with as many records as make the numbers meet."""
+    letters = [DeadLetter(1, 0, "record", b""), DeadLetter(1, 1, "record", b"")]
+
+    class Refusing(Faulty):
+        def check(self, rows: list[Rows]) -> None:
+            if rows:
+                raise ValueError("no")
+
+    rows = [Rows(table="pools", columns=("a",), values=[(1,), (2,)])]
+    follower, _ = projector(journal_of([]), Refusing(database.sink))  # type: ignore[arg-type]
+    batch = Batch(1, rows, letters)
+    follower._apply(INCARNATION, 0, batch)
+    assert len(rows_of(database, "SELECT * FROM dead_letters")) == 4
+
+
+@in_virtual_time
+async def test_rows_of_another_cluster_are_trouble_and_trim_nothing(database: Database) -> None:
+    journal = journal_of(busy_day(8, 20).journal)
+    database.sink.apply(0, incarnation="other", from_seq=0, to_seq=900, rows=[])
+    follower, _ = projector(journal, database.sink)
+    running = asyncio.create_task(follower.run())
+    await until(lambda: "another cluster" in follower.trouble)
+    assert journal.positions(0) == {}
+    running.cancel()
+
+
+def test_balances_are_rows_even_when_their_entry_has_none_of_its_own() -> None:
+    balance = r.Balance(7, 1, "", "tea", 5, 5, 0, 0, 0, 0, 0, 0)
+    data = pack_entry(epoch=1, now_ms=1, records=[], balances=[balance])
+    made = project([Entry(3, 1, "", data)])
+    assert [rows.table for rows in made.rows] == ["pools"]

@@ -1,0 +1,168 @@
+"""Snapshots are taken while the folding goes on; the journal is trimmed no further than safe."""
+
+import asyncio
+
+import pytest
+
+from persistence.errors import StorageError
+from tests.helpers.shells import Pair, limits, receive, running
+from tests.helpers.virtual_time import in_virtual_time, until
+from tests.unit.actors.selling import digest_of, primary_with_snapshots, sell
+
+
+@in_virtual_time
+async def test_a_snapshot_is_taken_while_the_folding_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.core.snapshot.ROWS_A_CHUNK", 2)
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a", 100)
+        await sell(pair, "a", 0, 10)
+        await pair.caught_up("b")
+        taking = asyncio.ensure_future(pair["b"].shard.take_snapshot())
+        await until(lambda: pair["b"].snapshots.done["write"] == 2)
+        await sell(pair, "a", 10, 10)
+        await pair.do("a", receive(pair.clock.now_ms() + 5_000, 7, "more"))
+        info = await taking
+        assert info.begin_seq == 11
+        assert info.end_seq > 11, "entries were folded meanwhile"
+        await pair.caught_up("b")
+        before = digest_of(pair, "b")
+        pair.start("b")
+        await pair.caught_up("b")
+        assert digest_of(pair, "b") == before
+
+
+@in_virtual_time
+async def test_a_snapshot_is_due_after_so_many_entries() -> None:
+    async with running(Pair(limits(snapshot_entries=500))) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a", 1_000)
+        await sell(pair, "a", 0, 498)
+        await asyncio.sleep(1)
+        assert not pair.snapshots.list(0)
+        await sell(pair, "a", 498, 1)
+        await until(lambda: pair.snapshots.list(0))
+
+
+@in_virtual_time
+async def test_a_snapshot_is_due_after_so_long_if_there_is_anything_new() -> None:
+    async with running(Pair(limits(snapshot_every_ms=1_000))) as pair:
+        await pair.promote("a")
+        await asyncio.sleep(2)
+        assert not pair.snapshots.list(0)
+        await pair.stock_up("a")
+        await until(lambda: pair.snapshots.list(0))
+
+
+@in_virtual_time
+async def test_who_asks_for_a_snapshot_of_a_standby_that_is_promoted_is_told() -> None:
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        await pair.caught_up("b")
+        pair["b"].snapshots.hold("write")
+        taking = asyncio.ensure_future(pair["b"].shard.take_snapshot())
+        await until(lambda: pair["b"].snapshots.arrived["write"])
+        await pair.promote("b")
+        with pytest.raises(RuntimeError, match="promoted"):
+            await taking
+        with pytest.raises(RuntimeError, match="primary takes no snapshots"):
+            await pair["b"].shard.take_snapshot()
+        assert not pair.snapshots.list(0)
+
+
+@in_virtual_time
+async def test_a_snapshot_that_fails_while_nobody_waits_any_more_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        await pair.caught_up("b")
+        let_go = pair["b"].snapshots.hold("begin")
+        taking = asyncio.ensure_future(pair["b"].shard.take_snapshot())
+        await until(lambda: pair["b"].snapshots.arrived["begin"])
+        taking.cancel()
+
+        def full(*_: object, **__: object) -> str:
+            raise StorageError("no space")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pair.snapshots, "begin", full)
+            let_go()
+            await asyncio.sleep(0.5)
+        assert pair["b"].alive
+        assert (await pair["b"].shard.take_snapshot()).end_seq == 1
+
+
+@in_virtual_time
+async def test_the_journal_is_trimmed_to_the_older_snapshot_and_no_further() -> None:
+    async with running(Pair()) as pair:
+        await primary_with_snapshots(pair)
+        pair.journal.set_position(0, "sink", 9)
+        await asyncio.sleep(1.5)
+        assert pair.journal.read_meta(0).first_seq == 5
+
+
+@in_virtual_time
+async def test_the_journal_is_never_trimmed_past_what_is_in_sql() -> None:
+    async with running(Pair()) as pair:
+        await primary_with_snapshots(pair)
+        await asyncio.sleep(1.5)
+        assert pair.journal.read_meta(0).first_seq == 1, "nothing is known to be in SQL"
+        pair.journal.set_position(0, "sink", 2)
+        await asyncio.sleep(1.5)
+        assert pair.journal.read_meta(0).first_seq == 3
+
+
+@in_virtual_time
+async def test_one_snapshot_alone_trims_nothing() -> None:
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        await pair.caught_up("b")
+        await pair["b"].shard.take_snapshot()
+        pair.journal.set_position(0, "sink", 1)
+        await asyncio.sleep(1.5)
+        assert pair.journal.read_meta(0).first_seq == 1
+
+
+@in_virtual_time
+async def test_snapshots_of_another_cluster_trim_nothing() -> None:
+    async with running(Pair()) as pair:
+        handle = pair.snapshots.begin(0, incarnation="before", begin_seq=900)
+        pair.snapshots.publish(0, handle, end_seq=900)
+        await pair.promote("a")
+        await pair.stock_up("a")
+        await pair.caught_up("b")
+        await pair["b"].shard.take_snapshot()
+        await sell(pair, "a", 0, 5)
+        pair.journal.set_position(0, "sink", 6)
+        await asyncio.sleep(1.5)
+        assert pair.journal.read_meta(0).first_seq == 1
+        pair.start("b")
+        await pair.caught_up("b")
+
+
+@in_virtual_time
+async def test_trimming_goes_in_slices() -> None:
+    async with running(Pair(limits(trim_entries=2))) as pair:
+        await primary_with_snapshots(pair)
+        pair.journal.set_position(0, "sink", 9)
+        await asyncio.sleep(1.5)
+        slices = [f["max_entries"] for kind, f in pair["a"].reader.log if kind == "trim"]
+        assert len(slices) >= 3
+        assert set(slices) == {2}
+        assert pair.journal.read_meta(0).first_seq == 5
+
+
+@in_virtual_time
+async def test_housekeeping_outlives_a_store_that_fails() -> None:
+    async with running(Pair()) as pair:
+        await primary_with_snapshots(pair)
+        pair.journal.set_position(0, "sink", 9)
+        pair.journal.fail_next("bytes_used", applied=False)
+        await asyncio.sleep(2.5)
+        assert pair.journal.read_meta(0).first_seq == 5

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)
 STAMP := $(VENV)/.synced
 
-.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench clean
+.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench clean static
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,18 +25,20 @@ demo-cluster: $(STAMP) ## The same on a private Redis and MariaDB, started for i
 
 test: $(STAMP) ## Everything: checks, unit, contract, cluster and end-to-end tests (installs Redis, MariaDB)
 	@./tools/services.sh
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory static
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-quick: $(STAMP) ## Unit tests and golden scenarios only
 	@$(BIN)/python -m pytest tests/unit tests/scenarios tests/model $(ARGS)
 
-check: $(STAMP) ## Format, lint, types, import contracts, proto lint and drift, unit tests
+check: static ## Format, lint, types, import contracts, proto lint and drift, unit tests
+	@$(BIN)/python -m pytest -q tests/unit tests/scenarios tests/model
+
+static: $(STAMP)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@./tools/proto.sh check
-	@$(BIN)/python -m pytest -q tests/unit tests/scenarios tests/model
 
 format: $(STAMP) ## Format and mend what the linter can mend
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

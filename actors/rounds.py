@@ -23,6 +23,8 @@ class RoundStatus(IntEnum):
     BUSY = 3
     """Nothing was decided: the shard's queue is full."""
     MALFORMED = 4
+    HALTED = 5
+    """Nothing was decided, and nothing will be until an operator has acted."""
 
 
 class Round(NamedTuple):

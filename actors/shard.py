@@ -147,7 +147,9 @@ class Shard:
             log.warning("malformed_round", shard=self.shard, error=str(error))
             return pack_answers(self._refusal(RoundStatus.MALFORMED))
         if self._primary is None or self.role is not Role.PRIMARY:
-            return pack_answers(self._refusal(RoundStatus.NOT_PRIMARY))
+            halted = self.role is Role.HALTED
+            status = RoundStatus.HALTED if halted else RoundStatus.NOT_PRIMARY
+            return pack_answers(self._refusal(status))
         return pack_answers(await self._primary.submit(round_))
 
     async def promote(self, seen_epoch: int) -> Promotion:

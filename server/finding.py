@@ -84,6 +84,7 @@ class PrimaryFinder:
 
     async def _look(self) -> None:
         """One attempt: follow the owner that is known, else have a standby take over."""
+        out: list[Replica] = []
         silent: list[Replica] = []
         busy: list[tuple[int, Replica]] = []
         for replica in self._replicas:
@@ -92,6 +93,9 @@ class PrimaryFinder:
                 silent.append(replica)
                 continue
             self.learn(answers.epoch, answers.owner)
+            if answers.status is RoundStatus.HALTED:
+                out.append(replica)
+                continue
             if answers.status is RoundStatus.OK and answers.epoch == self.epoch:
                 self.primary = replica
                 return
@@ -101,10 +105,12 @@ class PrimaryFinder:
             if epoch == self.epoch:
                 self.primary = replica
                 return
-        owner = next((r for r in self._replicas if r.link.token == self.owner), None)
+        # An owner that halted never serves; the other replica may be whole.
+        living = [replica for replica in self._replicas if replica not in out]
+        owner = next((r for r in living if r.link.token == self.owner), None)
         if owner is not None and owner not in silent:
             return
-        for replica in self._replicas:
+        for replica in living:
             if replica is owner or replica in silent:
                 continue
             # An owner that no instance answers for is dead, and waiting helps nobody; a silent one

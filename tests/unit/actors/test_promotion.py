@@ -267,7 +267,7 @@ async def test_a_promoted_standby_whose_fold_is_beyond_the_journal_halts() -> No
         await until(lambda: pair["b"].role is Role.HALTED)
         assert "this replica folded 2" in pair["b"].shard.halt_reason
         answers = await pair.round("b", pair.reserve("r2"))
-        assert answers.status is RoundStatus.NOT_PRIMARY
+        assert answers.status is RoundStatus.HALTED
         waiting.cancel()
 
 

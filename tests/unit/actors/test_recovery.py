@@ -57,7 +57,7 @@ async def test_a_trimmed_journal_without_a_whole_snapshot_halts_the_replica() ->
         replica = pair.start("b")
         await until(lambda: replica.role is Role.HALTED)
         assert "the journal begins at entry 5" in replica.shard.halt_reason
-        assert (await pair.round("b", pair.reserve("x"))).status is RoundStatus.NOT_PRIMARY
+        assert (await pair.round("b", pair.reserve("x"))).status is RoundStatus.HALTED
         assert (await replica.shard.promote(1)).status == "not_ready"
 
 
@@ -112,7 +112,7 @@ async def test_a_wiped_journal_halts_the_replica_that_starts_over_it() -> None:
         replica = pair.start("a")
         await until(lambda: replica.role is Role.HALTED)
         assert "no journal" in replica.shard.halt_reason
-        assert (await pair.round("a", pair.reserve("x"))).status is RoundStatus.NOT_PRIMARY
+        assert (await pair.round("a", pair.reserve("x"))).status is RoundStatus.HALTED
         assert replica.alive, "a restart could come back with less"
 
 

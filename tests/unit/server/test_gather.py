@@ -11,6 +11,7 @@ from actors.core import commands as c
 from actors.core.identity import slot_of
 from actors.core.outcomes import Outcome
 from actors.rounds import Answers, RoundStatus, unpack_round
+from actors.shard import PromoteStatus, Promotion
 from server.gather import Gather, GatherLimits, Sender
 from tests.helpers.gateways import (
     Desk,
@@ -273,3 +274,17 @@ async def test_wrong_shard_is_never_shown_to_a_caller() -> None:
     async with scripted(link, link) as (gather, clock):
         answers = await gather.submit([reserve(clock.now_ms() + 900, "r1")])
         assert answers == [(Outcome.RETRY,)]
+
+
+@in_virtual_time
+async def test_an_owner_that_halted_is_left_for_the_replica_that_is_whole() -> None:
+    halted = Answers(RoundStatus.HALTED, 4, "aa", "aa", (), ())
+    first = ScriptedLink(lambda _: halted, "aa")
+    second = ScriptedLink(lambda _: not_primary(4, "aa", "bb"), "bb")
+    second.promote_answers = [Promotion(PromoteStatus.OK, 5, "bb")]
+    async with scripted(first, second) as (gather, clock):
+        asked = asyncio.create_task(gather.submit([reserve(clock.now_ms() + 900, "r1")]))
+        await until(lambda: gather.senders[0].primary_name == "b", within_s=1)
+        second.answer = lambda payload: echo(payload, "bb", 5)
+        assert await asked == [(Outcome.RESERVED, "r1")]
+        assert first.promoted == []

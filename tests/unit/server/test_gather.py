@@ -282,9 +282,11 @@ async def test_an_owner_that_halted_is_left_for_the_replica_that_is_whole() -> N
     first = ScriptedLink(lambda _: halted, "aa")
     second = ScriptedLink(lambda _: not_primary(4, "aa", "bb"), "bb")
     second.promote_answers = [Promotion(PromoteStatus.OK, 5, "bb")]
+    second.answer = lambda payload: (
+        echo(payload, "bb", 5) if second.promoted else not_primary(4, "aa", "bb")
+    )
     async with scripted(first, second) as (gather, clock):
-        asked = asyncio.create_task(gather.submit([reserve(clock.now_ms() + 900, "r1")]))
-        await until(lambda: gather.senders[0].primary_name == "b", within_s=1)
-        second.answer = lambda payload: echo(payload, "bb", 5)
-        assert await asked == [(Outcome.RESERVED, "r1")]
+        answers = await gather.submit([reserve(clock.now_ms() + 900, "r1")])
+        assert answers == [(Outcome.RESERVED, "r1")]
+        assert gather.senders[0].primary_name == "b"
         assert first.promoted == []

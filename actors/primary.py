@@ -108,7 +108,7 @@ class Primary:
         self._idle = asyncio.Event()
         self._idle.set()
         self._looks: deque[Callable[[], None]] = deque()
-        self._busy_at = self._due_at = self._now()
+        self._busy_at = self._due_at = self._taken_at = self._now()
         self._quiet_until = self._later(limits.expiry_grace_ms)
         time.raise_to(state.now_ms)
 
@@ -137,6 +137,7 @@ class Primary:
         """Take rounds until the journal says that this process is no longer the owner."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_house())
+            tasks.create_task(self._stay_sure())
             while True:
                 await self._work.wait()
                 self._work.clear()
@@ -179,6 +180,7 @@ class Primary:
         return taken
 
     async def _write(self, taken: list[Waiting]) -> None:
+        self._taken_at = self._now()
         now_ms = self._time.now_ms(max(waiting.round.sent_ms for waiting in taken))
         seq = self.last_seq + 1
         open_entry(self.state, seq, now_ms)
@@ -331,6 +333,18 @@ class Primary:
     ) -> Answers:
         token = self.identity.token
         return Answers(status, self.identity.epoch, token, token, answers, found)
+
+    async def _stay_sure(self) -> None:
+        """A primary that nobody calls asks the journal by itself whether it still is one.
+
+        Gateways leave a paused primary for its successor and never call it again: without this it
+        would go on for ever as one that was fenced and does not know, and its shard would have no
+        standby."""
+        pause_ms = self._limits.housekeeping_ms
+        while True:
+            await asyncio.sleep(pause_ms / 1000)
+            if (self._now() - self._taken_at) * 1000 >= pause_ms:
+                await self.submit(Round("", 0, 0, False, ()))
 
     async def _keep_house(self) -> None:
         """Measure the journal, and trim what no snapshot and no reader needs."""

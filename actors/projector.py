@@ -17,13 +17,14 @@ from actors.core.codec import UnreadableEntry, unpack_entry
 from actors.limits import ShardLimits
 from actors.rows import RowBatch
 from actors.threads import AsyncJournal
-from persistence.errors import PositionMoved, StorageError
+from persistence.errors import Corrupt, PositionMoved, StorageError
 from persistence.ports import DeadLetter, Entry, Rows, Sink
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 BATCH_BYTES = 2_000_000
+TOUCH_EVERY_S = 1.0
 
 
 class Batch(NamedTuple):
@@ -85,6 +86,7 @@ class Projector:
         self._in_thread = in_thread
         self._limits = limits
         self._reported = -1
+        self._touched_at = 0.0
 
     async def run(self) -> None:
         """Follow for ever. Waits out every trouble, and says in `trouble` what it waits for."""
@@ -117,6 +119,7 @@ class Projector:
         await self._report(position)
         entries = await self._journal.read(after_seq=position, max_bytes=BATCH_BYTES)
         if not entries:
+            await self._touch(meta.incarnation, position)
             return False
         batch = await self._in_thread(lambda: project(entries))
         await self._in_thread(lambda: self._apply(meta.incarnation, position, batch))
@@ -126,6 +129,15 @@ class Projector:
         for letter in batch.dead_letters:
             log.error("dead_letter", shard=shard, seq=letter.seq, reason=letter.reason)
         return True
+
+    async def _touch(self, incarnation: str, position: int) -> None:
+        """Date the position, now and then, while there is nothing to apply: a view that is whole is
+        young, however long ago its last row changed."""
+        now = asyncio.get_running_loop().time()
+        if position and now - self._touched_at >= TOUCH_EVERY_S:
+            self._touched_at = now
+            empty = Batch(position, (), ())
+            await self._in_thread(lambda: self._apply(incarnation, position, empty))
 
     def _apply(self, incarnation: str, from_seq: int, batch: Batch) -> None:
         try:
@@ -138,7 +150,7 @@ class Projector:
                 dead_letters=batch.dead_letters,
             )
         except (StorageError, ValueError) as error:
-            if isinstance(error, PositionMoved) or getattr(error, "retriable", False):
+            if isinstance(error, PositionMoved | Corrupt) or getattr(error, "retriable", False):
                 raise
             self._apply_one_by_one(incarnation, from_seq, batch, error)
 
@@ -161,7 +173,9 @@ class Projector:
                         rows=[one],
                     )
                 except (StorageError, ValueError) as error:
-                    if isinstance(error, PositionMoved) or getattr(error, "retriable", False):
+                    if isinstance(error, PositionMoved | Corrupt) or getattr(
+                        error, "retriable", False
+                    ):
                         raise
                     reason = f"{rows.table}: {error}"
                     # 0 and up are records of the entry: rows are numbered downwards.

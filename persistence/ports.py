@@ -180,7 +180,8 @@ class Sink(Protocol):
     ) -> None:
         """One transaction: compare-and-set the position `from_seq` -> `to_seq` and upsert the rows.
         PositionMoved when the stored position is another; NotApplied / OutcomeUnknown as usual
-        (after an OutcomeUnknown re-read `position` and go on from there)."""
+        (after an OutcomeUnknown re-read `position` and go on from there). A batch dates the
+        position by its youngest row; one with no rows that goes nowhere dates it now."""
 
     def close(self) -> None:
         """Give up connections. Idempotent."""

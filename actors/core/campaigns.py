@@ -22,12 +22,21 @@ Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
 
 
 def campaign_view(slot: SlotState, campaign_id: str) -> tuple[Any, ...] | None:
-    """(campaign id, state, config, pools in the order of the lines), or None."""
+    """(campaign id, state, config, pools in the order of the lines, version, created_ms,
+    updated_ms), or None."""
     campaign = slot.campaigns.get(campaign_id)
     if campaign is None:
         return None
     pools = tuple(pool_view(slot, campaign.pools[line.sku_id]) for line in campaign.config.lines)
-    return (campaign_id, campaign.state, campaign.config, pools)
+    return (
+        campaign_id,
+        campaign.state,
+        campaign.config,
+        pools,
+        campaign.version,
+        campaign.created_ms,
+        campaign.updated_ms,
+    )
 
 
 def get_campaign(state: ShardState, command: c.GetCampaign, now_ms: int) -> Decision:
@@ -44,7 +53,17 @@ def put_campaign(state: ShardState, command: c.PutCampaign, now_ms: int) -> Deci
     view = campaign_view(slot, command.campaign_id)
     campaign = slot.campaigns.get(command.campaign_id)
     state_now = CAMPAIGN_ACTIVE if campaign is None else campaign.state
-    record = CampaignPut(CAMPAIGN_PUT, command.slot, command.campaign_id, command.config, state_now)
+    record = CampaignPut(
+        CAMPAIGN_PUT,
+        command.slot,
+        command.campaign_id,
+        command.config,
+        state_now,
+        1 if campaign is None else campaign.version + 1,
+        now_ms if campaign is None else campaign.created_ms,
+        command.caller,
+        command.reason,
+    )
     if campaign is None:
         return (Outcome.APPLIED, view, now_ms, ""), (record,)
     if campaign.config == command.config:
@@ -82,6 +101,11 @@ def set_campaign_state(state: ShardState, command: c.SetCampaignState, now_ms: i
     if campaign.state == CAMPAIGN_ENDED:
         return (Outcome.CAMPAIGN_CONFLICT, view, now_ms), ()
     record = CampaignStateSet(
-        CAMPAIGN_STATE_SET, command.slot, command.campaign_id, command.state, command.reason
+        CAMPAIGN_STATE_SET,
+        command.slot,
+        command.campaign_id,
+        command.state,
+        command.caller,
+        command.reason,
     )
     return (Outcome.APPLIED, view, now_ms), (record,)

@@ -130,6 +130,7 @@ class ReportRefund(NamedTuple):
     refund_id: str
     succeeded: bool
     request_id: str
+    reference: str = ""
 
 
 class GetReservation(NamedTuple):
@@ -143,7 +144,7 @@ class GetReservation(NamedTuple):
 
 
 class GetStock(NamedTuple):
-    """Read one pool's balance."""
+    """Read one pool's balance, and `with_sku` the SKU's description, if it is the base pool."""
 
     kind: int
     slot: int
@@ -151,6 +152,7 @@ class GetStock(NamedTuple):
     caller: str
     campaign_id: str
     sku_id: str
+    with_sku: bool = False
 
 
 class PutSku(NamedTuple):
@@ -167,6 +169,7 @@ class PutSku(NamedTuple):
     price_minor: int
     currency_code: str
     payment_window_ms: int
+    reason: str = ""
 
 
 class ReceiveStock(NamedTuple):
@@ -297,6 +300,7 @@ class PutCampaign(NamedTuple):
     caller: str
     campaign_id: str
     config: CampaignConfig
+    reason: str = ""
 
 
 class SetCampaignState(NamedTuple):

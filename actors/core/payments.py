@@ -29,6 +29,7 @@ from actors.core.refusals import refuse, refused_before
 from actors.core.reservations import (
     AFTER_RESERVED,
     Decision,
+    currency_of,
     exceeds_limit,
     find_reservation,
     window_of,
@@ -37,6 +38,7 @@ from actors.core.state import (
     CONFIRMED,
     EXPIRED,
     REFUND_CLOSED,
+    REFUND_DUE,
     RESERVED,
     RETURNED,
     REVOKED,
@@ -63,10 +65,16 @@ def payment_key(payment_id: str) -> bytes:
     return request_key("payment", payment_id)
 
 
-def refund_view(refund: Refund | None) -> tuple[Any, ...] | None:
+def failed_key(reservation_id: str, payment_id: str) -> bytes:
+    """What the report of a failed attempt is remembered under."""
+    return request_key(f"failed/{reservation_id}", payment_id)
+
+
+def refund_view(slot: SlotState, refund: Refund | None) -> tuple[Any, ...] | None:
     """A refund as it travels in answers."""
     if refund is None:
         return None
+    held = find_reservation(slot, refund.reservation_id)
     return (
         refund.key,
         refund.reservation_id,
@@ -77,6 +85,7 @@ def refund_view(refund: Refund | None) -> tuple[Any, ...] | None:
         refund.compensation,
         refund.state,
         refund.attempts,
+        "" if held is None else currency_of(slot, held.pool),
     )
 
 
@@ -114,6 +123,8 @@ def confirm(state: ShardState, command: c.Confirm, now_ms: int) -> Decision:
         command.paid_minor,
         int(reason or RefundReason.NOT_HELD),
         late,
+        "" if held is None else held.pool.campaign_id,
+        "" if held is None else currency_of(slot, held.pool),
     )
     view = (
         key,
@@ -123,8 +134,9 @@ def confirm(state: ShardState, command: c.Confirm, now_ms: int) -> Decision:
         command.paid_minor,
         record.reason,
         late,
-        1,
+        REFUND_DUE,
         0,
+        record.currency_code,
     )
     return (Outcome.REFUND_DUE, 0 if held is None else held.state, view), (record,)
 
@@ -138,7 +150,8 @@ def _paid_before(
     outcome = Outcome(effect[2])
     if outcome is Outcome.CONFIRMED:
         return (outcome, CONFIRMED, None)
-    return (outcome, 0 if held is None else held.state, refund_view(slot.refunds.get(key)))
+    view = refund_view(slot, slot.refunds.get(key))
+    return (outcome, 0 if held is None else held.state, view)
 
 
 def _why_not_kept(
@@ -193,7 +206,8 @@ def begin_payment(state: ShardState, command: c.BeginPayment, now_ms: int) -> De
 def report_failed_payment(
     state: ShardState, command: c.ReportFailedPayment, now_ms: int
 ) -> Decision:
-    """(NOTED, state). A failed attempt has no effect on the payment id: it may still succeed.
+    """(NOTED, state). A failed attempt has no effect on the payment id: it may still succeed. The
+    same payment id for the same reservation again is NOTED without a second record.
     Precedence: NOT_FOUND, PAYMENT_ID_REUSED, NOTED."""
     slot = state.slot(command.slot)
     held = find_reservation(slot, command.reservation_id)
@@ -201,6 +215,8 @@ def report_failed_payment(
         return (Outcome.NOT_FOUND, 0), ()
     if slot.payments.get(payment_key(command.payment_id)) is not None:
         return (Outcome.PAYMENT_ID_REUSED, held.state), ()
+    if failed_key(command.reservation_id, command.payment_id) in slot.documents:
+        return (Outcome.NOTED, held.state), ()
     record = PaymentFailed(
         PAYMENT_FAILED,
         command.slot,
@@ -225,7 +241,7 @@ def return_units(state: ShardState, command: c.ReturnUnits, now_ms: int) -> Deci
     if before is not None:
         outcome = Outcome.RETURNED if before == mark else Outcome.ID_REUSED
         refund = slot.refunds.get(return_refund_key(key)) if before == mark else None
-        return (outcome, state_now, returned, refund_view(refund)), ()
+        return (outcome, state_now, returned, refund_view(slot, refund)), ()
     refused = refused_before(slot, key, mark)
     if refused is not None:
         return (refused, state_now, returned, None), ()
@@ -233,7 +249,7 @@ def return_units(state: ShardState, command: c.ReturnUnits, now_ms: int) -> Deci
     if broken is not None or held is None:
         outcome = broken or Outcome.NOT_FOUND
         return refuse(state, command.slot, key, mark, outcome, state_now, returned, None)
-    return _returned(command, held, key, mark)
+    return _returned(slot, command, held, key, mark)
 
 
 def return_refund_key(key: bytes) -> bytes:
@@ -251,7 +267,9 @@ def _not_returnable(held: Reservation | None, quantity: int) -> Outcome | None:
     return None
 
 
-def _returned(command: c.ReturnUnits, held: Reservation, key: bytes, mark: int) -> Decision:
+def _returned(
+    slot: SlotState, command: c.ReturnUnits, held: Reservation, key: bytes, mark: int
+) -> Decision:
     total = held.returned + command.quantity
     payment = held.payment
     # From the total, so that the parts of a return add up to the cent.
@@ -261,6 +279,7 @@ def _returned(command: c.ReturnUnits, held: Reservation, key: bytes, mark: int) 
     refund_key = return_refund_key(key) if due else b""
     payment_id = "" if payment is None else payment.payment_id
     channel = "" if payment is None else payment.channel
+    currency = currency_of(slot, held.pool)
     state_now = RETURNED if total == held.quantity else held.state
     record = UnitsReturned(
         UNITS_RETURNED,
@@ -279,6 +298,8 @@ def _returned(command: c.ReturnUnits, held: Reservation, key: bytes, mark: int) 
         held.buyer_id,
         command.reason,
         state_now,
+        held.pool.campaign_id,
+        currency,
     )
     view = None
     if due:
@@ -291,8 +312,9 @@ def _returned(command: c.ReturnUnits, held: Reservation, key: bytes, mark: int) 
             due,
             reason,
             False,
-            1,
+            REFUND_DUE,
             0,
+            currency,
         )
     return (Outcome.RETURNED, state_now, total, view), (record,)
 
@@ -311,13 +333,19 @@ def report_refund(state: ShardState, command: c.ReportRefund, now_ms: int) -> De
     if refund.last_report == key:
         # A success is the last report of a refund, so its state tells how that report ended.
         same = command.succeeded == (refund.state == REFUND_CLOSED)
-        return (Outcome.APPLIED if same else Outcome.ID_REUSED, refund_view(refund)), ()
+        return (Outcome.APPLIED if same else Outcome.ID_REUSED, refund_view(slot, refund)), ()
     if refund.state == REFUND_CLOSED:
-        return (Outcome.REFUND_CLOSED, refund_view(refund)), ()
+        return (Outcome.REFUND_CLOSED, refund_view(slot, refund)), ()
     attempts = refund.attempts + 1
     record = RefundReported(
-        REFUND_REPORTED, command.slot, refund.key, command.succeeded, attempts, key
+        REFUND_REPORTED,
+        command.slot,
+        refund.key,
+        command.succeeded,
+        attempts,
+        key,
+        command.reference,
     )
-    view = refund_view(refund) or ()
+    before = refund_view(slot, refund) or ()
     closed = REFUND_CLOSED if command.succeeded else refund.state
-    return (Outcome.APPLIED, (*view[:-2], closed, attempts)), (record,)
+    return (Outcome.APPLIED, (*before[:7], closed, attempts, before[9])), (record,)

@@ -10,13 +10,15 @@ from typing import Any
 
 from actors.core.identity import buyer_part
 from actors.core.payments import payment_key
+from actors.core.pools import Pool
 from actors.core.records import (
     RESERVATION_EXPIRED,
     RESERVATION_REVOKED,
     ReservationExpired,
     ReservationRevoked,
 )
-from actors.core.state import CONFIRMED, RESERVED, Debt, Pool, Reservation, ShardState, SlotState
+from actors.core.reservations import currency_of
+from actors.core.state import CONFIRMED, RESERVED, Debt, Reservation, ShardState, SlotState
 
 SCAN_SLICE = 4_096
 """Reservations looked at in one step of a shortage's search (about 1 ms)."""
@@ -145,4 +147,6 @@ def _revoked(slot: SlotState, held: Reservation) -> ReservationRevoked:
         "" if payment is None else payment.payment_id,
         "" if payment is None else payment.channel,
         held.buyer_id,
+        held.pool.campaign_id,
+        currency_of(slot, held.pool),
     )

@@ -38,6 +38,10 @@ class SkuPut(NamedTuple):
     price_minor: int
     currency_code: str
     payment_window_ms: int
+    created_ms: int
+    """When it was first put."""
+    caller: str
+    reason: str
 
 
 class StockChanged(NamedTuple):
@@ -57,6 +61,8 @@ class StockChanged(NamedTuple):
     scheduled: int
     owed: int
     reason: str
+    from_reserved: int
+    """Of what a shortage owes, the units that reservations are to give up; orders the rest."""
 
 
 class TransferredOut(NamedTuple):
@@ -73,6 +79,8 @@ class TransferredOut(NamedTuple):
     to_campaign_id: str
     quantity: int
     reason: str
+    granted: int
+    """Of the source, from now on: units that it has by allocation; 0 for a base pool."""
 
 
 class TransferredIn(NamedTuple):
@@ -85,6 +93,8 @@ class TransferredIn(NamedTuple):
     to_campaign_id: str
     quantity: int
     arrived: bool
+    granted: int
+    """Of the target, from now on; 0 for a base pool, and without meaning if turned away."""
 
 
 class TransferEnded(NamedTuple):
@@ -94,6 +104,10 @@ class TransferEnded(NamedTuple):
     slot: int
     transfer_id: bytes
     arrived: bool
+    sku_id: str
+    from_campaign_id: str
+    granted: int
+    """Of the source, from now on; 0 for a base pool."""
 
 
 class CampaignPut(NamedTuple):
@@ -104,6 +118,12 @@ class CampaignPut(NamedTuple):
     campaign_id: str
     config: tuple[Any, ...]
     state: int
+    version: int
+    """Counts the changes of its content, from 1."""
+    created_ms: int
+    """When it was first put."""
+    caller: str
+    reason: str
 
 
 class CampaignStateSet(NamedTuple):
@@ -113,6 +133,7 @@ class CampaignStateSet(NamedTuple):
     slot: int
     campaign_id: str
     state: int
+    caller: str
     reason: str
 
 
@@ -210,7 +231,8 @@ class PaymentFailed(NamedTuple):
 
 
 class RefundFellDue(NamedTuple):
-    """A payment that cannot be kept (wrong amount, second, late, for nothing held)."""
+    """A payment that cannot be kept (wrong amount, second, late, for nothing held). Buyer, campaign
+    and currency are those of the reservation, '' when it is not known."""
 
     kind: int
     slot: int
@@ -222,6 +244,8 @@ class RefundFellDue(NamedTuple):
     amount_minor: int
     reason: int
     compensation: bool
+    campaign_id: str
+    currency_code: str
 
 
 class UnitsReturned(NamedTuple):
@@ -244,6 +268,8 @@ class UnitsReturned(NamedTuple):
     buyer_id: str
     reason: str
     state: int
+    campaign_id: str
+    currency_code: str
 
 
 class FulfilmentReported(NamedTuple):
@@ -266,6 +292,8 @@ class RefundReported(NamedTuple):
     closed: bool
     attempts: int
     request_key: bytes
+    reference: str
+    """The payment channel's number of the attempt, for the books."""
 
 
 class ReservationRevoked(NamedTuple):
@@ -282,6 +310,8 @@ class ReservationRevoked(NamedTuple):
     payment_id: str
     payment_channel: str
     buyer_id: str
+    campaign_id: str
+    currency_code: str
 
 
 class Balance(NamedTuple):

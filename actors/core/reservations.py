@@ -9,11 +9,12 @@ from typing import Any
 from actors.core import commands as c
 from actors.core.identity import (
     buyer_part,
-    fingerprint,
+    fingerprint_of,
     parse_public_id,
     request_key,
 )
 from actors.core.outcomes import Outcome
+from actors.core.pools import Pool
 from actors.core.records import (
     FULFILMENT_REPORTED,
     RESERVATION_RELEASED,
@@ -33,7 +34,6 @@ from actors.core.state import (
     RETURNED,
     REVOKED,
     Campaign,
-    Pool,
     Reservation,
     ShardState,
     SlotState,
@@ -61,15 +61,20 @@ def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
     ) = command
     slot = state.slots.get(number) or state.slot(number)
     key = request_key(caller, request_id)
-    mark = fingerprint(campaign_id, sku_id, quantity, buyer_id, payable, order_id)
-    before = _decided_before(slot, key, mark)
-    if before is not None:
-        return before, ()
+    mark = fingerprint_of(f"{campaign_id}\0{sku_id}\0{quantity}\0{buyer_id}\0{payable}\0{order_id}")
+    held = slot.reservations.get(key)
+    if held is not None:
+        return _reserved_before(slot, held, mark), ()
+    refused = refused_before(slot, key, mark)
+    if refused is not None:
+        return (refused, 0, ()), ()
     campaign, pool, currency, window_ms = _find(slot, campaign_id, sku_id)
     if pool is None:
         return refuse(state, number, key, mark, Outcome.NOT_FOUND, 0, ())
     if campaign is not None:
-        broken = _closed(campaign, now_ms) or _not_eligible(campaign, command.claims)
+        broken = _closed(campaign, now_ms)
+        if broken is None and campaign.config.required_claims:
+            broken = _not_eligible(campaign, command.claims)
         if broken:
             return refuse(state, number, key, mark, broken, pool.available, ())
     price = pool.unit_price_minor * quantity
@@ -91,23 +96,27 @@ def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
         )
     # Nothing below this line can fail.
     deadline_ms = now_ms + window_ms
-    record = StockReserved(
-        STOCK_RESERVED,
-        number,
-        key,
-        caller,
-        request_id,
-        mark,
-        campaign_id,
-        sku_id,
-        quantity,
-        buyer_id,
-        pool.list_price_minor,
-        pool.unit_price_minor,
-        payable,
-        currency,
-        deadline_ms,
-        *command[10:],
+    # Past the constructor of NamedTuple, which takes 0.15 us more.
+    record = tuple.__new__(
+        StockReserved,
+        (
+            STOCK_RESERVED,
+            number,
+            key,
+            caller,
+            request_id,
+            mark,
+            campaign_id,
+            sku_id,
+            quantity,
+            buyer_id,
+            pool.list_price_minor,
+            pool.unit_price_minor,
+            payable,
+            currency,
+            deadline_ms,
+            *command[10:],
+        ),
     )
     return (
         Outcome.RESERVED,
@@ -121,16 +130,12 @@ def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
     ), (record,)
 
 
-def _decided_before(slot: SlotState, key: bytes, mark: int) -> tuple[Any, ...] | None:
-    held = slot.reservations.get(key)
-    if held is None:
-        refused = refused_before(slot, key, mark)
-        return None if refused is None else (refused, 0, ())
+def _reserved_before(slot: SlotState, held: Reservation, mark: int) -> tuple[Any, ...]:
     if held.fingerprint != mark:
         return (Outcome.ID_REUSED, 0, ())
     return (
         Outcome.RESERVED,
-        key,
+        held.key,
         held.list_price_minor,
         held.unit_price_minor,
         held.payable_minor,
@@ -182,10 +187,8 @@ def _closed(campaign: Campaign, now_ms: int) -> Outcome | None:
 
 
 def _not_eligible(campaign: Campaign, claims: tuple[str, ...]) -> Outcome | None:
-    required = campaign.config.required_claims
-    if required and not set(required).issubset(claims):
-        return Outcome.NOT_ELIGIBLE
-    return None
+    eligible = set(campaign.config.required_claims).issubset(claims)
+    return None if eligible else Outcome.NOT_ELIGIBLE
 
 
 def exceeds_limit(campaign: Campaign | None, pool: Pool, buyer_id: str, quantity: int) -> bool:

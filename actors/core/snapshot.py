@@ -12,7 +12,7 @@ rest as it was at `end_seq` and counts deadlines and limits anew. From there on 
 A snapshot is a fold of journalled records only; who takes one has no undecided or unappended rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -20,15 +20,15 @@ import msgpack
 
 from actors.core import state as s
 from actors.core.commands import campaign_config
-from actors.core.evolve import recount
+from actors.core.evolve_reservations import recount
+from actors.core.pools import Pool
+from actors.core.snapshot_rows import FILL, PACK, UnreadableSnapshot
+
+__all__ = ["SNAPSHOT_FORMAT", "Loader", "UnreadableSnapshot", "chunks", "digest"]
 
 SNAPSHOT_FORMAT = 1
 ROWS_A_CHUNK = 1_000
 """About 150 kB: below the 256 kB that a store takes at once, and 2 ms to make."""
-
-
-class UnreadableSnapshot(Exception):
-    """The chunks are no snapshot of a format this release knows, or are not complete."""
 
 
 def chunks(state: s.ShardState) -> Iterator[bytes]:
@@ -38,7 +38,7 @@ def chunks(state: s.ShardState) -> Iterator[bytes]:
     count = 0
     for number in list(state.slots):
         slot = state.slots[number]
-        for name, pack in _LARGE.items():
+        for name, pack in PACK.items():
             table = getattr(slot, name)
             # Both generations are taken hold of at once: they may move on while one is written.
             tables = (table.previous, table.current) if name == "refusals" else (table,)
@@ -60,62 +60,6 @@ def _table(number: int, name: str, table: Any, pack: Any) -> Iterator[bytes]:
             yield msgpack.packb((SNAPSHOT_FORMAT, "rows", number, name, rows))
 
 
-def _pack_reservation(key: bytes, held: s.Reservation) -> tuple[Any, ...]:
-    payment = held.payment
-    return (
-        key,
-        held.pool.campaign_id,
-        held.pool.sku_id,
-        held.buyer_id,
-        held.quantity,
-        held.returned,
-        held.state,
-        held.stage,
-        held.fingerprint,
-        held.reserved_ms,
-        held.first_deadline_ms,
-        held.deadline_ms,
-        held.begun,
-        held.list_price_minor,
-        held.unit_price_minor,
-        held.payable_minor,
-        held.seq,
-        None
-        if payment is None
-        else (payment.payment_id, payment.channel, payment.amount_minor, payment.refunded_minor),
-    )
-
-
-def _pack_refund(key: bytes, refund: s.Refund) -> tuple[Any, ...]:
-    return (
-        key,
-        refund.reservation_id,
-        refund.buyer_id,
-        refund.payment_id,
-        refund.channel,
-        refund.amount_minor,
-        refund.reason,
-        refund.compensation,
-        refund.state,
-        refund.attempts,
-        refund.last_report,
-        refund.seq,
-    )
-
-
-def _pack_pair(key: bytes, value: Any) -> tuple[Any, ...]:
-    return (key, value)
-
-
-_LARGE: dict[str, Callable[[bytes, Any], tuple[Any, ...]]] = {
-    "reservations": _pack_reservation,
-    "payments": _pack_pair,
-    "documents": _pack_pair,
-    "refunds": _pack_refund,
-    "refusals": _pack_pair,
-}
-
-
 def _small(slot: s.SlotState) -> tuple[Any, ...]:
     return (
         slot.slot,
@@ -128,6 +72,7 @@ def _small(slot: s.SlotState) -> tuple[Any, ...]:
                 sku.buffer_bps,
                 sku.currency_code,
                 sku.payment_window_ms,
+                sku.created_ms,
                 _pack_pool(sku.pool),
             )
             for sku in slot.skus.values()
@@ -137,6 +82,7 @@ def _small(slot: s.SlotState) -> tuple[Any, ...]:
                 name,
                 campaign.state,
                 campaign.config,
+                (campaign.version, campaign.created_ms, campaign.updated_ms),
                 [_pack_pool(p) for p in campaign.pools.values()],
             )
             for name, campaign in slot.campaigns.items()
@@ -157,7 +103,7 @@ def _small(slot: s.SlotState) -> tuple[Any, ...]:
     )
 
 
-def _pack_pool(pool: s.Pool) -> tuple[Any, ...]:
+def _pack_pool(pool: Pool) -> tuple[Any, ...]:
     return (
         pool.sku_id,
         pool.total,
@@ -208,7 +154,7 @@ class Loader:
         self.state.fuzzy = {}
         self._set_small()
         for number, name, items in rows:
-            _FILL[name](self.state, self.state.slot(number), items, self.begin_seq)
+            FILL[name](self.state, self.state.slot(number), items, self.begin_seq)
         self.state.seq = self.begin_seq
         if self.end_seq <= self.begin_seq:
             self.finish()
@@ -228,7 +174,7 @@ class Loader:
             slot.deadlines = type(slot.deadlines)()
             for held in slot.reservations.values():
                 if held.state == s.RESERVED:
-                    slot.deadlines.add(held.key, held.deadline_ms)
+                    slot.deadlines.add(held.key, held.deadline_ms, state.now_ms)
             recount(slot)
             for pool in slot.pools():
                 if pool.owed:
@@ -238,15 +184,12 @@ class Loader:
         for number, generation, skus, campaigns, transfers, arrivals in self._small:
             slot = self.state.slot(number)
             slot.generation = generation
-            for sku_id, name, attributes, buffer_bps, currency, window_ms, balance in skus:
-                sku = slot.skus.get(sku_id) or s.Sku(s.Pool("", sku_id))
+            for sku_id, *fields in skus:
+                sku = slot.skus.get(sku_id) or s.Sku(Pool("", sku_id))
                 slot.skus[sku_id] = sku
-                sku.name, sku.attributes = name, attributes
-                sku.buffer_bps, sku.currency_code = buffer_bps, currency
-                sku.payment_window_ms = window_ms
-                _set_pool(sku.pool, balance)
-            for campaign_id, campaign_state, config, pools in campaigns:
-                _set_campaign(slot, campaign_id, campaign_state, config, pools)
+                _set_sku(sku, fields)
+            for row in campaigns:
+                _set_campaign(slot, *row)
             for key, sku_id, source, target, quantity, mark, transfer_state in transfers:
                 transfer = s.Transfer(
                     sku_id=sku_id,
@@ -265,21 +208,36 @@ class Loader:
                 slot.arrivals.put(key, arrived)
 
 
-def _set_campaign(
-    slot: s.SlotState, campaign_id: str, campaign_state: int, config: Any, pools: Any
+def _set_sku(sku: s.Sku, fields: Any) -> None:
+    (
+        sku.name,
+        sku.attributes,
+        sku.buffer_bps,
+        sku.currency_code,
+        sku.payment_window_ms,
+        sku.created_ms,
+        balance,
+    ) = fields
+    _set_pool(sku.pool, balance)
+
+
+def _set_campaign(  # noqa: PLR0917
+    slot: s.SlotState, campaign_id: str, campaign_state: int, config: Any, history: Any, pools: Any
 ) -> None:
     campaign = slot.campaigns.get(campaign_id)
     if campaign is None:
         campaign = slot.campaigns[campaign_id] = s.Campaign(campaign_config(config))
     campaign.config = campaign_config(config)
     campaign.state = campaign_state
+    campaign.version, campaign.created_ms, campaign.updated_ms = history
     for balance in pools:
-        pool = campaign.pools.get(balance[0]) or s.Pool(campaign_id, balance[0])
+        pool = campaign.pools.get(balance[0]) or Pool(campaign_id, balance[0])
         campaign.pools[balance[0]] = pool
         _set_pool(pool, balance)
+    campaign.link_counts()
 
 
-def _set_pool(pool: s.Pool, balance: Any) -> None:
+def _set_pool(pool: Pool, balance: Any) -> None:
     (
         _,
         pool.total,
@@ -297,104 +255,13 @@ def _set_pool(pool: s.Pool, balance: Any) -> None:
     ) = balance
 
 
-def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
-    fuzzy = state.fuzzy
-    for row in rows:
-        held = s.Reservation()
-        (
-            held.key,
-            campaign_id,
-            sku_id,
-            held.buyer_id,
-            held.quantity,
-            held.returned,
-            held.state,
-            held.stage,
-            held.fingerprint,
-            held.reserved_ms,
-            held.first_deadline_ms,
-            deadline_ms,
-            held.begun,
-            list_minor,
-            unit_minor,
-            payable_minor,
-            held.seq,
-            payment,
-        ) = row
-        pool = slot.pool(campaign_id, sku_id)
-        if pool is None:
-            raise UnreadableSnapshot(f"a reservation of an unknown pool {campaign_id}/{sku_id}")
-        held.pool = pool
-        first = held.first_deadline_ms
-        held.deadline_ms = first if deadline_ms == first else deadline_ms
-        price = pool.list_price_minor
-        held.list_price_minor = price if list_minor == price else list_minor
-        price = pool.unit_price_minor
-        held.unit_price_minor = price if unit_minor == price else unit_minor
-        price = held.unit_price_minor
-        held.payable_minor = price if payable_minor == price else payable_minor
-        held.payment = None
-        if payment is not None:
-            held.payment = s.Payment(*payment[:3])
-            held.payment.refunded_minor = payment[3]
-        if held.seq > begin_seq and fuzzy is not None:
-            fuzzy["reservations", slot.slot, held.key] = held.seq
-        slot.reservations.put(held.key, held)
-
-
-def _fill_refunds(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
-    for row in rows:
-        refund = s.Refund()
-        (
-            refund.key,
-            refund.reservation_id,
-            refund.buyer_id,
-            refund.payment_id,
-            refund.channel,
-            refund.amount_minor,
-            refund.reason,
-            refund.compensation,
-            refund.state,
-            refund.attempts,
-            refund.last_report,
-            refund.seq,
-        ) = row
-        if refund.seq > begin_seq and state.fuzzy is not None:
-            state.fuzzy["refunds", slot.slot, refund.key] = refund.seq
-        slot.refunds.put(refund.key, refund)
-
-
-def _fill_payments(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
-    for key, effect in rows:
-        slot.payments.put(key, effect)
-
-
-def _fill_documents(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
-    for key, mark in rows:
-        slot.documents.put(key, mark)
-
-
-def _fill_refusals(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
-    for key, packed in rows:
-        slot.refusals.put(key, packed >> 8, packed & 255)
-
-
-_FILL = {
-    "reservations": _fill_reservations,
-    "payments": _fill_payments,
-    "documents": _fill_documents,
-    "refunds": _fill_refunds,
-    "refusals": _fill_refusals,
-}
-
-
 def digest(state: s.ShardState) -> int:
     """64 bits over all rows that must be equal on every replica at the same entry, whatever order
     its tables are in. Refusals are left out: replicas forget them at different entries."""
     total = 0
     for slot in state.slots.values():
-        for name in ("reservations", "payments", "documents", "refunds"):
-            pack = _LARGE[name]
+        for name in ("reservations", "payments", "documents", "figures", "refunds"):
+            pack = PACK[name]
             for key, value in getattr(slot, name).items():
                 total += _hash((slot.slot, name, pack(key, value)))
         skus, campaigns, transfers, arrivals = _small(slot)[2:]

@@ -8,8 +8,8 @@ No row refers back to its owner, so the state has no cycles and the garbage coll
 from collections.abc import Iterator
 
 from actors.core.commands import CampaignConfig
-from actors.core.records import Balance
-from actors.core.tables import Deadlines, Refusals, SplitDict
+from actors.core.pools import Pool
+from actors.core.tables import Counts, Deadlines, Refusals, SplitDict
 
 RESERVED, CONFIRMED, EXPIRED, RELEASED, RETURNED, REVOKED = 1, 2, 3, 4, 5, 6
 """Reservation states, numbered as `stockray.v1.ReservationState`."""
@@ -37,80 +37,8 @@ REFUSAL_WINDOW_MS = 15_000
 """A call lives at most 10 s, so a duplicate of a refused request is never older than this."""
 
 
-class Pool:
-    """Counted units. `total = available + reserved + sold + buffer + scheduled + in transit`."""
-
-    __slots__ = (
-        "available",
-        "buffer",
-        "buyers",
-        "campaign_id",
-        "granted",
-        "in_transit",
-        "limit_per_buyer",
-        "list_price_minor",
-        "owed",
-        "reserved",
-        "scheduled",
-        "sku_id",
-        "sold",
-        "total",
-        "unit_price_minor",
-    )
-
-    def __init__(self, campaign_id: str, sku_id: str) -> None:
-        self.campaign_id = campaign_id
-        self.sku_id = sku_id
-        self.total = 0
-        self.available = 0
-        self.reserved = 0
-        self.sold = 0
-        self.buffer = 0
-        self.scheduled = 0
-        self.in_transit = 0
-        self.owed = 0
-        """Units declared short that could not be taken yet; freed units pay it first."""
-        self.granted = 0
-        """Units that arrived by allocation, of the allocation that the campaign asks for."""
-        self.list_price_minor = 0
-        self.unit_price_minor = 0
-        self.limit_per_buyer = 0
-        self.buyers: SplitDict[str, int] = SplitDict()
-        """Units held and owned, by buyer; kept only while a limit is set."""
-
-    def balance(self, slot: int, generation: int) -> Balance:
-        """The pool as it stands."""
-        return Balance(
-            slot,
-            generation,
-            self.campaign_id,
-            self.sku_id,
-            self.total,
-            self.available,
-            self.reserved,
-            self.sold,
-            self.buffer,
-            self.scheduled,
-            self.in_transit,
-            self.owed,
-        )
-
-    def broken_law(self) -> str:
-        """'' if the conservation law holds, else what is wrong. A broken law ends the process."""
-        parts = (
-            self.available,
-            self.reserved,
-            self.sold,
-            self.buffer,
-            self.scheduled,
-            self.in_transit,
-        )
-        if self.total == sum(parts) and min(parts) >= 0 and self.owed >= 0:
-            return ""
-        return (
-            f"pool {self.campaign_id or '(base)'}/{self.sku_id}: total {self.total} is not "
-            f"available + reserved + sold + buffer + scheduled + in transit = {parts}"
-        )
+class Impossible(Exception):
+    """A record that contradicts the state, or a broken invariant. Never caught, except to die."""
 
 
 class Sku:
@@ -119,6 +47,7 @@ class Sku:
     __slots__ = (
         "attributes",
         "buffer_bps",
+        "created_ms",
         "currency_code",
         "name",
         "payment_window_ms",
@@ -132,18 +61,39 @@ class Sku:
         self.buffer_bps = 0
         self.currency_code = ""
         self.payment_window_ms = 0
+        self.created_ms = 0
 
 
 class Campaign:
     """A campaign, its pools by SKU, and what each buyer holds and owns over all of them."""
 
-    __slots__ = ("buyers", "config", "pools", "state")
+    __slots__ = ("buyers", "config", "created_ms", "pools", "state", "updated_ms", "version")
 
     def __init__(self, config: CampaignConfig) -> None:
         self.config = config
         self.state = CAMPAIGN_ACTIVE
+        self.version = 0
+        """Counts the changes of its content, from 1."""
+        self.created_ms = 0
+        self.updated_ms = 0
+        """When its content, pause or end last changed."""
         self.pools: dict[str, Pool] = {}
-        self.buyers: SplitDict[str, int] = SplitDict()
+        self.buyers = Counts()
+        """Units held and owned by buyer, over all lines. The table of the only line, if it has no
+        more than one: most campaigns count once."""
+
+    def link_counts(self) -> None:
+        """Lines came: say in which tables each counts. The campaign's own table begins as a copy
+        when it gets its second line."""
+        pools = list(self.pools.values())
+        if len(pools) == 1:
+            self.buyers = pools[0].buyers
+            pools[0].counted_in = (self.buyers,)
+            return
+        if any(pool.buyers is self.buyers for pool in pools):
+            self.buyers = self.buyers.copy()
+        for pool in pools:
+            pool.counted_in = (pool.buyers, self.buyers)
 
 
 class Payment:
@@ -275,6 +225,7 @@ class SlotState:
         "campaigns",
         "deadlines",
         "documents",
+        "figures",
         "generation",
         "open_transfers",
         "payments",
@@ -295,7 +246,11 @@ class SlotState:
         self.refusals = Refusals(REFUSAL_WINDOW_MS)
         self.deadlines = Deadlines()
         self.documents: SplitDict[bytes, int] = SplitDict()
-        """Request keys of stock documents and returns -> fingerprint; kept for ever."""
+        """Request keys of stock documents, returns and failed payments -> fingerprint; kept for
+        ever."""
+        self.figures: SplitDict[bytes, tuple[int, ...]] = SplitDict()
+        """Request keys of receipts and shortages -> what was answered at first beside the pool;
+        kept for ever."""
         self.payments: SplitDict[bytes, tuple[str, int, int]] = SplitDict()
         """Payment key -> (reservation id, amount, what became of it); kept for ever."""
         self.refunds: SplitDict[bytes, Refund] = SplitDict()

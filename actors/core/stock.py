@@ -9,6 +9,7 @@ from typing import Any
 from actors.core import commands as c
 from actors.core.identity import fingerprint, request_key
 from actors.core.outcomes import Outcome
+from actors.core.pools import Pool
 from actors.core.records import (
     DOCUMENT_ADJUST,
     DOCUMENT_BUFFER,
@@ -26,13 +27,14 @@ from actors.core.records import (
     TransferredOut,
 )
 from actors.core.refusals import refuse, refused_before
+from actors.core.reservations import currency_of
 from actors.core.state import (
     CAMPAIGN_ENDED,
     IN_TRANSIT,
     TRANSFER_ARRIVED,
     TRANSFER_TURNED_AWAY,
-    Pool,
     ShardState,
+    Sku,
     SlotState,
 )
 
@@ -43,7 +45,8 @@ TOTAL_MAX = 10**12
 
 
 def pool_view(slot: SlotState, pool: Pool | None) -> tuple[Any, ...] | None:
-    """A pool as it travels in answers: its balance, then list price, unit price, granted."""
+    """A pool as it travels in answers: its balance, then list price, unit price, granted and the
+    currency of the prices."""
     if pool is None:
         return None
     return (
@@ -51,14 +54,31 @@ def pool_view(slot: SlotState, pool: Pool | None) -> tuple[Any, ...] | None:
         pool.list_price_minor,
         pool.unit_price_minor,
         pool.granted,
+        currency_of(slot, pool),
     )
 
 
 def get_stock(state: ShardState, command: c.GetStock, now_ms: int) -> Decision:
-    """(FOUND, pool) or (NOT_FOUND, None)."""
+    """(FOUND, pool, SKU) or (NOT_FOUND, None, None). The SKU is (name, attributes, buffer_bps,
+    price, currency, payment window, created_ms), and None unless asked for of a base pool."""
     slot = state.slot(command.slot)
     view = pool_view(slot, slot.pool(command.campaign_id, command.sku_id))
-    return (Outcome.NOT_FOUND if view is None else Outcome.FOUND, view), ()
+    if view is None:
+        return (Outcome.NOT_FOUND, None, None), ()
+    described = command.with_sku and not command.campaign_id
+    return (Outcome.FOUND, view, _sku_view(slot.skus[command.sku_id]) if described else None), ()
+
+
+def _sku_view(sku: Sku) -> tuple[Any, ...]:
+    return (
+        sku.name,
+        sku.attributes,
+        sku.buffer_bps,
+        sku.pool.unit_price_minor,
+        sku.currency_code,
+        sku.payment_window_ms,
+        sku.created_ms,
+    )
 
 
 def put_sku(state: ShardState, command: c.PutSku, now_ms: int) -> Decision:
@@ -66,10 +86,7 @@ def put_sku(state: ShardState, command: c.PutSku, now_ms: int) -> Decision:
     CAMPAIGN_CONFLICT."""
     slot = state.slot(command.slot)
     sku = slot.skus.get(command.sku_id)
-    record = SkuPut(
-        SKU_PUT,
-        command.slot,
-        command.sku_id,
+    described = (
         command.name,
         command.attributes,
         command.buffer_bps,
@@ -77,23 +94,21 @@ def put_sku(state: ShardState, command: c.PutSku, now_ms: int) -> Decision:
         command.currency_code,
         command.payment_window_ms,
     )
+    record = SkuPut(
+        SKU_PUT,
+        command.slot,
+        command.sku_id,
+        *described,
+        now_ms if sku is None else sku.created_ms,
+        command.caller,
+        command.reason,
+    )
     if sku is None:
         return (Outcome.APPLIED, None), (record,)
     view = pool_view(slot, sku.pool)
     if sku.currency_code != command.currency_code and sku.pool.total:
         return (Outcome.CAMPAIGN_CONFLICT, view), ()
-    stands = SkuPut(
-        SKU_PUT,
-        command.slot,
-        command.sku_id,
-        sku.name,
-        sku.attributes,
-        sku.buffer_bps,
-        sku.pool.unit_price_minor,
-        sku.currency_code,
-        sku.payment_window_ms,
-    )
-    return (Outcome.APPLIED, view), (() if stands == record else (record,))
+    return (Outcome.APPLIED, view), (() if _sku_view(sku)[:-1] == described else (record,))
 
 
 def _document(
@@ -121,6 +136,7 @@ def _changed(  # noqa: PLR0917
     buffer: int = 0,
     scheduled: int = 0,
     owed: int = 0,
+    from_reserved: int = 0,
 ) -> StockChanged:
     return StockChanged(
         STOCK_CHANGED,
@@ -137,21 +153,24 @@ def _changed(  # noqa: PLR0917
         scheduled,
         owed,
         command.reason,
+        from_reserved,
     )
 
 
 def receive_stock(state: ShardState, command: c.ReceiveStock, now_ms: int) -> Decision:
-    """(APPLIED, pool before). What is owed is paid first; then the buffer's share (rounded down)
-    is kept back. Precedence: ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, APPLIED."""
+    """(APPLIED, pool before, (units that the buffer kept, units that paid what was owed)). What is
+    owed is paid first; then the buffer's share (rounded down) is kept back; again: the same
+    figures. Precedence: ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, APPLIED."""
     slot, key, mark, before = _document(state, command, DOCUMENT_RECEIVE, command.quantity)
+    nothing = (0, 0)
     if before is not None:
-        return before, ()
+        return (*before, _first_figures(slot, key, before, nothing)), ()
     sku = slot.skus.get(command.sku_id)
     if sku is None:
-        return refuse(state, command.slot, key, mark, Outcome.NOT_FOUND, None)
+        return refuse(state, command.slot, key, mark, Outcome.NOT_FOUND, None, nothing)
     view = pool_view(slot, sku.pool)
     if sku.pool.total + command.quantity > TOTAL_MAX:
-        return refuse(state, command.slot, key, mark, Outcome.EXCEEDS_TOTAL, view)
+        return refuse(state, command.slot, key, mark, Outcome.EXCEEDS_TOTAL, view, nothing)
     paid = min(sku.pool.owed, command.quantity)
     kept = (command.quantity - paid) * sku.buffer_bps // 10_000
     record = _changed(
@@ -163,7 +182,14 @@ def receive_stock(state: ShardState, command: c.ReceiveStock, now_ms: int) -> De
         buffer=kept,
         owed=-paid,
     )
-    return (Outcome.APPLIED, view), (record,)
+    return (Outcome.APPLIED, view, (kept, paid)), (record,)
+
+
+def _first_figures(
+    slot: SlotState, key: bytes, before: tuple[Any, ...], nothing: tuple[int, ...]
+) -> tuple[int, ...]:
+    """What a document that was applied before was answered beside the pool."""
+    return slot.figures.get(key) or nothing if before[0] == Outcome.APPLIED else nothing
 
 
 def adjust_stock(state: ShardState, command: c.AdjustStock, now_ms: int) -> Decision:
@@ -211,16 +237,18 @@ def set_buffer(state: ShardState, command: c.SetBuffer, now_ms: int) -> Decision
 
 
 def declare_shortage(state: ShardState, command: c.DeclareShortage, now_ms: int) -> Decision:
-    """(APPLIED, pool before, (from available, scheduled, buffer, still owed)). What is still owed
-    is taken from the newest reservations, then the newest orders, by `pulse.py`, in slices.
+    """(APPLIED, pool before, (from available, scheduled, buffer, to come from reservations, to come
+    from orders)); again: the same figures. What is still to come is taken from the newest
+    reservations, then the newest orders, by `pulse.py`, in slices: these two figures hold if
+    nobody pays, gives up or returns meanwhile. An older shortage takes its reservations first.
     Precedence: ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, APPLIED (or FOUND for a dry run)."""
     slot, key, mark, before = _document(
         state, command, DOCUMENT_SHORTAGE, command.campaign_id, command.quantity
     )
+    nothing = (0, 0, 0, 0, 0)
     if before is not None and not command.dry_run:
-        return (*before, (0, 0, 0, 0)), ()
+        return (*before, _first_figures(slot, key, before, nothing)), ()
     pool = slot.pool(command.campaign_id, command.sku_id)
-    nothing = (0, 0, 0, 0)
     if pool is None:
         if command.dry_run:
             return (Outcome.NOT_FOUND, None, nothing), ()
@@ -234,7 +262,8 @@ def declare_shortage(state: ShardState, command: c.DeclareShortage, now_ms: int)
     scheduled = min(pool.scheduled, command.quantity - available)
     buffer = min(pool.buffer, command.quantity - available - scheduled)
     owed = command.quantity - available - scheduled - buffer
-    taken = (available, scheduled, buffer, owed)
+    from_reserved = min(owed, max(0, pool.reserved - pool.owed))
+    taken = (available, scheduled, buffer, from_reserved, owed - from_reserved)
     if command.dry_run:
         return (Outcome.FOUND, view, taken), ()
     record = _changed(
@@ -246,6 +275,7 @@ def declare_shortage(state: ShardState, command: c.DeclareShortage, now_ms: int)
         -buffer,
         -scheduled,
         owed,
+        from_reserved,
     )
     return (Outcome.APPLIED, view, taken), (record,)
 
@@ -288,8 +318,14 @@ def transfer_out(state: ShardState, command: c.TransferOut, now_ms: int) -> Deci
         command.to_campaign_id,
         command.quantity,
         command.reason,
+        _granted(command.from_campaign_id, pool, -command.quantity),
     )
     return (Outcome.APPLIED, key, IN_TRANSIT, view), (record,)
+
+
+def _granted(campaign_id: str, pool: Pool | None, change: int) -> int:
+    """What a campaign's pool will have by allocation."""
+    return pool.granted + change if campaign_id and pool is not None else 0
 
 
 def transfer_in(state: ShardState, command: c.TransferIn, now_ms: int) -> Decision:
@@ -300,6 +336,7 @@ def transfer_in(state: ShardState, command: c.TransferIn, now_ms: int) -> Decisi
     if before is not None:
         return (Outcome.APPLIED, before), ()
     arrived = _takes(slot, command, now_ms)
+    target = slot.pool(command.to_campaign_id, command.sku_id)
     record = TransferredIn(
         TRANSFERRED_IN,
         command.slot,
@@ -308,6 +345,7 @@ def transfer_in(state: ShardState, command: c.TransferIn, now_ms: int) -> Decisi
         command.to_campaign_id,
         command.quantity,
         arrived,
+        _granted(command.to_campaign_id, target, command.quantity) if arrived else 0,
     )
     return (Outcome.APPLIED, arrived), (record,)
 
@@ -329,11 +367,21 @@ def _takes(slot: SlotState, command: c.TransferIn, now_ms: int) -> bool:
 
 def transfer_done(state: ShardState, command: c.TransferDone, now_ms: int) -> Decision:
     """(APPLIED,), again the same; NOT_FOUND for a transfer that never left here."""
-    transfer = state.slot(command.slot).transfers.get(command.transfer_id)
+    slot = state.slot(command.slot)
+    transfer = slot.transfers.get(command.transfer_id)
     if transfer is None:
         return (Outcome.NOT_FOUND,), ()
     if transfer.state in (TRANSFER_ARRIVED, TRANSFER_TURNED_AWAY):
         return (Outcome.APPLIED,), ()
-    return (Outcome.APPLIED,), (
-        TransferEnded(TRANSFER_ENDED, command.slot, command.transfer_id, command.arrived),
+    pool = slot.pool(transfer.from_campaign_id, transfer.sku_id)
+    back = 0 if command.arrived else transfer.quantity
+    record = TransferEnded(
+        TRANSFER_ENDED,
+        command.slot,
+        command.transfer_id,
+        command.arrived,
+        transfer.sku_id,
+        transfer.from_campaign_id,
+        _granted(transfer.from_campaign_id, pool, back),
     )
+    return (Outcome.APPLIED,), (record,)

@@ -1,4 +1,4 @@
-"""Tables that never stall: dicts split by hash, refusals by age, deadlines by tenth of a second.
+"""Tables that never stall: dicts split by hash, refusals by age, deadlines by when they are due.
 
 CPython resizes a dict in one go: 57-140 ms for a million entries. Nothing here lets one dict grow
 past some 32,768 entries before the table as a whole holds 8 million, and everything that is thrown
@@ -6,10 +6,13 @@ away in crowds is thrown away in slices.
 """
 
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Generic, TypeVar
 
 PART_COUNT = 256
+HEAP_SLACK = 64
+"""So many names of buckets that are gone may stay in a heap of deadlines, beside as many again."""
 SPLIT_AT = 16_384
 """A table starts as one dict and is dealt into 256 when it reaches this size (about 3 ms, once)."""
 
@@ -35,15 +38,23 @@ class SplitDict(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value, or None."""
-        return self.part(key).get(key)
+        # `part` written out, here and in `put` and `change`: the hot path comes by often.
+        parts = self.parts
+        if len(parts) == 1:
+            return parts[0].get(key)
+        return parts[key[0] if type(key) is bytes else hash(key) & 255].get(key)
 
     def put(self, key: K, value: V) -> None:
         """Insert or replace."""
-        part = self.part(key)
+        parts = self.parts
+        if len(parts) == 1:
+            part = parts[0]
+        else:
+            part = parts[key[0] if type(key) is bytes else hash(key) & 255]
         before = len(part)
         part[key] = value
         self.size += len(part) - before
-        if self.size >= SPLIT_AT and len(self.parts) == 1:
+        if len(parts) == 1 and self.size >= SPLIT_AT:
             self._split()
 
     def pop(self, key: K) -> V | None:
@@ -74,6 +85,34 @@ class SplitDict(Generic[K, V]):
 
     def __contains__(self, key: K) -> bool:
         return key in self.part(key)
+
+
+class Counts(SplitDict[str, int]):
+    """How many of something by name; who has none is not in it."""
+
+    __slots__ = ()
+
+    def change(self, name: str, units: int) -> None:
+        """`units` more, or with a negative number fewer."""
+        parts = self.parts
+        part = parts[0] if len(parts) == 1 else parts[hash(name) & 255]
+        count = part.get(name, 0) + units
+        if count > 0:
+            before = len(part)
+            part[name] = count
+            if len(part) != before:
+                self.size += 1
+                if len(parts) == 1 and self.size >= SPLIT_AT:
+                    self._split()
+        elif part.pop(name, 0):
+            self.size -= 1
+
+    def copy(self) -> "Counts":
+        """Another table with the same counts (22 ms for a million names)."""
+        made = Counts()
+        made.parts = [part.copy() for part in self.parts]
+        made.size = self.size
+        return made
 
 
 class Refusals:
@@ -118,52 +157,97 @@ class Refusals:
 
 
 class Deadlines:
-    """Which keys are due when. A key stands in exactly one bucket of 100 ms, or in none.
+    """Which keys are due when. A key stands in exactly one bucket, or in none.
 
-    Buckets are sets, not lists, so that confirming takes the key out at once on every replica and
-    nothing is left to sweep; a bucket of 100 ms stays below 32,768 keys at 300,000 a second."""
+    Rules
+    -----
+    * A bucket is named by its end, and holds what is due at some time up to it: a tenth of a second
+      for what is near when it is added, a second for what is more than half an hour away. So a
+      window of 24 hours makes no more than 105,000 buckets, nothing is ever early, what was near
+      is 100 ms late at most and what was far 1 s.
+    * A second that has 16,384 keys sends the next ones to its tenths, so no set grows past some
+      32,768 keys at 300,000 a second.
+    * Buckets are sets, not lists, so that confirming takes the key out at once on every replica; a
+      lone key stands by itself, for a set of one would weigh more than all else that it costs.
+    * An emptied bucket goes at once. Its name stays in the heap, until names without a bucket are
+      more than those with one: then the heap is made anew (5 ms for the largest).
 
-    BUCKET_MS = 100
-    __slots__ = ("_heap", "buckets")
+    Replicas may have a key in buckets of different width: only a primary asks what is due, and what
+    it then decides is a record."""
+
+    FAR_AWAY_MS = 30 * 60_000
+    FAR_KEYS_MAX = 16_384
+    __slots__ = ("_heap", "_size", "buckets")
 
     def __init__(self) -> None:
-        self.buckets: dict[int, set[bytes]] = {}
+        self.buckets: dict[int, bytes | set[bytes]] = {}
         self._heap: list[int] = []
+        self._size = 0
 
-    def add(self, key: bytes, at_ms: int) -> None:
-        """Due at `at_ms`, rounded up to the next bucket: never early."""
-        bucket = -(-at_ms // self.BUCKET_MS)
-        keys = self.buckets.get(bucket)
-        if keys is None:
-            keys = self.buckets[bucket] = set()
-            heappush(self._heap, bucket)
-        keys.add(key)
+    def add(self, key: bytes, at_ms: int, now_ms: int) -> None:
+        """Due at `at_ms`; `now_ms` says how far that is. The key is in no bucket."""
+        end_ms = at_ms + -at_ms % 100
+        if at_ms - now_ms > self.FAR_AWAY_MS:
+            far_ms = at_ms + -at_ms % 1_000
+            far = self.buckets.get(far_ms)
+            if type(far) is not set or len(far) < self.FAR_KEYS_MAX:
+                end_ms = far_ms
+        keys = self.buckets.get(end_ms)
+        self._size += 1
+        if type(keys) is set:
+            keys.add(key)
+        elif keys is None:
+            self.buckets[end_ms] = key
+            heappush(self._heap, end_ms)
+        else:
+            self.buckets[end_ms] = {keys, key}  # type: ignore[arg-type]
 
     def remove(self, key: bytes, at_ms: int) -> None:
-        """Take it out again; `at_ms` is what it was added with."""
-        keys = self.buckets.get(-(-at_ms // self.BUCKET_MS))
-        if keys is not None:
-            keys.discard(key)
+        """Take it out again; `at_ms` is what it was added with. Nothing for a key not there."""
+        end_ms = at_ms + -at_ms % 100
+        if not self._take(key, end_ms) and end_ms % 1_000:
+            self._take(key, at_ms + -at_ms % 1_000)
+
+    def _take(self, key: bytes, end_ms: int) -> bool:
+        keys = self.buckets.get(end_ms)
+        if keys is None:
+            return False
+        if type(keys) is set:
+            if key not in keys:
+                return False
+            keys.remove(key)
+            self._size -= 1
+            if keys:
+                return True
+        elif keys == key:
+            self._size -= 1
+        else:
+            return False
+        del self.buckets[end_ms]
+        if len(self._heap) > 2 * len(self.buckets) + HEAP_SLACK:
+            self._heap = list(self.buckets)
+            heapify(self._heap)
+        return True
 
     def due(self, now_ms: int, limit: int) -> list[bytes]:
-        """Up to `limit` keys that are due. They stay until removed; empty past buckets go."""
+        """Up to `limit` keys that are due. They stay until they are removed."""
         found: list[bytes] = []
-        ahead: list[int] = []
-        heap, bucket_now = self._heap, now_ms // self.BUCKET_MS
-        while heap and heap[0] <= bucket_now and len(found) < limit:
-            bucket = heap[0]
-            keys = self.buckets[bucket]
-            if not keys:
-                del self.buckets[heappop(heap)]
+        looked: list[int] = []
+        heap = self._heap
+        while heap and heap[0] <= now_ms and len(found) < limit:
+            end_ms = heappop(heap)
+            keys = self.buckets.get(end_ms)
+            # A bucket that went and came again has its name in the heap twice.
+            if keys is None or (looked and looked[-1] == end_ms):
                 continue
-            for key in keys:
-                if len(found) == limit:
-                    break
-                found.append(key)
-            ahead.append(heappop(heap))
-        for bucket in ahead:
-            heappush(heap, bucket)
+            looked.append(end_ms)
+            if type(keys) is bytes:
+                found.append(keys)
+            else:
+                found.extend(islice(keys, limit - len(found)))  # type: ignore[arg-type]
+        for end_ms in looked:
+            heappush(heap, end_ms)
         return found
 
     def __len__(self) -> int:
-        return sum(len(keys) for keys in self.buckets.values())
+        return self._size

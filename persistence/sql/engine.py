@@ -25,9 +25,10 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from persistence.errors import NotApplied, OutcomeUnknown, StorageError, WrongRevision
+from persistence.errors import Corrupt, NotApplied, OutcomeUnknown, StorageError, WrongRevision
 
 UPGRADE_ADVICE = "run `stockray db upgrade`"
+DAMAGE_ADVICE = "the file is damaged: put a backup in its place"
 
 _SCHEMA_ERRORS = frozenset({1054, 1146})
 """MySQL's unknown column and unknown table."""
@@ -115,6 +116,8 @@ def connected(engine: Engine) -> Iterator[Connection]:
     try:
         connection = engine.connect()
     except (SQLAlchemyError, OSError, RuntimeError) as error:
+        if _is_damage(error):
+            raise _damaged(engine.url, error) from error
         raise NotApplied(
             f"cannot open {place_of(engine.url)} (setting `database`): {_reason(error)}"
         ) from error
@@ -149,11 +152,24 @@ def sendable(connection: Connection) -> Iterator[None]:
 def refusal(error: SQLAlchemyError, place: str) -> StorageError:
     """What an error before the commit means. A plain StorageError is final: it is the data."""
     reason = f"{place}: {_reason(error)}"
+    if _is_damage(error):
+        return Corrupt(f"{reason}; {DAMAGE_ADVICE}")
     if _is_schema_error(error):
         return WrongRevision(f"{reason}; {UPGRADE_ADVICE}")
     if isinstance(error, DataError | IntegrityError | ProgrammingError):
         return StorageError(f"{reason} (a row that the database refuses)")
     return NotApplied(reason)
+
+
+def _damaged(url: URL, error: BaseException) -> Corrupt:
+    return Corrupt(f"{place_of(url)} (setting `database`): {_reason(error)}; {DAMAGE_ADVICE}")
+
+
+def _is_damage(error: BaseException) -> bool:
+    """SQLite raises its plain DatabaseError for a file that is no database or is torn, and for
+    nothing else."""
+    original = getattr(error, "orig", None) or error
+    return type(original) is sqlite3.DatabaseError
 
 
 def _is_schema_error(error: SQLAlchemyError) -> bool:

@@ -6,6 +6,10 @@ Rules
   slower finds it moved and changes nothing.
 * Any error before COMMIT rolls all back; MySQL itself would undo one statement only (1205).
 * Any error at COMMIT is an OutcomeUnknown: the position, read again, says what became of it.
+* `updated_ms` of a position says how old the view is: all that was decided up to then is in it.
+  A batch says it by its rows (the youngest `updated_ms` among them is the time of its last entries,
+  however late it is applied), so a view that lags is as old as what it holds. A consumer that has
+  caught up says it by an empty batch from its position to the same one: then it is now.
 * A row that the database refuses (too long, out of range) is a plain StorageError: sending it
   again cannot help, putting it among the dead letters does.
 """
@@ -13,7 +17,7 @@ Rules
 import time
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, case, insert, select, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -23,7 +27,7 @@ from persistence.sql import migrate
 from persistence.sql.engine import commit, connected, make_engine, parse_url, sendable
 from persistence.sql.tables import dead_letters as letters_table
 from persistence.sql.tables import positions
-from persistence.sql.upsert import prepare, upsert
+from persistence.sql.upsert import Prepared, prepare, upsert
 
 _REASON_LENGTH = 1024
 
@@ -73,12 +77,20 @@ class SqlSink:
         rows: Sequence[Rows],
         dead_letters: Sequence[DeadLetter] = (),
     ) -> None:
-        """All of it or nothing. ValueError, before anything is sent, for rows no table takes."""
+        """All of it or nothing. ValueError, before anything is sent, for rows no table takes.
+
+        An empty batch from a position to the same one says that the view holds all there is now;
+        on the other hand rows without a move of the position say nothing of the view's age."""
         if not 0 <= from_seq <= to_seq:
             raise ValueError(f"a batch cannot go from {from_seq} to {to_seq}")
         prepared = prepare(rows)
+        as_of_ms = 0
+        if to_seq > from_seq:
+            as_of_ms = _as_of(prepared)
+        elif not rows and not dead_letters:
+            as_of_ms = self._now_ms()
         with connected(self._engine) as connection:
-            self._move(connection, shard, incarnation=incarnation, from_seq=from_seq, to_seq=to_seq)
+            self._move(connection, shard, incarnation, (from_seq, to_seq), as_of_ms)
             for same_table in prepared:
                 upsert(connection, same_table)
             if dead_letters:
@@ -90,9 +102,14 @@ class SqlSink:
         self._engine.dispose()
 
     def _move(
-        self, connection: Connection, shard: int, *, incarnation: str, from_seq: int, to_seq: int
+        self,
+        connection: Connection,
+        shard: int,
+        incarnation: str,
+        step: tuple[int, int],
+        as_of_ms: int,
     ) -> None:
-        new = {"seq": to_seq, "updated_ms": self._now_ms()}
+        from_seq, to_seq = step
         moved = connection.execute(
             update(positions)
             .where(
@@ -100,7 +117,12 @@ class SqlSink:
                 positions.c.incarnation == incarnation,
                 positions.c.seq == from_seq,
             )
-            .values(new)
+            .values(
+                seq=to_seq,
+                updated_ms=case(
+                    (positions.c.updated_ms < as_of_ms, as_of_ms), else_=positions.c.updated_ms
+                ),
+            )
         )
         if moved.rowcount == 1:
             return
@@ -109,7 +131,9 @@ class SqlSink:
             raise PositionMoved(position=stored_seq)
         try:
             connection.execute(
-                insert(positions).values(shard=shard, incarnation=incarnation, **new)
+                insert(positions).values(
+                    shard=shard, incarnation=incarnation, seq=to_seq, updated_ms=as_of_ms
+                )
             )
         except IntegrityError as error:
             # Somebody inserted it since it was read: on MySQL that lock is taken here only.
@@ -132,6 +156,17 @@ class SqlSink:
         ]
         with sendable(connection):
             connection.execute(_letter_upsert(connection), values)
+
+
+def _as_of(batch: Sequence[Prepared]) -> int:
+    """The time of the youngest row that says its own; 0 if none does."""
+    times = [
+        row[rows.columns.index("updated_ms")]
+        for rows in batch
+        if "updated_ms" in rows.columns
+        for row in rows.values
+    ]
+    return max((at for at in times if isinstance(at, int)), default=0)
 
 
 def _read_position(connection: Connection, shard: int) -> tuple[str, int]:

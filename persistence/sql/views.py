@@ -43,6 +43,19 @@ class ReservationFilter:
     """Reserved before this time."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFilter:
+    """Which refunds of one state to list; '' and None do not filter. Each id has an index."""
+
+    state: int
+    buyer_id: str = ""
+    campaign_id: str = ""
+    reservation_id: str = ""
+    payment_id: str = ""
+    due_before_ms: int | None = None
+    """Became due before this time."""
+
+
 class Page(NamedTuple):
     """Rows in order, and the key to ask for the next page with; None after the last row."""
 
@@ -51,12 +64,13 @@ class Page(NamedTuple):
 
 
 class ShardPosition(NamedTuple):
-    """How far a shard's journal has been applied here, and when that last moved."""
+    """How far a shard's journal has been applied here."""
 
     shard: int
     incarnation: str
     seq: int
     updated_ms: int
+    """All that was decided up to this time is here, and perhaps more."""
 
 
 class SqlViews:
@@ -100,16 +114,18 @@ class SqlViews:
 
     def list_refunds(
         self,
+        wanted: RefundFilter,
         *,
-        state: int,
-        overdue_before_ms: int | None = None,
         page_size: int = 100,
         after: tuple[int, str] | None = None,
     ) -> Page:
-        """Refunds in one state, soonest due first; only those due before a time, if it is given."""
-        query = select(refunds).where(refunds.c.state == state)
-        if overdue_before_ms is not None:
-            query = query.where(refunds.c.due_ms < overdue_before_ms)
+        """Ordered by (due_ms, refund_id): soonest due first."""
+        query = select(refunds).where(refunds.c.state == wanted.state)
+        for name in ("buyer_id", "campaign_id", "reservation_id", "payment_id"):
+            if value := getattr(wanted, name):
+                query = query.where(refunds.c[name] == value)
+        if wanted.due_before_ms is not None:
+            query = query.where(refunds.c.due_ms < wanted.due_before_ms)
         key = (refunds.c.due_ms, refunds.c.refund_id)
         return self._page(query, key=key, page_size=page_size, after=after)
 

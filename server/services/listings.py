@@ -1,8 +1,8 @@
 """The lists: pages of the SQL view, with their age.
 
 A page is read by key, and several states are merged by that same key, so each part of a listing
-walks an index and a page begins exactly where the last one ended. Filters that no index serves are
-applied here, over a bounded number of rows: such a page may be short, or empty, and not the last.
+walks an index and a page begins exactly where the last one ended. The phases of campaigns, which no
+index serves, are looked at here, over the campaigns of a page: it may be short and not the last.
 """
 
 import heapq
@@ -26,7 +26,7 @@ from actors.core.state import (
     RETURNED,
     REVOKED,
 )
-from persistence.sql.views import Page, ReservationFilter, Row
+from persistence.sql.views import Page, RefundFilter, ReservationFilter, Row
 from server.handlers import CallContext, Calls, Method
 from server.services.reservations import INVENTORY, SECKILL
 from server.services.views import ViewReader, Views, view_age
@@ -100,33 +100,26 @@ class Listings:
         self, request: inventory_service_pb2.ListRefundsRequest, context: CallContext
     ) -> inventory_service_pb2.ListRefundsResponse:
         """Due longest first."""
-        equal, states, before_ms = _refund_filters(request)
-        after = read_token(request.page_token, (int, str), equal, states, before_ms)
+        ids, states, before_ms = _refund_filters(request)
+        after = read_token(request.page_token, (int, str), ids, states, before_ms)
         size = page_size(request.page_size)
 
         def query(views: Views) -> Listed:
             age = view_age(views.positions(), context.now_ms())
-            columns = ("due_ms", "refund_id")
             pages = [
                 views.list_refunds(
-                    state=state,
-                    overdue_before_ms=before_ms,
-                    page_size=PAGE_SIZE_MAX if equal else size,
+                    RefundFilter(state=state, due_before_ms=before_ms, **ids),
+                    page_size=size,
                     after=after,
                 )
                 for state in states
             ]
-            rows, more = _merge(pages, columns, PAGE_SIZE_MAX if equal else size)
-            fits = [row for row in rows if all(row[n] == value for n, value in equal.items())]
-            if len(fits) > size:
-                fits = fits[:size]
-                more = tuple(fits[-1][column] for column in columns)
-            return Listed(fits, more, age)
+            return Listed(*_merge(pages, ("due_ms", "refund_id"), size), age)
 
         listed = await self._reader.read(query, timeout_s=context.time_remaining_s())
         return inventory_service_pb2.ListRefundsResponse(
             refunds=[refund_from(row) for row in listed.rows],
-            next_page_token=make_token(listed.after, equal, states, before_ms),
+            next_page_token=make_token(listed.after, ids, states, before_ms),
             age=listed.age,
         )
 
@@ -245,25 +238,24 @@ def _reservation_filters(
 def _refund_filters(
     request: inventory_service_pb2.ListRefundsRequest,
 ) -> tuple[dict[str, str], tuple[int, ...], int | None]:
-    """What columns must equal, the states to walk, and the instant that all became due before."""
+    """The ids asked for, the states to walk, and the instant that all became due before."""
     wrong = Violations()
     wrong.page(page_size=request.page_size, page_token=request.page_token)
-    wanted = {
+    ids = {
+        "campaign_id": request.campaign_id,
         "reservation_id": request.reservation_id,
         "payment_id": request.payment_id,
         "buyer_id": request.buyer_id,
     }
-    for name, value in wanted.items():
+    for name, value in ids.items():
         wrong.optional_id(name, value)
-    if request.campaign_id:
-        wrong.add("campaign_id", "empty: this release does not list refunds by campaign")
     wrong.known("state", request.state, reservation_pb2.RefundState.Name)
     before_ms = None
     if request.HasField("due_before_time"):
         before_ms = wrong.instant("due_before_time", request.due_before_time)
     wrong.refuse()
     states = (request.state,) if request.state else (REFUND_DUE, REFUND_CLOSED)
-    return {n: value for n, value in wanted.items() if value}, states, before_ms
+    return ids, states, before_ms
 
 
 def _merge(

@@ -25,7 +25,12 @@ SHARDS_MAX = 1_024
 ANSWER_MARGIN_S = 0.2
 """The cluster is asked to answer this much before the caller's deadline."""
 
+PAGE_BYTES_MAX = 3_000_000
+"""Of pools in one page; with the reports beside them below the 4 MiB of a message."""
+
 T = TypeVar("T")
+PoolPlace = tuple[int, str, str]
+"""(shard, campaign, SKU): the order of pools."""
 
 
 class Ops:
@@ -113,17 +118,7 @@ class Ops:
         if after is None:
             for report in reports:
                 response.reports.append(_shard_report(report))
-        pools = sorted(
-            (report.shard, view[2], view[3], view) for report in reports for view in report.pools
-        )
-        rest = [pool for pool in pools if after is None or pool[:3] > after]
-        size = page_size(request.page_size)
-        now_ms = context.now_ms()
-        for _, _, _, view in rest[:size]:
-            stock = stock_message(view, as_of_ms=now_ms, now_ms=now_ms)
-            if stock is not None:
-                response.pools.append(stock)
-        last = rest[size - 1][:3] if len(rest) > size else None
+        last = _add_pools(response, reports, after, page_size(request.page_size), context.now_ms())
         response.next_page_token = make_token(last, *filters)
         return response
 
@@ -219,6 +214,47 @@ def _head(outcome: str, message: str) -> dict[str, Any]:
 
 def _health(name: str) -> ops_service_pb2.ClusterHealth.ValueType:
     return ops_service_pb2.ClusterHealth.Value(f"CLUSTER_HEALTH_{name.upper()}")
+
+
+def _add_pools(
+    response: ops_service_pb2.VerifyResponse,
+    reports: Sequence[ShardReport],
+    after: PoolPlace | None,
+    size: int,
+    now_ms: int,
+) -> PoolPlace | None:
+    """The pools of one page, each with its place in history. Answers the last one if more follow.
+
+    Pools of one shard are of one instant if they are in one page, so a page ends between two
+    shards, once it is full, unless its shard alone would make it too large a message."""
+    places = {report.shard: _place(report) for report in reports}
+    pools = sorted(
+        ((report.shard, view[2], view[3]), view) for report in reports for view in report.pools
+    )
+    rest = [(at, view) for at, view in pools if after is None or at > after]
+    size_bytes = 0
+    last: PoolPlace | None = None
+    for count, (at, view) in enumerate(rest):
+        full = count >= size and last is not None and at[0] != last[0]
+        if full or size_bytes > PAGE_BYTES_MAX:
+            return last
+        stock = stock_message(view, as_of_ms=now_ms, now_ms=now_ms, position=places[at[0]])
+        if stock is not None:
+            response.pools.append(stock)
+            size_bytes += stock.ByteSize()
+        last = at
+    return None
+
+
+def _place(report: ShardReport) -> common_pb2.ShardPosition | None:
+    """Where in history the primary, whose pools these are, stood when it reported. While an old
+    primary is not fenced yet there are two, and the pools are those of the last one named."""
+    for replica in reversed(report.replicas):
+        if replica.answered and replica.role == "primary":
+            return common_pb2.ShardPosition(
+                shard=report.shard, seq=replica.seq, epoch=replica.epoch
+            )
+    return None
 
 
 def _shard_report(report: ShardReport) -> ops_service_pb2.ShardReport:

@@ -15,6 +15,7 @@ from server.translate.stock import (
     get_stock_command,
     head,
     item,
+    known_sku,
     put_sku_command,
     read_pool,
     receive_stock_command,
@@ -66,58 +67,56 @@ class StockKeeping:
                 item(answer, 1),
                 as_of_ms=asked_ms,
                 now_ms=context.now_ms(),
-                currency_code=command.currency_code if applied else "",
             ),
         )
 
     async def get_stock(
         self, request: inventory_service_pb2.GetStockRequest, context: CallContext
     ) -> inventory_service_pb2.GetStockResponse:
-        """Read one pool from its shard."""
-        command = get_stock_command(request, context)
-        return inventory_service_pb2.GetStockResponse(**await self._with_stock(command, context))
+        """Read one pool from its shard, a base pool with its SKU."""
+        fields, answer = await self._with_stock(get_stock_command(request, context), context)
+        sku = known_sku(request.sku_id, item(answer, 2))
+        return inventory_service_pb2.GetStockResponse(**fields, sku=sku)
 
     async def receive_stock(
         self, request: inventory_service_pb2.ReceiveStockRequest, context: CallContext
     ) -> inventory_service_pb2.ReceiveStockResponse:
         """A supply document's units."""
-        command = receive_stock_command(request, context)
-        fields = await self._with_stock(command, context)
-        return inventory_service_pb2.ReceiveStockResponse(**fields)
+        fields, answer = await self._with_stock(receive_stock_command(request, context), context)
+        kept, paid = item(answer, 2, (0, 0))
+        return inventory_service_pb2.ReceiveStockResponse(
+            **fields, buffer_added_count=kept, owed_paid_count=paid
+        )
 
     async def adjust_stock(
         self, request: inventory_service_pb2.AdjustStockRequest, context: CallContext
     ) -> inventory_service_pb2.AdjustStockResponse:
         """Correct a pool's count."""
-        command = adjust_stock_command(request, context)
-        return inventory_service_pb2.AdjustStockResponse(**await self._with_stock(command, context))
+        fields, _ = await self._with_stock(adjust_stock_command(request, context), context)
+        return inventory_service_pb2.AdjustStockResponse(**fields)
 
     async def set_buffer(
         self, request: inventory_service_pb2.SetBufferRequest, context: CallContext
     ) -> inventory_service_pb2.SetBufferResponse:
         """Set how many units a base pool keeps back."""
-        command = set_buffer_command(request, context)
-        return inventory_service_pb2.SetBufferResponse(**await self._with_stock(command, context))
+        fields, _ = await self._with_stock(set_buffer_command(request, context), context)
+        return inventory_service_pb2.SetBufferResponse(**fields)
 
     async def declare_shortage(
         self, request: inventory_service_pb2.DeclareShortageRequest, context: CallContext
     ) -> inventory_service_pb2.DeclareShortageResponse:
         """Units that are not there after all."""
         command = declare_shortage_command(request, context)
-        asked_ms = context.now_ms()
-        answer = await self._ask(command)
-        view = item(answer, 1)
-        available, scheduled, buffer, owed = item(answer, 2, (0, 0, 0, 0))
-        from_reserved = 0 if view is None else min(owed, view[6])
+        fields, answer = await self._with_stock(command, context)
+        available, scheduled, buffer, reserved, sold = item(answer, 2, (0, 0, 0, 0, 0))
         return inventory_service_pb2.DeclareShortageResponse(
-            **head(answer),
-            stock=stock_message(view, as_of_ms=asked_ms, now_ms=context.now_ms()),
+            **fields,
             from_available_count=available,
             from_scheduled_count=scheduled,
             from_buffer_count=buffer,
-            from_reserved_count=from_reserved,
-            from_sold_count=owed - from_reserved,
-            owed_count=owed,
+            from_reserved_count=reserved,
+            from_sold_count=sold,
+            owed_count=reserved + sold,
         )
 
     async def transfer_stock(
@@ -155,12 +154,14 @@ class StockKeeping:
             stock_message(item(answer, 1), as_of_ms=asked_ms, now_ms=now_ms) for answer in answers
         ]
 
-    async def _with_stock(self, command: Any, context: CallContext) -> dict[str, Any]:
-        """Ask, and the fields of the answer: those that all have, and the pool."""
+    async def _with_stock(
+        self, command: Any, context: CallContext
+    ) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        """Ask. The fields that all have with the pool, and the answer itself."""
         asked_ms = context.now_ms()
         answer = await self._ask(command)
         stock = stock_message(item(answer, 1), as_of_ms=asked_ms, now_ms=context.now_ms())
-        return {**head(answer), "stock": stock}
+        return {**head(answer), "stock": stock}, answer
 
     async def _ask(self, command: Any) -> tuple[Any, ...]:
         (answer,) = await self._lines.submit([command])

@@ -5,7 +5,8 @@ Rules
 * A view's queries block, so they run in a few threads of their own. What would wait behind more
   than `waiting_max` others is refused at once: a slow database must not pile up calls.
 * Whatever a view raises is VIEW_UNAVAILABLE to the caller and a line in the log.
-* An answer says how old it is: as old as the shard whose rows were applied longest ago.
+* An answer says how old it is: as old as the shard whose rows are, of all that the view has rows
+  of.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from stockray_proto.v1 import common_pb2
 
-from persistence.sql.views import Page, ReservationFilter, ShardPosition
+from persistence.sql.views import Page, RefundFilter, ReservationFilter, ShardPosition
 from server.errors import CallError, overloaded, view_unavailable
 from server.translate.scalars import age_of
 
@@ -44,9 +45,8 @@ class Views(Protocol):
 
     def list_refunds(
         self,
+        wanted: RefundFilter,
         *,
-        state: int,
-        overdue_before_ms: int | None = None,
         page_size: int = 100,
         after: tuple[int, str] | None = None,
     ) -> Page:
@@ -68,7 +68,7 @@ class Views(Protocol):
         """Ordered by campaign_id."""
 
     def positions(self) -> Sequence[ShardPosition]:
-        """How far each shard's journal has been applied, and when."""
+        """How far each shard's journal has been applied, and of when that is."""
 
 
 class ViewReader:

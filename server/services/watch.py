@@ -62,7 +62,6 @@ class Seen(NamedTuple):
     """A pool as it was last polled."""
 
     view: Sequence[Any]
-    currency_code: str
     as_of_ms: int
     version: int
     """Grows with every change of any pool; a watcher has sent what is not above its own."""
@@ -178,12 +177,7 @@ class StockWatch:
                     newest = max(newest, seen.version)
         response = inventory_service_pb2.WatchStockResponse(server_time=stamp(now_ms))
         for seen in changed.values():
-            stock = stock_message(
-                seen.view,
-                as_of_ms=seen.as_of_ms,
-                now_ms=now_ms,
-                currency_code=seen.currency_code,
-            )
+            stock = stock_message(seen.view, as_of_ms=seen.as_of_ms, now_ms=now_ms)
             if stock is not None:
                 response.stocks.append(stock)
         silent = {self._lines.shard_of(feed.slot) for feed in feeds if feed.silent}
@@ -262,11 +256,11 @@ class StockWatch:
         feed.answered.set()
         if not silent:
             feed.missing = answer[0] == Outcome.NOT_FOUND
-            for key, view, currency_code in _pools(feed.key, answer):
+            for key, view in _pools(feed.key, answer):
                 before = feed.pools.get(key)
                 if before is None or before.view != view:
                     version = next(self._versions)
-                    feed.pools[key] = Seen(view, currency_code, asked_ms, version)
+                    feed.pools[key] = Seen(view, asked_ms, version)
                     changed = True
         if changed:
             feed.wake()
@@ -297,14 +291,13 @@ def _question(feed: Feed, deadline_ms: int) -> Any:
     return get_campaign_command(campaign_id, deadline_ms, OWN_CALLER)
 
 
-def _pools(key: PoolKey, answer: tuple[Any, ...]) -> list[tuple[PoolKey, Sequence[Any], str]]:
-    """The pools in an answer, with their currency where the answer tells it."""
+def _pools(key: PoolKey, answer: tuple[Any, ...]) -> list[tuple[PoolKey, Sequence[Any]]]:
+    """The pools in an answer."""
     if answer[0] != Outcome.FOUND:
         return []
     if key[1]:
-        return [(key, answer[1], "")]
+        return [(key, answer[1])]
     view = campaign_view(answer[1])
     if view is None:
         return []
-    currency_code = view.config.currency_code
-    return [((pool[2], pool[3]), pool, currency_code) for pool in view.pools]
+    return [((pool[2], pool[3]), pool) for pool in view.pools]

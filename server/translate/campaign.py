@@ -37,6 +37,9 @@ class CampaignView(NamedTuple):
     config: c.CampaignConfig
     pools: Sequence[Sequence[Any]]
     """Views of the lines' pools, in the order of the lines."""
+    version: int
+    created_ms: int
+    updated_ms: int
 
 
 class LineAllocation(NamedTuple):
@@ -50,8 +53,8 @@ def campaign_view(view: Sequence[Any] | None) -> CampaignView | None:
     """The view in an answer; None when there is none."""
     if view is None:
         return None
-    campaign_id, state, config, pools = view
-    return CampaignView(campaign_id, state, c.campaign_config(config), pools)
+    campaign_id, state, config, *rest = view
+    return CampaignView(campaign_id, state, c.campaign_config(config), *rest)
 
 
 def put_campaign_command(
@@ -95,6 +98,7 @@ def put_campaign_command(
             required_claims=tuple(sorted(set(campaign.required_claims))),
             lines=tuple(sorted(lines)),
         ),
+        request.reason,
     )
 
 
@@ -217,6 +221,9 @@ def campaign_message(
         freed_unit_policy=seckill_service_pb2.FREED_UNIT_POLICY_AVAILABLE,
         phase=phase,
         next_phase_time=stamp_or_none(next_ms),
+        version=view.version,
+        create_time=stamp(view.created_ms),
+        update_time=stamp(view.updated_ms),
     )
     message.sessions.add(
         session_id=ONLY_SESSION, start_time=message.start_time, end_time=message.end_time
@@ -235,13 +242,7 @@ def campaign_message(
             allocated_count=granted,
             allocation_status=ended.status,
             allocation_message=ended.message,
-            stock=stock_message(
-                pool,
-                as_of_ms=as_of_ms,
-                now_ms=now_ms,
-                currency_code=config.currency_code,
-                source=source,
-            ),
+            stock=stock_message(pool, as_of_ms=as_of_ms, now_ms=now_ms, source=source),
         )
     return message
 

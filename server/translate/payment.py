@@ -99,13 +99,15 @@ def refund_message(slot: int, view: Sequence[Any] | None) -> reservation_pb2.Ref
     """A refund as a shard knows it (`payments.refund_view`); None for none."""
     if view is None:
         return None
-    key, reservation_id, payment_id, channel, amount, reason, compensation, state, attempts = view
+    key, reservation_id, payment_id, channel, amount, reason, compensation = view[:7]
+    state, attempts, currency = view[7:]
     return reservation_pb2.Refund(
         refund_id=public_id(slot, key),
         reservation_id=reservation_id,
         payment_id=payment_id,
         payment_channel=channel,
         amount_minor=amount,
+        currency_code=currency,
         reason=reason,
         compensation=compensation,
         state=state,

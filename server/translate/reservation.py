@@ -123,4 +123,5 @@ def report_refund_command(
         request.refund_id,
         request.outcome == inventory_service_pb2.REFUND_OUTCOME_SUCCEEDED,
         request.request_id,
+        request.reference,
     )

@@ -49,7 +49,7 @@ def reservation_from(row: Row) -> reservation_pb2.Reservation:
 
 
 def refund_from(row: Row) -> reservation_pb2.Refund:
-    """A refund; its campaign and currency stand in no row of it."""
+    """A refund with all that the journal said of it."""
     due = row["state"] == REFUND_DUE
     return reservation_pb2.Refund(
         refund_id=row["refund_id"],
@@ -57,6 +57,7 @@ def refund_from(row: Row) -> reservation_pb2.Refund:
         payment_id=row["payment_id"],
         payment_channel=row["payment_channel"],
         amount_minor=row["amount_minor"],
+        currency_code=row["currency_code"],
         reason=row["reason"],
         compensation=bool(row["compensation"]),
         state=row["state"],
@@ -65,12 +66,13 @@ def refund_from(row: Row) -> reservation_pb2.Refund:
         due_time=stamp(row["due_ms"]),
         report_time=stamp(row["updated_ms"]) if row["attempts"] else None,
         refund_time=stamp_or_none(row["closed_ms"]),
+        campaign_id=row["campaign_id"],
         buyer_id=row["buyer_id"],
     )
 
 
 def stock_from(row: Row, age: common_pb2.DataAge) -> stock_pb2.Stock:
-    """A pool; its price stands with the SKU or the campaign."""
+    """A pool."""
     return stock_pb2.Stock(
         sku_id=row["sku_id"],
         campaign_id=row["campaign_id"],
@@ -82,6 +84,9 @@ def stock_from(row: Row, age: common_pb2.DataAge) -> stock_pb2.Stock:
         scheduled_count=row["scheduled"],
         in_transit_count=row["in_transit"],
         owed_count=row["owed"],
+        unit_price_minor=row["unit_price_minor"],
+        list_price_minor=row["list_price_minor"],
+        currency_code=row["currency_code"],
         age=age,
     )
 
@@ -90,7 +95,6 @@ def campaign_view_from(row: Row, pools: list[Row]) -> CampaignView:
     """A campaign's row and its pools', in the shape of a shard's view."""
     config: dict[str, Any] = json.loads(row["config_json"])
     lines = tuple(c.CampaignLine(**line) for line in config["lines"])
-    prices = {line.sku_id: line for line in lines}
     return CampaignView(
         campaign_id=row["campaign_id"],
         state=row["state"],
@@ -103,13 +107,14 @@ def campaign_view_from(row: Row, pools: list[Row]) -> CampaignView:
                 "ends_ms": row["ends_ms"],
             }
         ),
-        pools=[
-            _pool_view(pool, prices[pool["sku_id"]]) for pool in pools if pool["sku_id"] in prices
-        ],
+        pools=[_pool_view(pool) for pool in pools],
+        version=row["version"],
+        created_ms=row["created_ms"],
+        updated_ms=row["updated_ms"],
     )
 
 
-def _pool_view(row: Row, line: c.CampaignLine) -> tuple[Any, ...]:
+def _pool_view(row: Row) -> tuple[Any, ...]:
     counts = (
         "total",
         "available",
@@ -120,16 +125,14 @@ def _pool_view(row: Row, line: c.CampaignLine) -> tuple[Any, ...]:
         "in_transit",
         "owed",
     )
-    # A row does not say what was granted. It is what the pool answers for less what is leaving,
-    # but for units that were adjusted, written off or short since.
-    granted = max(0, row["total"] - row["in_transit"])
     return (
         row["slot"],
         row["generation"],
         row["campaign_id"],
         row["sku_id"],
         *(row[name] for name in counts),
-        line.list_price_minor,
-        line.unit_price_minor,
-        granted,
+        row["list_price_minor"],
+        row["unit_price_minor"],
+        row["granted"],
+        row["currency_code"],
     )

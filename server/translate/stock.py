@@ -4,7 +4,7 @@ Every function `…_command` validates the whole request first and raises CallEr
 violations at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stockray_proto.v1 import common_pb2, inventory_service_pb2, stock_pb2
@@ -31,15 +31,15 @@ def stock_message(
     *,
     as_of_ms: int,
     now_ms: int,
-    currency_code: str = "",
     source: common_pb2.DataSource.ValueType = common_pb2.DATA_SOURCE_SHARD,
+    position: common_pb2.ShardPosition | None = None,
 ) -> stock_pb2.Stock | None:
-    """A pool; None (an unset field) when there is no view. The currency stands in no view, so it
-    is unset unless the caller of this knows it from elsewhere."""
+    """A pool; None (an unset field) when there is no view. `position` is where in its shard's
+    history the view was taken, if that is known."""
     if view is None:
         return None
     (_, _, campaign_id, sku_id, total, available, reserved, sold, buffer, scheduled) = view[:10]
-    in_transit, owed, list_price, unit_price = view[10:14]
+    in_transit, owed, list_price, unit_price, _, currency = view[10:16]
     return stock_pb2.Stock(
         sku_id=sku_id,
         campaign_id=campaign_id,
@@ -53,8 +53,9 @@ def stock_message(
         owed_count=owed,
         unit_price_minor=unit_price,
         list_price_minor=list_price,
-        currency_code=currency_code if unit_price or list_price else "",
+        currency_code=currency,
         age=age_of(as_of_ms, now_ms, source),
+        position=position,
     )
 
 
@@ -101,19 +102,45 @@ def put_sku_command(request: inventory_service_pb2.PutSkuRequest, context: CallC
         sku.list_price_minor,
         sku.currency_code,
         window_ms,
+        request.reason,
     )
 
 
 def sku_message(command: c.PutSku) -> stock_pb2.Sku:
     """The SKU as a PutSku made it."""
+    return _sku(
+        command.sku_id,
+        command.name,
+        command.attributes,
+        command.buffer_bps,
+        command.price_minor,
+        command.currency_code,
+        command.payment_window_ms,
+    )
+
+
+def known_sku(sku_id: str, view: Sequence[Any] | None) -> stock_pb2.Sku | None:
+    """What `core.stock.get_stock` knows of a SKU; None (an unset field) if it does not tell."""
+    return None if view is None else _sku(sku_id, *view[:6])
+
+
+def _sku(  # noqa: PLR0917
+    sku_id: str,
+    name: str,
+    attributes: Mapping[str, str],
+    buffer_bps: int,
+    price_minor: int,
+    currency_code: str,
+    payment_window_ms: int,
+) -> stock_pb2.Sku:
     return stock_pb2.Sku(
-        sku_id=command.sku_id,
-        name=command.name,
-        attributes=command.attributes,
-        buffer_bps=command.buffer_bps,
-        list_price_minor=command.price_minor,
-        currency_code=command.currency_code,
-        payment_window=duration(command.payment_window_ms),
+        sku_id=sku_id,
+        name=name,
+        attributes=attributes,
+        buffer_bps=buffer_bps,
+        list_price_minor=price_minor,
+        currency_code=currency_code,
+        payment_window=duration(payment_window_ms),
     )
 
 
@@ -125,7 +152,8 @@ def get_stock_command(
     wrong.id("sku_id", request.sku_id)
     wrong.optional_id("campaign_id", request.campaign_id)
     wrong.refuse()
-    return read_pool(request.campaign_id, request.sku_id, context.deadline_ms, context.caller)
+    read = read_pool(request.campaign_id, request.sku_id, context.deadline_ms, context.caller)
+    return read._replace(with_sku=not request.campaign_id)
 
 
 def read_pool(campaign_id: str, sku_id: str, deadline_ms: int, caller: str) -> c.GetStock:

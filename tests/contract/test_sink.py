@@ -219,6 +219,57 @@ def test_shards_keep_positions_of_their_own(sink: SqlSink) -> None:
     assert (sink.position(0), sink.position(1)) == (("a", 2), ("b", 9))
 
 
+AGE = "SELECT updated_ms FROM positions"
+
+
+def dated_rows(seq: int, *times: int) -> Rows:
+    """Pools of one entry, each with its time."""
+    columns = ("campaign_id", "sku_id", "generation", "seq", "updated_ms")
+    values = [("", f"sku {at}", 1, seq, at) for at in times]
+    return Rows(table="pools", columns=columns, values=values)
+
+
+def test_a_view_is_as_old_as_its_youngest_row_however_late_it_came(url: str) -> None:
+    sink = SqlSink(url, now_ms=lambda: 5_000)
+    sink.upgrade()
+    apply(sink, 0, 1, pool_rows((1, 1, 1)))
+    assert execute(url, AGE) == [(0,)], "nothing says of when it is"
+    apply(sink, 1, 3, dated_rows(3, 700, 900, 800), pool_rows((1, 2, 1), sku_id="x"))
+    assert execute(url, AGE) == [(900,)]
+    apply(sink, 3, 4, dated_rows(4, 600))
+    apply(sink, 4, 9)
+    assert (sink.position(3), execute(url, AGE)) == (("inc", 9), [(900,)]), "it never gets older"
+    sink.close()
+
+
+def test_an_empty_batch_that_stays_says_that_the_view_has_all(url: str) -> None:
+    now_ms = 5_000
+    sink = SqlSink(url, now_ms=lambda: now_ms)
+    sink.upgrade()
+    apply(sink, 0, 0)
+    assert (sink.position(3), execute(url, AGE)) == (("inc", 0), [(5_000,)])
+    apply(sink, 0, 7, dated_rows(7, 4_000))
+    now_ms = 6_000
+    apply(sink, 7, 7)
+    apply(sink, 7, 7)
+    assert (sink.position(3), execute(url, AGE)) == (("inc", 7), [(6_000,)])
+    now_ms = 7_000
+    apply(sink, 7, 7, dated_rows(8, 6_500))
+    sink.apply(
+        3,
+        incarnation="inc",
+        from_seq=7,
+        to_seq=7,
+        rows=[],
+        dead_letters=[DeadLetter(7, 0, "", b"")],
+    )
+    assert execute(url, AGE) == [(6_000,)], "a part of a batch says nothing of the rest"
+    with pytest.raises(PositionMoved):
+        apply(sink, 6, 6)
+    assert execute(url, AGE) == [(6_000,)]
+    sink.close()
+
+
 def test_dead_letters_are_kept_with_their_reason(sink: SqlSink, url: str) -> None:
     letters = [
         DeadLetter(seq=5, at=0, reason="no such kind", record=bytes(range(256)) * 400),

@@ -6,11 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
-from persistence.errors import NotApplied, OutcomeUnknown, PositionMoved
+from persistence.errors import Corrupt, NotApplied, OutcomeUnknown, PositionMoved
 from persistence.private import PrivateMariaDB
 from persistence.sql.sink import SqlSink
 from tests.helpers.databases import database_on, execute, pool_rows, root_of
@@ -220,3 +221,13 @@ def test_a_server_with_lax_settings_still_refuses_what_does_not_fit(
     finally:
         execute(root_of(url), f"SET GLOBAL sql_mode = '{usual}'")
     sink.close()
+
+
+def test_a_damaged_sqlite_file_is_corrupt_and_not_a_database_that_is_away(tmp_path: Path) -> None:
+    """A retry would wait for ever; an operator must put a backup in its place."""
+    file = tmp_path / "tables.db"
+    file.write_bytes(b"no database at all" * 500)
+    sink = SqlSink(f"sqlite:///{file}")
+
+    with pytest.raises(Corrupt, match=r"tables\.db.*backup"):
+        sink.position(0)

@@ -12,8 +12,14 @@ from sqlalchemy.dialects import mysql, sqlite
 from persistence.errors import NotApplied, WrongRevision
 from persistence.ports import Rows
 from persistence.sql.sink import SqlSink
-from persistence.sql.views import Page, ReservationFilter, ShardPosition, SqlViews
-from tests.helpers.databases import KINDS, empty_database, execute, pool_rows, reservation_rows
+from persistence.sql.views import (
+    Page,
+    RefundFilter,
+    ReservationFilter,
+    ShardPosition,
+    SqlViews,
+)
+from tests.helpers.databases import KINDS, empty_database, execute, reservation_rows
 
 COUNT = 240
 BASE_MS = 1_700_000_000_000
@@ -149,16 +155,25 @@ def test_a_reservation_is_found_by_its_id(views: SqlViews) -> None:
 
 
 def test_refunds_are_listed_soonest_due_first(sink: SqlSink, views: SqlViews) -> None:
-    columns = ("refund_id", "generation", "seq", "state", "due_ms")
-    values = [(f"f{n}", 1, 1, n % 2, 1_000 - n) for n in range(10)]
+    columns = ("refund_id", "generation", "seq", "state", "due_ms", "campaign_id", "buyer_id")
+    values = [
+        (f"f{n}", 1, 1, n % 2, 1_000 - n, f"sale {n % 3}", f"buyer {n % 4}") for n in range(10)
+    ]
     rows = Rows(table="refunds", columns=columns, values=values)
     sink.apply(0, incarnation="i", from_seq=1, to_seq=2, rows=[rows])
-    first = views.list_refunds(state=1, page_size=3)
+    due = RefundFilter(state=1)
+    first = views.list_refunds(due, page_size=3)
     assert [row["refund_id"] for row in first.rows] == ["f9", "f7", "f5"]
-    rest = views.list_refunds(state=1, page_size=3, after=first.after)
+    rest = views.list_refunds(due, page_size=3, after=first.after)
     assert ([row["refund_id"] for row in rest.rows], rest.after) == (["f3", "f1"], None)
-    overdue = views.list_refunds(state=1, overdue_before_ms=993)
-    assert [row["refund_id"] for row in overdue.rows] == ["f9"]
+    cases = [
+        (RefundFilter(state=1, due_before_ms=993), ["f9"]),
+        (RefundFilter(state=1, campaign_id="sale 0"), ["f9", "f3"]),
+        (RefundFilter(state=1, campaign_id="sale 0", buyer_id="buyer 1"), ["f9"]),
+        (RefundFilter(state=0, buyer_id="buyer 1"), []),
+    ]
+    for wanted, found in cases:
+        assert [row["refund_id"] for row in views.list_refunds(wanted).rows] == found
 
 
 def test_stock_is_listed_by_pool(sink: SqlSink, views: SqlViews) -> None:
@@ -193,10 +208,13 @@ def test_campaigns_are_listed_by_state(sink: SqlSink, views: SqlViews) -> None:
 
 
 def test_positions_tell_the_age_of_the_view(sink: SqlSink, views: SqlViews) -> None:
-    sink.apply(4, incarnation="j", from_seq=0, to_seq=9, rows=[pool_rows((1, 9, 1))])
+    columns = ("campaign_id", "sku_id", "generation", "seq", "updated_ms")
+    rows = Rows(table="pools", columns=columns, values=[("", "a", 1, 9, 70), ("", "b", 1, 9, 90)])
+    sink.apply(4, incarnation="j", from_seq=0, to_seq=9, rows=[rows])
+    sink.apply(0, incarnation="i", from_seq=1, to_seq=1, rows=[])
     assert views.positions() == [
         ShardPosition(shard=0, incarnation="i", seq=1, updated_ms=BASE_MS),
-        ShardPosition(shard=4, incarnation="j", seq=9, updated_ms=BASE_MS),
+        ShardPosition(shard=4, incarnation="j", seq=9, updated_ms=90),
     ]
 
 
@@ -215,16 +233,22 @@ def test_every_query_walks_an_index(
         views.list_reservations(ReservationFilter(**wanted, from_ms=1), after=after)
         views.list_reservations(ReservationFilter(**wanted), after=after, newest_first=True)
     views.get_reservation("r")
-    views.list_refunds(state=1, overdue_before_ms=9, after=(1, "f"))
+    refund_filters = ("buyer_id", "campaign_id", "reservation_id", "payment_id")
+    for name in refund_filters:
+        views.list_refunds(RefundFilter(state=1, **{name: "x"}), after=(1, "f"))
+    views.list_refunds(RefundFilter(state=1, due_before_ms=9), after=(1, "f"))
     views.list_stock(sku_id="s", after=("c", "s"))
     views.list_stock(campaign_id="c")
     views.list_campaigns(state=1, after=("c",))
-    assert len(queries) == 2 * len(FILTERS) + 5
+    assert len(queries) == 2 * len(FILTERS) + len(refund_filters) + 5
     for query in queries:
-        _assert_indexed(url, query)
+        steps = _assert_indexed(url, query)
+        for name in refund_filters:
+            if f"refunds.{name} = " in str(query) and url.startswith("sqlite"):
+                assert f"{name}=?" in steps, "it walks the index of its own id"
 
 
-def _assert_indexed(url: str, query: Select[Any]) -> None:
+def _assert_indexed(url: str, query: Select[Any]) -> str:
     on_sqlite = url.startswith("sqlite")
     dialect: Any = sqlite.dialect() if on_sqlite else mysql.dialect(paramstyle="named")
     text = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
@@ -232,10 +256,11 @@ def _assert_indexed(url: str, query: Select[Any]) -> None:
         steps = [row[3] for row in execute(url, f"EXPLAIN QUERY PLAN {text}")]
         assert steps
         assert all(step.startswith("SEARCH ") and " INDEX " in step for step in steps), steps
-    else:
-        plan = execute(url, f"EXPLAIN {text}")
-        # Columns: id, select_type, table, type, possible_keys, key, ...
-        assert all(row[4] for row in plan if row[2] is not None), (text, plan)
+        return " ".join(steps)
+    plan = execute(url, f"EXPLAIN {text}")
+    # Columns: id, select_type, table, type, possible_keys, key, ...
+    assert all(row[4] for row in plan if row[2] is not None), (text, plan)
+    return ""
 
 
 def test_many_threads_may_ask_at_once(sink: SqlSink, url: str) -> None:

@@ -165,10 +165,9 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert "data_dir: cannot use" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "code"), [("journal", 1), ("tables", 4)])
-def test_a_damaged_file_is_refused_by_name(used_dir: Path, name: str, code: int) -> None:
-    """The journal of one shard, or the SQL view: what is in it can no longer be read. The view
-    counts as a database that is away, since it can be made again from the journal."""
+@pytest.mark.parametrize("name", ["journal", "tables"])
+def test_a_damaged_file_is_refused_by_name(used_dir: Path, name: str) -> None:
+    """The journal of one shard, or the SQL view: what is in it can no longer be read."""
     found = used_dir / "tables.db"
     if name == "journal":
         found = next((used_dir / "journal").glob("*0001*.db"))
@@ -176,7 +175,7 @@ def test_a_damaged_file_is_refused_by_name(used_dir: Path, name: str, code: int)
         sidecar.unlink()
     found.write_bytes(b"no database at all" + os.urandom(8_000))
     done = serve(used_dir)
-    assert done.returncode == code
+    assert done.returncode == 1
     assert found.name in done.stderr
 
 

@@ -20,8 +20,9 @@ from actors.core.codec import pack_entry
 from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.outcomes import Outcome
+from actors.core.pools import Pool
 from actors.core.pulse import Pulse
-from actors.core.state import Pool, ShardState
+from actors.core.state import ShardState
 from persistence.ports import Entry
 
 START_MS = 1_700_000_000_000

@@ -41,6 +41,7 @@ class Checks:
     def check(self) -> None:
         """All invariants."""
         self._check_pools()
+        self._check_campaigns()
         self._check_reservations()
         self._check_money()
         self._check_refusals(self.shop.state)
@@ -69,6 +70,14 @@ class Checks:
             ]
             assert sum(p.total for p in pools) - sum(twice) == units, f"units of {sku}"
 
+    def _check_campaigns(self) -> None:
+        real = {n: x for slot in self.shop.state.slots.values() for n, x in slot.campaigns.items()}
+        assert set(real) == set(self.naive.sales)
+        for name, told in self.naive.sales.items():
+            sale = real[name]
+            assert sale.version == told["version"], name
+            assert (sale.created_ms, sale.updated_ms) == (told["created"], told["updated"]), name
+
     def _check_reservations(self) -> None:
         state, waiting = self.shop.state, set()
         assert sum(len(x.reservations) for x in state.slots.values()) == len(self.naive.held)
@@ -89,13 +98,15 @@ class Checks:
             )
             assert found == expected, told["id"]
             if told["state"] == "RESERVED":
-                waiting.add((told["slot"], -(-told["deadline"] // 100), told["key"]))
+                waiting.add((told["slot"], -(-told["deadline"] // 100) * 100, told["key"]))
         assert deadlines(state) == waiting
         for (sale, sku), counts in limits(state).items():
             owned = {buyer: self.naive.owns(buyer, sale, sku) for buyer in BUYERS}
             assert counts == {buyer: n for buyer, n in owned.items() if n}, f"limit {sale}/{sku}"
 
     def _check_money(self) -> None:
+        documents = sum(len(slot.documents) for slot in self.shop.state.slots.values())
+        assert documents == len(self.naive.documents) + len(self.naive.failures)
         real = {
             public_id(n, k): r
             for n, x in self.shop.state.slots.items()
@@ -149,7 +160,7 @@ class Checks:
         assert owing[0] == owing[1], "a replica's debtors differ"
         for number, slot in state.slots.items():
             assert other.slot(number).open_transfers == slot.open_transfers
-            for table in ("documents", "payments", "arrivals"):
+            for table in ("documents", "figures", "payments", "arrivals"):
                 rows = dict(getattr(slot, table).items())
                 assert dict(getattr(other.slot(number), table).items()) == rows, table
         self._check_refusals(other)

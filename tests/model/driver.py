@@ -339,7 +339,8 @@ def _essence(command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
         return answer[1:2]
     if command.kind == c.BEGIN_PAYMENT:
         return answer[2:3]
-    return tuple(answer[2:3]) if command.kind == c.DECLARE_SHORTAGE else ()
+    with_figures = (c.DECLARE_SHORTAGE, c.RECEIVE_STOCK)
+    return tuple(answer[2:3]) if command.kind in with_figures else ()
 
 
 def walk(seed: int, steps: int) -> int:

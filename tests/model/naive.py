@@ -178,7 +178,10 @@ class Naive(NaiveStock):
     def failed(self, q: c.ReportFailedPayment) -> tuple[Any, ...]:
         if q.reservation_id not in self.held:
             return ("NOT_FOUND",)
-        return ("PAYMENT_ID_REUSED" if (q.slot, q.payment_id) in self.payments else "NOTED",)
+        if (q.slot, q.payment_id) in self.payments:
+            return ("PAYMENT_ID_REUSED",)
+        self.failures.add((q.reservation_id, q.payment_id))
+        return ("NOTED",)
 
     def fulfil(self, q: c.ReportFulfilment) -> tuple[Any, ...]:
         row = self.held.get(q.reservation_id)

@@ -21,6 +21,8 @@ class NaiveStock:
         self.pools: dict[tuple[str, str], Row] = {}
         self.held: dict[str, Row] = {}
         self.documents: dict[tuple[int, bytes], tuple[Any, ...]] = {}
+        self.failures: set[tuple[str, str]] = set()
+        self.figures: dict[tuple[int, bytes], tuple[int, ...]] = {}
         self.refused: dict[tuple[int, bytes], tuple[Any, str, int]] = {}
         self.payments: dict[tuple[int, str], tuple[str, int, str]] = {}
         self.refunds: dict[str, Row] = {}
@@ -82,10 +84,10 @@ class NaiveStock:
     def receive(self, q: c.ReceiveStock) -> tuple[Any, ...]:
         key, args, answer = self._document(q, "receive", q.sku_id, q.quantity)
         if answer:
-            return answer
+            return (*answer, self._figures(q, key, answer, (0, 0)))
         pool = self.pools.get(("", q.sku_id))
         if pool is None:
-            return self._remember(q, key, args, "NOT_FOUND")
+            return (*self._remember(q, key, args, "NOT_FOUND"), (0, 0))
         self.documents[q.slot, key] = args
         self.units[q.sku_id] += q.quantity
         rest = q.quantity - min(pool["owed"], q.quantity)
@@ -93,7 +95,14 @@ class NaiveStock:
         kept = rest * self.skus[q.sku_id]["bps"] // 10_000
         pool["available"] -= kept
         pool["buffer"] += kept
-        return ("APPLIED",)
+        self.figures[q.slot, key] = (kept, q.quantity - rest)
+        return ("APPLIED", (kept, q.quantity - rest))
+
+    def _figures(
+        self, q: Any, key: bytes, answer: tuple[Any, ...], nothing: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """What a resend is answered beside the pool."""
+        return self.figures[q.slot, key] if answer == ("APPLIED",) else nothing
 
     def adjust(self, q: c.AdjustStock) -> tuple[Any, ...]:
         key, args, answer = self._document(q, "adjust", q.campaign_id, q.sku_id, q.delta)
@@ -126,18 +135,20 @@ class NaiveStock:
 
     def short(self, q: c.DeclareShortage) -> tuple[Any, ...]:
         key, args, answer = self._document(q, "short", q.campaign_id, q.sku_id, q.quantity)
+        nothing = (0, 0, 0, 0, 0)
         if answer and not q.dry_run:
-            return (*answer, (0, 0, 0, 0))
+            return (*answer, self._figures(q, key, answer, nothing))
         pool = self.pools[q.campaign_id, q.sku_id]
         if q.quantity > self.total(pool) - pool["in_transit"] - pool["owed"]:
             if not q.dry_run:
                 self._remember(q, key, args, "EXCEEDS_TOTAL")
-            return ("EXCEEDS_TOTAL", (0, 0, 0, 0))
+            return ("EXCEEDS_TOTAL", nothing)
         missing, taken = q.quantity, {}
         for part in ("available", "scheduled", "buffer"):
             taken[part] = min(missing, pool[part])
             missing -= taken[part]
-        told = (*taken.values(), missing)
+        unclaimed = max(0, pool["reserved"] - pool["owed"])
+        told = (*taken.values(), min(missing, unclaimed), max(0, missing - unclaimed))
         if q.dry_run:
             return ("FOUND", told)
         self.documents[q.slot, key] = args
@@ -145,6 +156,7 @@ class NaiveStock:
             pool[part] -= units
             self.units[q.sku_id] -= units
         pool["owed"] += missing
+        self.figures[q.slot, key] = told
         return ("APPLIED", told)
 
     # Transfers
@@ -204,7 +216,8 @@ class NaiveStock:
         sale = self.sales.get(q.campaign_id)
         lines = {line.sku_id: line for line in q.config.lines}
         if sale is None:
-            sale = self.sales[q.campaign_id] = {"state": 1}
+            sale = {"state": 1, "version": 0, "created": self.now_ms}
+            self.sales[q.campaign_id] = sale
         elif sale["config"] == q.config:
             return ("APPLIED",)
         elif self._over(sale) or sale["config"].currency_code != q.config.currency_code:
@@ -215,6 +228,8 @@ class NaiveStock:
                 if sku not in lines or lines[sku].allocation < granted:
                     return ("CAMPAIGN_CONFLICT",)
         sale["config"], sale["lines"] = q.config, lines
+        sale["version"] += 1
+        sale["updated"] = self.now_ms
         for sku, line in lines.items():
             pool = self.pools.setdefault((q.campaign_id, sku), self._new_pool(q.campaign_id, sku))
             pool["price"], pool["list"] = line.unit_price_minor, line.list_price_minor
@@ -227,5 +242,7 @@ class NaiveStock:
             return ("NOT_FOUND",)
         if sale["state"] == ENDED and q.state != ENDED:
             return ("CAMPAIGN_CONFLICT",)
+        if sale["state"] != q.state:
+            sale["updated"] = self.now_ms
         sale["state"] = q.state
         return ("APPLIED",)

@@ -13,6 +13,7 @@ from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, fold, open_entry
 from actors.core.identity import parse_public_id, public_id, slot_of
 from actors.core.outcomes import Outcome
+from actors.core.pools import Pool
 from actors.core.pulse import Pulse
 from actors.core.snapshot import Loader, chunks
 
@@ -265,7 +266,7 @@ class Shop:
             return slot or 0
         return parsed[0]
 
-    def pool(self, sale: str = "", sku: str = "tea") -> s.Pool:
+    def pool(self, sale: str = "", sku: str = "tea") -> Pool:
         """A pool."""
         pool = self.state.slot(slot_of(sale or sku)).pool(sale, sku)
         assert pool is not None
@@ -308,23 +309,21 @@ def replay(state: s.ShardState, journal: list[bytes], after_seq: int) -> None:
 
 
 def limits(state: s.ShardState) -> dict[tuple[str, str], dict[str, int]]:
-    """What the limits of campaigns and lines count, by (campaign, SKU or '')."""
+    """What limits of campaigns and lines count, set or not, by (campaign, SKU or '')."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     for slot in state.slots.values():
         for name, sale in slot.campaigns.items():
-            if sale.config.limit_per_buyer:
-                found[name, ""] = dict(sale.buyers.items())
+            found[name, ""] = dict(sale.buyers.items())
             for pool in sale.pools.values():
-                if pool.limit_per_buyer:
-                    found[name, pool.sku_id] = dict(pool.buyers.items())
+                found[name, pool.sku_id] = dict(pool.buyers.items())
     return found
 
 
 def deadlines(state: s.ShardState) -> set[tuple[int, int, bytes]]:
-    """(slot, bucket, key) of all deadlines."""
+    """(slot, end of the bucket, key) of all deadlines."""
     return {
-        (number, bucket, key)
+        (number, end_ms, key)
         for number, slot in state.slots.items()
-        for bucket, keys in slot.deadlines.buckets.items()
-        for key in keys
+        for end_ms, keys in slot.deadlines.buckets.items()
+        for key in ({keys} if isinstance(keys, bytes) else keys)
     }

@@ -10,11 +10,23 @@ from typing import Any
 
 import pytest
 
-from actors.core import codec, evolve, payments, pulse, reservations, snapshot, stock, tables
+from actors.core import (
+    codec,
+    evolve,
+    evolve_reservations,
+    evolve_stock,
+    payments,
+    pulse,
+    reservations,
+    snapshot,
+    stock,
+    tables,
+)
 from actors.core import records as r
 from actors.core import state as s
 from actors.core.identity import request_key
 from actors.core.payments import RefundReason
+from actors.core.pools import Pool
 from tests.model.driver import small_tables, walk
 
 STEPS_A_WALK = 300
@@ -53,16 +65,16 @@ def a_release_frees_its_units_twice(patch: Patch) -> None:
 
 
 def limits_are_not_restored(patch: Patch) -> None:
-    real = evolve._count
-    patch.setattr(evolve, "_count", lambda slot, held, n: real(slot, held, n) if n > 0 else None)
+    real = evolve_reservations._count
+    patch.setattr(evolve_reservations, "_count", lambda held, n: real(held, n) if n > 0 else None)
 
 
 def a_return_restores_the_limit_by_the_whole_order(patch: Patch) -> None:
-    real = evolve._count
+    real = evolve_reservations._count
     patch.setattr(
-        evolve,
+        evolve_reservations,
         "_count",
-        lambda slot, held, n: real(slot, held, n if n > 0 else -held.quantity),
+        lambda held, n: real(held, n if n > 0 else -held.quantity),
     )
 
 
@@ -92,14 +104,14 @@ def deadlines_are_never_taken_out(patch: Patch) -> None:
 def confirming_leaves_the_deadline(patch: Patch) -> None:
     def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
         held = row(slot, record.key)
-        slot.deadlines.add(held.key, held.deadline_ms)
+        slot.deadlines.add(held.key, held.deadline_ms, held.reserved_ms)
 
     after(patch, r.RESERVATION_CONFIRMED, more)
 
 
 def deadlines_are_rounded_down(patch: Patch) -> None:
-    def add(self: tables.Deadlines, key: bytes, at_ms: int) -> None:
-        real(self, key, at_ms // 100 * 100)
+    def add(self: tables.Deadlines, key: bytes, at_ms: int, now_ms: int) -> None:
+        real(self, key, at_ms // 100 * 100, now_ms)
 
     real = tables.Deadlines.add
     patch.setattr(tables.Deadlines, "add", add)
@@ -172,14 +184,16 @@ def the_buffer_is_not_in_the_total(patch: Patch) -> None:
 
 def the_law_is_broken_and_nobody_looks(patch: Patch) -> None:
     the_buffer_is_not_in_the_total(patch)
-    patch.setattr(s.Pool, "broken_law", lambda _: "")
+    patch.setattr(Pool, "broken_law", lambda _: "")
 
 
 def each_part_of_a_return_is_rounded_by_itself(patch: Patch) -> None:
     real = payments._returned
 
-    def returned(command: Any, held: s.Reservation, key: bytes, mark: int) -> Any:
-        answer, (record,) = real(command, held, key, mark)
+    def returned(
+        slot: s.SlotState, command: Any, held: s.Reservation, key: bytes, mark: int
+    ) -> Any:
+        answer, (record,) = real(slot, command, held, key, mark)
         assert held.payment is not None
         part = held.payment.amount_minor * command.quantity // held.quantity
         return answer, (record._replace(refund_minor=part),) if record.refund_key else (record,)
@@ -222,7 +236,7 @@ def a_revoked_order_is_not_refunded(patch: Patch) -> None:
 def the_oldest_are_revoked_first(patch: Patch) -> None:
     real = pulse.Search.look_on
 
-    def look_on(self: pulse.Search, pool: s.Pool) -> bool:
+    def look_on(self: pulse.Search, pool: Pool) -> bool:
         done = self._ordered is None and real(self, pool)
         if done and self._ordered is not None:
             self._ordered.reverse()
@@ -232,7 +246,8 @@ def the_oldest_are_revoked_first(patch: Patch) -> None:
 
 
 def freed_units_do_not_pay_what_is_owed(patch: Patch) -> None:
-    patch.setattr(evolve, "_pay_owed", lambda *_: 0)
+    patch.setattr(evolve_stock, "pay_owed", lambda *_: 0)
+    patch.setattr(evolve_reservations, "pay_owed", lambda *_: 0)
 
 
 def every_begin_moves_the_deadline(patch: Patch) -> None:
@@ -245,13 +260,13 @@ def every_begin_moves_the_deadline(patch: Patch) -> None:
 def begin_leaves_the_old_deadline(patch: Patch) -> None:
     def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
         held = row(slot, record.key)
-        slot.deadlines.add(held.key, held.first_deadline_ms)
+        slot.deadlines.add(held.key, held.first_deadline_ms, held.reserved_ms)
 
     after(patch, r.PAYMENT_BEGUN, more)
 
 
 def other_arguments_are_not_noticed(patch: Patch) -> None:
-    patch.setattr(reservations, "fingerprint", lambda *_: 1 << 32)
+    patch.setattr(reservations, "fingerprint_of", lambda *_: 1 << 32)
 
 
 def a_closed_refund_can_be_paid_again(patch: Patch) -> None:
@@ -280,15 +295,46 @@ def a_snapshot_has_no_refusals(patch: Patch) -> None:
 
 
 def a_snapshots_rows_are_changed_twice(patch: Patch) -> None:
-    patch.setattr(evolve, "_skip", lambda *_: False)
+    patch.setattr(evolve_reservations, "_skip", lambda *_: False)
 
 
 def a_snapshots_limits_are_not_counted(patch: Patch) -> None:
     patch.setattr(snapshot, "recount", lambda _: None)
 
 
+def a_snapshot_has_no_figures(patch: Patch) -> None:
+    leave_out(patch, "figures")
+
+
 def a_new_limit_counts_from_nothing(patch: Patch) -> None:
-    patch.setattr(evolve, "recount", lambda _: None)
+    real = s.Campaign.link_counts
+
+    def link_counts(self: s.Campaign) -> None:
+        real(self)
+        for pool in self.pools.values():
+            if not pool.limit_per_buyer:
+                pool.counted_in = ()
+
+    patch.setattr(s.Campaign, "link_counts", link_counts)
+
+
+def a_second_line_forgets_what_the_first_counted(patch: Patch) -> None:
+    patch.setattr(tables.Counts, "copy", lambda _: tables.Counts())
+
+
+def a_shortage_ignores_what_is_owed_already(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        key = request_key(record.caller, record.request_id)
+        pool = slot.pool(record.campaign_id, record.sku_id)
+        if pool is not None and record.document == r.DOCUMENT_SHORTAGE:
+            from_reserved = min(record.owed, pool.reserved)
+            slot.figures.put(key, (0, 0, 0, from_reserved, record.owed - from_reserved))
+
+    after(patch, r.STOCK_CHANGED, more)
+
+
+def a_failed_payment_is_not_remembered(patch: Patch) -> None:
+    patch.setattr(evolve_reservations, "failed_key", lambda *_: bytes(16))
 
 
 def a_records_last_field_is_lost_in_the_journal(patch: Patch) -> None:
@@ -297,6 +343,10 @@ def a_records_last_field_is_lost_in_the_journal(patch: Patch) -> None:
 
 
 MUTANTS: list[Mutant] = [
+    a_snapshot_has_no_figures,
+    a_second_line_forgets_what_the_first_counted,
+    a_shortage_ignores_what_is_owed_already,
+    a_failed_payment_is_not_remembered,
     a_release_frees_its_units_twice,
     limits_are_not_restored,
     a_return_restores_the_limit_by_the_whole_order,

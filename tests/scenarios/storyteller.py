@@ -195,7 +195,7 @@ class Storyteller:
         told = self._pairs(words)
         dry, sale = told.get("dry") == "run", told.get("in", "")
         answer = self.shop.short(int(units), name, sku=sku, sale=sale, dry_run=dry)
-        names = ("available", "scheduled", "buffer", "still owed")
+        names = ("available", "scheduled", "buffer", "to come from reservations", "from orders")
         taken = [f"{n} {part}" for n, part in zip(answer[2], names, strict=True) if n]
         return f"{Outcome(answer[0]).name} {', '.join(taken)}{self._due()}".strip()
 

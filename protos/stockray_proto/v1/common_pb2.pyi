@@ -20,7 +20,7 @@ Rules of the whole package
   counts as 10 s. A line not decided by then is answered RETRY or UNKNOWN.
 * Lists take `page_size` (0 means 100; more than 1,000 means 1,000) and `page_token` (empty for
   the first page, else the last answer's `next_page_token`, with all filters unchanged; at most
-  1,024 characters, opaque). An empty `next_page_token` says that this was the last page. A page
+  2,048 characters, opaque). An empty `next_page_token` says that this was the last page. A page
   may be empty and still not the last.
 """
 
@@ -85,17 +85,25 @@ class _LineStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineStatus
     LINE_STATUS_NOT_ELIGIBLE: _LineStatus.ValueType  # 27
     """The buyer lacks a claim that the campaign requires."""
     LINE_STATUS_BUYER_FROZEN: _LineStatus.ValueType  # 28
-    """The buyer's account is frozen. What the buyer already holds can still be paid and returned."""
+    """The buyer's account is frozen. What the buyer already holds can still be paid and returned.
+    Answered at the edge, without asking the shard: speaks of this attempt alone and is not
+    remembered.
+    """
     LINE_STATUS_RATE_LIMITED: _LineStatus.ValueType  # 29
     """Refused at the edge before any work was done; `retry_after` says when to ask again. Speaks of
-    this attempt alone and is not remembered.
+    this attempt alone and is not remembered: the same id may be asked again.
     """
     LINE_STATUS_ID_REUSED: _LineStatus.ValueType  # 30
     """The same request id came before with other arguments; nothing was done for these."""
     LINE_STATUS_INVALID: _LineStatus.ValueType  # 31
-    """The line breaks a rule that its message states (an id's form, a range); `message` names it."""
+    """The line breaks a rule that `message` names. Mostly the edge finds it (an id's form, a range):
+    no shard was asked, nothing is remembered, and the id may be used for the mended line. A rule
+    that only the shard can check (payable above the price) is remembered like any refusal.
+    """
     LINE_STATUS_INTERNAL: _LineStatus.ValueType  # 32
-    """A fault of the service hit this line alone; nothing was done, and the fault is in its log."""
+    """A fault of the service hit this line alone; nothing was done by this attempt, nothing is
+    remembered, and the fault is in the service's log. Asking again with the same id is safe.
+    """
     LINE_STATUS_RETRY: _LineStatus.ValueType  # 33
     """Not applied by this attempt (overload, failover, journal not reachable). Sending it again with
     the same id is safe. If an earlier attempt's answer was lost, that attempt may have applied.
@@ -137,6 +145,13 @@ class LineStatus(_LineStatus, metaclass=_LineStatusEnumTypeWrapper):
     Any call may also answer INVALID (first in precedence), RETRY, UNKNOWN and INTERNAL; these four
     speak of this attempt alone and are not remembered for the id, except an INVALID that an RPC's
     list names.
+
+    Who answers what. A shard decides a line once for its id, and answers the same again: these
+    answers are final. RATE_LIMITED, BUYER_FROZEN and INVALID may come from the gateway (the edge)
+    before a shard was asked, INTERNAL from either; they say that this attempt did nothing, and
+    nothing of an earlier attempt with the same id. So a client that lost an attempt's answer (the
+    call broke, or the answer was UNKNOWN) takes none of these four for the outcome of the id: it
+    asks again with the same id until a shard's answer comes, and otherwise reports UNKNOWN.
     """
 
 LINE_STATUS_UNSPECIFIED: LineStatus.ValueType  # 0
@@ -176,17 +191,25 @@ LINE_STATUS_NOT_FOUND: LineStatus.ValueType  # 26
 LINE_STATUS_NOT_ELIGIBLE: LineStatus.ValueType  # 27
 """The buyer lacks a claim that the campaign requires."""
 LINE_STATUS_BUYER_FROZEN: LineStatus.ValueType  # 28
-"""The buyer's account is frozen. What the buyer already holds can still be paid and returned."""
+"""The buyer's account is frozen. What the buyer already holds can still be paid and returned.
+Answered at the edge, without asking the shard: speaks of this attempt alone and is not
+remembered.
+"""
 LINE_STATUS_RATE_LIMITED: LineStatus.ValueType  # 29
 """Refused at the edge before any work was done; `retry_after` says when to ask again. Speaks of
-this attempt alone and is not remembered.
+this attempt alone and is not remembered: the same id may be asked again.
 """
 LINE_STATUS_ID_REUSED: LineStatus.ValueType  # 30
 """The same request id came before with other arguments; nothing was done for these."""
 LINE_STATUS_INVALID: LineStatus.ValueType  # 31
-"""The line breaks a rule that its message states (an id's form, a range); `message` names it."""
+"""The line breaks a rule that `message` names. Mostly the edge finds it (an id's form, a range):
+no shard was asked, nothing is remembered, and the id may be used for the mended line. A rule
+that only the shard can check (payable above the price) is remembered like any refusal.
+"""
 LINE_STATUS_INTERNAL: LineStatus.ValueType  # 32
-"""A fault of the service hit this line alone; nothing was done, and the fault is in its log."""
+"""A fault of the service hit this line alone; nothing was done by this attempt, nothing is
+remembered, and the fault is in the service's log. Asking again with the same id is safe.
+"""
 LINE_STATUS_RETRY: LineStatus.ValueType  # 33
 """Not applied by this attempt (overload, failover, journal not reachable). Sending it again with
 the same id is safe. If an earlier attempt's answer was lost, that attempt may have applied.
@@ -234,7 +257,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_LINES: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT: no line, or more lines than a call may carry; BadRequest says the limit."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 3
-    """RESOURCE_EXHAUSTED: the message is larger than a call may be. Do not resend it as it is."""
+    """INVALID_ARGUMENT: the message is larger than a call may be; BadRequest says the limit. Do not
+    resend it as it is.
+    """
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 4
     """INVALID_ARGUMENT: the page token is not ours, or was made for other filters."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 5
@@ -280,7 +305,9 @@ ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 ERROR_REASON_TOO_MANY_LINES: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT: no line, or more lines than a call may carry; BadRequest says the limit."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 3
-"""RESOURCE_EXHAUSTED: the message is larger than a call may be. Do not resend it as it is."""
+"""INVALID_ARGUMENT: the message is larger than a call may be; BadRequest says the limit. Do not
+resend it as it is.
+"""
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT: the page token is not ours, or was made for other filters."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 5
@@ -430,7 +457,9 @@ class DataAge(_message.Message):
     """Where it came from."""
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """The instant at which the data was true."""
+        """The instant at which the data was true. For the SQL view: all that was decided up to then is
+        in it, and perhaps more.
+        """
 
     @_builtins.property
     def age(self) -> _duration_pb2.Duration:

@@ -20,7 +20,7 @@ Rules of the whole package
   counts as 10 s. A line not decided by then is answered RETRY or UNKNOWN.
 * Lists take `page_size` (0 means 100; more than 1,000 means 1,000) and `page_token` (empty for
   the first page, else the last answer's `next_page_token`, with all filters unchanged; at most
-  1,024 characters, opaque). An empty `next_page_token` says that this was the last page. A page
+  2,048 characters, opaque). An empty `next_page_token` says that this was the last page. A page
   may be empty and still not the last.
 """
 

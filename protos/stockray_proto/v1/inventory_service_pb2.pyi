@@ -279,7 +279,9 @@ class ListStockResponse(_message.Message):
 
     @_builtins.property
     def unreachable_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Shards that did not answer for this page: their pools are missing from the list."""
+        """Shards whose pools are missing from the list. Always empty while lists come from the SQL view,
+        which has the pools of all shards: one that is behind shows in the age.
+        """
 
     def __init__(
         self,
@@ -707,14 +709,16 @@ class DeclareShortageResponse(_message.Message):
     from_buffer_count: _builtins.int
     """Units taken from the buffer."""
     from_reserved_count: _builtins.int
-    """Units to be taken from live reservations, newest first, each revoked as a whole. This begins
-    with the answer and goes on in slices; `Stock.owed_count` says how many are left to take.
+    """Units to be taken from live reservations, newest first, each revoked as a whole: as many as
+    are reserved and not claimed by an older shortage of the pool. This begins with the answer and
+    goes on in slices; `Stock.owed_count` says how many are left to take.
     """
     from_sold_count: _builtins.int
     """Units to be taken from confirmed orders after that, newest first, each revoked as a whole."""
     owed_count: _builtins.int
-    """Units still missing at the answer: the two above together. Units that come free meanwhile pay
-    it first, so that fewer may be revoked.
+    """Units still missing at the first answer: the two above together. Units that come free meanwhile
+    pay it first, so that fewer may be revoked; a reservation that is paid meanwhile counts as an
+    order.
     """
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:

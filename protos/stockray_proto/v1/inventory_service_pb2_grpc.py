@@ -176,7 +176,7 @@ class InventoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListStock(self, request, context):
-        """Lists pools, each as its shard knows it at the moment of its page. In no promised order.
+        """Lists pools from the SQL view, by campaign and SKU. All filters must hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,7 +184,8 @@ class InventoryServiceServicer(object):
 
     def ReceiveStock(self, request, context):
         """Takes a supply document's units into a SKU's base pool: the buffer's part is kept back, what is
-        owed is paid off, the rest is available. The id is kept for ever.
+        owed is paid off, the rest is available. The id is kept for ever: again it answers what the
+        buffer kept and what was paid off at first, with the pool as it stands now.
         Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, APPLIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -222,7 +223,8 @@ class InventoryServiceServicer(object):
         """Declares that a pool's goods are not there after all. Missing units are taken from available,
         scheduled, buffer, then the newest reservations, then the newest confirmed orders; the total
         falls with each. Each revoked paid order is refund due with a compensation mark. What cannot be
-        taken at once stays owed and keeps available at 0. The id is kept for ever.
+        taken at once stays owed and keeps available at 0. The id is kept for ever: again it answers
+        the first figures, with the pool as it stands now.
         Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, FOUND (a dry run), APPLIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -293,8 +295,9 @@ class InventoryServiceServicer(object):
     def ReportPayment(self, request, context):
         """Reports how a payment attempt ended. A success is the same command as `Confirm` and answers as
         that does. A failure is noted, and the reservation keeps its units and its deadline; the same
-        payment id may still succeed. Answers a success as `Confirm`, a failure NOT_FOUND,
-        PAYMENT_ID_REUSED (it took effect before), NOTED.
+        payment id may still succeed. The same failure again (payment id and reservation) is NOTED and
+        recorded once. Answers a success as `Confirm`, a failure NOT_FOUND, PAYMENT_ID_REUSED (it took
+        effect before), NOTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -344,7 +347,8 @@ class InventoryServiceServicer(object):
     def ReportRefund(self, request, context):
         """Reports an attempt to pay a refund back: a success closes it, once; a failure puts it back to
         due and counts. Asking again with the id of the last report answers the same.
-        Answers NOT_FOUND, REFUND_CLOSED (closed by another report), APPLIED.
+        Answers NOT_FOUND, ID_REUSED (the last report's id with the other outcome), REFUND_CLOSED
+        (closed by another report), APPLIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,10 +51,11 @@ class InventoryServiceStub:
     Answers NOT_FOUND, FOUND.
     """
     ListStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ListStockRequest, _inventory_service_pb2.ListStockResponse]
-    """Lists pools, each as its shard knows it at the moment of its page. In no promised order."""
+    """Lists pools from the SQL view, by campaign and SKU. All filters must hold."""
     ReceiveStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReceiveStockRequest, _inventory_service_pb2.ReceiveStockResponse]
     """Takes a supply document's units into a SKU's base pool: the buffer's part is kept back, what is
-    owed is paid off, the rest is available. The id is kept for ever.
+    owed is paid off, the rest is available. The id is kept for ever: again it answers what the
+    buffer kept and what was paid off at first, with the pool as it stands now.
     Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, APPLIED.
     """
     AdjustStock: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.AdjustStockRequest, _inventory_service_pb2.AdjustStockResponse]
@@ -76,7 +77,8 @@ class InventoryServiceStub:
     """Declares that a pool's goods are not there after all. Missing units are taken from available,
     scheduled, buffer, then the newest reservations, then the newest confirmed orders; the total
     falls with each. Each revoked paid order is refund due with a compensation mark. What cannot be
-    taken at once stays owed and keeps available at 0. The id is kept for ever.
+    taken at once stays owed and keeps available at 0. The id is kept for ever: again it answers
+    the first figures, with the pool as it stands now.
     Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, FOUND (a dry run), APPLIED.
     """
     Reserve: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReserveRequest, _inventory_service_pb2.ReserveResponse]
@@ -113,8 +115,9 @@ class InventoryServiceStub:
     ReportPayment: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReportPaymentRequest, _inventory_service_pb2.ReportPaymentResponse]
     """Reports how a payment attempt ended. A success is the same command as `Confirm` and answers as
     that does. A failure is noted, and the reservation keeps its units and its deadline; the same
-    payment id may still succeed. Answers a success as `Confirm`, a failure NOT_FOUND,
-    PAYMENT_ID_REUSED (it took effect before), NOTED.
+    payment id may still succeed. The same failure again (payment id and reservation) is NOTED and
+    recorded once. Answers a success as `Confirm`, a failure NOT_FOUND, PAYMENT_ID_REUSED (it took
+    effect before), NOTED.
     """
     ReturnUnits: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReturnUnitsRequest, _inventory_service_pb2.ReturnUnitsResponse]
     """Takes back confirmed units, all or part; parts add up. What was paid for them becomes refund
@@ -138,7 +141,8 @@ class InventoryServiceStub:
     ReportRefund: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReportRefundRequest, _inventory_service_pb2.ReportRefundResponse]
     """Reports an attempt to pay a refund back: a success closes it, once; a failure puts it back to
     due and counts. Asking again with the id of the last report answers the same.
-    Answers NOT_FOUND, REFUND_CLOSED (closed by another report), APPLIED.
+    Answers NOT_FOUND, ID_REUSED (the last report's id with the other outcome), REFUND_CLOSED
+    (closed by another report), APPLIED.
     """
     WatchStock: _grpc.UnaryStreamMultiCallable[_inventory_service_pb2.WatchStockRequest, _inventory_service_pb2.WatchStockResponse]
     """Streams pools as they change: first all that were asked for, then those that changed. A slow
@@ -163,10 +167,11 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     Answers NOT_FOUND, FOUND.
     """
     ListStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ListStockRequest, _inventory_service_pb2.ListStockResponse]  # type: ignore[assignment]
-    """Lists pools, each as its shard knows it at the moment of its page. In no promised order."""
+    """Lists pools from the SQL view, by campaign and SKU. All filters must hold."""
     ReceiveStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReceiveStockRequest, _inventory_service_pb2.ReceiveStockResponse]  # type: ignore[assignment]
     """Takes a supply document's units into a SKU's base pool: the buffer's part is kept back, what is
-    owed is paid off, the rest is available. The id is kept for ever.
+    owed is paid off, the rest is available. The id is kept for ever: again it answers what the
+    buffer kept and what was paid off at first, with the pool as it stands now.
     Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, APPLIED.
     """
     AdjustStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.AdjustStockRequest, _inventory_service_pb2.AdjustStockResponse]  # type: ignore[assignment]
@@ -188,7 +193,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Declares that a pool's goods are not there after all. Missing units are taken from available,
     scheduled, buffer, then the newest reservations, then the newest confirmed orders; the total
     falls with each. Each revoked paid order is refund due with a compensation mark. What cannot be
-    taken at once stays owed and keeps available at 0. The id is kept for ever.
+    taken at once stays owed and keeps available at 0. The id is kept for ever: again it answers
+    the first figures, with the pool as it stands now.
     Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, FOUND (a dry run), APPLIED.
     """
     Reserve: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReserveRequest, _inventory_service_pb2.ReserveResponse]  # type: ignore[assignment]
@@ -225,8 +231,9 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     ReportPayment: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReportPaymentRequest, _inventory_service_pb2.ReportPaymentResponse]  # type: ignore[assignment]
     """Reports how a payment attempt ended. A success is the same command as `Confirm` and answers as
     that does. A failure is noted, and the reservation keeps its units and its deadline; the same
-    payment id may still succeed. Answers a success as `Confirm`, a failure NOT_FOUND,
-    PAYMENT_ID_REUSED (it took effect before), NOTED.
+    payment id may still succeed. The same failure again (payment id and reservation) is NOTED and
+    recorded once. Answers a success as `Confirm`, a failure NOT_FOUND, PAYMENT_ID_REUSED (it took
+    effect before), NOTED.
     """
     ReturnUnits: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReturnUnitsRequest, _inventory_service_pb2.ReturnUnitsResponse]  # type: ignore[assignment]
     """Takes back confirmed units, all or part; parts add up. What was paid for them becomes refund
@@ -250,7 +257,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     ReportRefund: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReportRefundRequest, _inventory_service_pb2.ReportRefundResponse]  # type: ignore[assignment]
     """Reports an attempt to pay a refund back: a success closes it, once; a failure puts it back to
     due and counts. Asking again with the id of the last report answers the same.
-    Answers NOT_FOUND, REFUND_CLOSED (closed by another report), APPLIED.
+    Answers NOT_FOUND, ID_REUSED (the last report's id with the other outcome), REFUND_CLOSED
+    (closed by another report), APPLIED.
     """
     WatchStock: _aio.UnaryStreamMultiCallable[_inventory_service_pb2.WatchStockRequest, _inventory_service_pb2.WatchStockResponse]  # type: ignore[assignment]
     """Streams pools as they change: first all that were asked for, then those that changed. A slow
@@ -290,7 +298,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_service_pb2.ListStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_service_pb2.ListStockResponse, _abc.Awaitable[_inventory_service_pb2.ListStockResponse]]:
-        """Lists pools, each as its shard knows it at the moment of its page. In no promised order."""
+        """Lists pools from the SQL view, by campaign and SKU. All filters must hold."""
 
     @_abc_1.abstractmethod
     def ReceiveStock(
@@ -299,7 +307,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_service_pb2.ReceiveStockResponse, _abc.Awaitable[_inventory_service_pb2.ReceiveStockResponse]]:
         """Takes a supply document's units into a SKU's base pool: the buffer's part is kept back, what is
-        owed is paid off, the rest is available. The id is kept for ever.
+        owed is paid off, the rest is available. The id is kept for ever: again it answers what the
+        buffer kept and what was paid off at first, with the pool as it stands now.
         Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, APPLIED.
         """
 
@@ -345,7 +354,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Declares that a pool's goods are not there after all. Missing units are taken from available,
         scheduled, buffer, then the newest reservations, then the newest confirmed orders; the total
         falls with each. Each revoked paid order is refund due with a compensation mark. What cannot be
-        taken at once stays owed and keeps available at 0. The id is kept for ever.
+        taken at once stays owed and keeps available at 0. The id is kept for ever: again it answers
+        the first figures, with the pool as it stands now.
         Answers ID_REUSED, NOT_FOUND, EXCEEDS_TOTAL, FOUND (a dry run), APPLIED.
         """
 
@@ -430,8 +440,9 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inventory_service_pb2.ReportPaymentResponse, _abc.Awaitable[_inventory_service_pb2.ReportPaymentResponse]]:
         """Reports how a payment attempt ended. A success is the same command as `Confirm` and answers as
         that does. A failure is noted, and the reservation keeps its units and its deadline; the same
-        payment id may still succeed. Answers a success as `Confirm`, a failure NOT_FOUND,
-        PAYMENT_ID_REUSED (it took effect before), NOTED.
+        payment id may still succeed. The same failure again (payment id and reservation) is NOTED and
+        recorded once. Answers a success as `Confirm`, a failure NOT_FOUND, PAYMENT_ID_REUSED (it took
+        effect before), NOTED.
         """
 
     @_abc_1.abstractmethod
@@ -491,7 +502,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inventory_service_pb2.ReportRefundResponse, _abc.Awaitable[_inventory_service_pb2.ReportRefundResponse]]:
         """Reports an attempt to pay a refund back: a success closes it, once; a failure puts it back to
         due and counts. Asking again with the id of the last report answers the same.
-        Answers NOT_FOUND, REFUND_CLOSED (closed by another report), APPLIED.
+        Answers NOT_FOUND, ID_REUSED (the last report's id with the other outcome), REFUND_CLOSED
+        (closed by another report), APPLIED.
         """
 
     @_abc_1.abstractmethod

@@ -483,7 +483,9 @@ class VerifyRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     INCLUDE_POOLS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Pools a page, as in the rules of common.proto. Never negative."""
+    """Pools after which a page ends at the next shard, as in the rules of common.proto. Never
+    negative.
+    """
     page_token: _builtins.str
     """See the rules of common.proto."""
     include_pools: _builtins.bool
@@ -676,7 +678,7 @@ class VerifyResponse(_message.Message):
 
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[_stock_pb2.Stock]:
-        """Pools of the page, by shard; empty unless asked for."""
+        """Pools of the page, by shard, campaign and SKU; empty unless asked for."""
 
     @_builtins.property
     def unreachable_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

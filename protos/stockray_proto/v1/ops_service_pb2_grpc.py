@@ -77,7 +77,11 @@ class OpsServiceServicer(object):
     def Verify(self, request, context):
         """Makes every replica check its own state against the conservation law and the other invariants,
         and say where it stands and what its state adds up to. Replicas at one `seq` must have one
-        digest. The first page has the reports of all asked shards; pools are paged by shard.
+        digest. The first page has the reports of all asked shards. Pools are as the primary has them,
+        each with the place in history (`Stock.position`) of the report that it was in. A page has all
+        pools of a shard, so that they are of one instant, and may therefore be longer than asked for;
+        only a shard whose pools do not fit one message is told in several pages, which may then be of
+        several instants, as the positions say.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

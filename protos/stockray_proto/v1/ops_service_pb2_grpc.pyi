@@ -40,7 +40,11 @@ class OpsServiceStub:
     Verify: _grpc.UnaryUnaryMultiCallable[_ops_service_pb2.VerifyRequest, _ops_service_pb2.VerifyResponse]
     """Makes every replica check its own state against the conservation law and the other invariants,
     and say where it stands and what its state adds up to. Replicas at one `seq` must have one
-    digest. The first page has the reports of all asked shards; pools are paged by shard.
+    digest. The first page has the reports of all asked shards. Pools are as the primary has them,
+    each with the place in history (`Stock.position`) of the report that it was in. A page has all
+    pools of a shard, so that they are of one instant, and may therefore be longer than asked for;
+    only a shard whose pools do not fit one message is told in several pages, which may then be of
+    several instants, as the positions say.
     """
     TakeSnapshot: _grpc.UnaryUnaryMultiCallable[_ops_service_pb2.TakeSnapshotRequest, _ops_service_pb2.TakeSnapshotResponse]
     """Makes shards take a snapshot now, on their standbys, beside the paced ones. Returns when they
@@ -69,7 +73,11 @@ class OpsServiceAsyncStub(OpsServiceStub):
     Verify: _aio.UnaryUnaryMultiCallable[_ops_service_pb2.VerifyRequest, _ops_service_pb2.VerifyResponse]  # type: ignore[assignment]
     """Makes every replica check its own state against the conservation law and the other invariants,
     and say where it stands and what its state adds up to. Replicas at one `seq` must have one
-    digest. The first page has the reports of all asked shards; pools are paged by shard.
+    digest. The first page has the reports of all asked shards. Pools are as the primary has them,
+    each with the place in history (`Stock.position`) of the report that it was in. A page has all
+    pools of a shard, so that they are of one instant, and may therefore be longer than asked for;
+    only a shard whose pools do not fit one message is told in several pages, which may then be of
+    several instants, as the positions say.
     """
     TakeSnapshot: _aio.UnaryUnaryMultiCallable[_ops_service_pb2.TakeSnapshotRequest, _ops_service_pb2.TakeSnapshotResponse]  # type: ignore[assignment]
     """Makes shards take a snapshot now, on their standbys, beside the paced ones. Returns when they
@@ -107,7 +115,11 @@ class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ops_service_pb2.VerifyResponse, _abc.Awaitable[_ops_service_pb2.VerifyResponse]]:
         """Makes every replica check its own state against the conservation law and the other invariants,
         and say where it stands and what its state adds up to. Replicas at one `seq` must have one
-        digest. The first page has the reports of all asked shards; pools are paged by shard.
+        digest. The first page has the reports of all asked shards. Pools are as the primary has them,
+        each with the place in history (`Stock.position`) of the report that it was in. A page has all
+        pools of a shard, so that they are of one instant, and may therefore be longer than asked for;
+        only a shard whose pools do not fit one message is told in several pages, which may then be of
+        several instants, as the positions say.
         """
 
     @_abc_1.abstractmethod

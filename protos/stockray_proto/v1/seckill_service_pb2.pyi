@@ -482,7 +482,9 @@ class ListCampaignsResponse(_message.Message):
 
     @_builtins.property
     def unreachable_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Shards that did not answer for this page: their campaigns are missing from the list."""
+        """Shards whose campaigns are missing from the list. Always empty while lists come from the SQL
+        view, which has those of all shards: one that is behind shows in the age.
+        """
 
     @_builtins.property
     def age(self) -> _common_pb2.DataAge:

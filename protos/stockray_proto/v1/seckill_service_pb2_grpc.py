@@ -100,7 +100,7 @@ class SeckillServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCampaigns(self, request, context):
-        """Lists campaigns, each as its shard knows it at the moment of its page. In no promised order.
+        """Lists campaigns with their pools from the SQL view, by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,7 @@ class SeckillServiceStub:
     instant. Answers NOT_FOUND, FOUND.
     """
     ListCampaigns: _grpc.UnaryUnaryMultiCallable[_seckill_service_pb2.ListCampaignsRequest, _seckill_service_pb2.ListCampaignsResponse]
-    """Lists campaigns, each as its shard knows it at the moment of its page. In no promised order."""
+    """Lists campaigns with their pools from the SQL view, by id."""
     PauseCampaign: _grpc.UnaryUnaryMultiCallable[_seckill_service_pb2.PauseCampaignRequest, _seckill_service_pb2.PauseCampaignResponse]
     """Stops reserving at one instant, or lets it go on. What is already held can be paid, released
     and returned; deadlines run on. Pausing a paused campaign changes nothing.
@@ -97,7 +97,7 @@ class SeckillServiceAsyncStub(SeckillServiceStub):
     instant. Answers NOT_FOUND, FOUND.
     """
     ListCampaigns: _aio.UnaryUnaryMultiCallable[_seckill_service_pb2.ListCampaignsRequest, _seckill_service_pb2.ListCampaignsResponse]  # type: ignore[assignment]
-    """Lists campaigns, each as its shard knows it at the moment of its page. In no promised order."""
+    """Lists campaigns with their pools from the SQL view, by id."""
     PauseCampaign: _aio.UnaryUnaryMultiCallable[_seckill_service_pb2.PauseCampaignRequest, _seckill_service_pb2.PauseCampaignResponse]  # type: ignore[assignment]
     """Stops reserving at one instant, or lets it go on. What is already held can be paid, released
     and returned; deadlines run on. Pausing a paused campaign changes nothing.
@@ -155,7 +155,7 @@ class SeckillServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _seckill_service_pb2.ListCampaignsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_seckill_service_pb2.ListCampaignsResponse, _abc.Awaitable[_seckill_service_pb2.ListCampaignsResponse]]:
-        """Lists campaigns, each as its shard knows it at the moment of its page. In no promised order."""
+        """Lists campaigns with their pools from the SQL view, by id."""
 
     @_abc_1.abstractmethod
     def PauseCampaign(

@@ -148,15 +148,15 @@ class Stock(_message.Message):
     list_price_minor: _builtins.int
     """Price of one unit before any reduction, in minor units."""
     currency_code: _builtins.str
-    """ISO 4217 code of both prices; empty when there is no price."""
+    """ISO 4217 code of both prices; empty when the SKU or the campaign was put without one."""
     @_builtins.property
     def age(self) -> _common_pb2.DataAge:
         """How old these figures are."""
 
     @_builtins.property
     def position(self) -> _common_pb2.ShardPosition:
-        """The place in its shard's history. Of two readings of one pool the one with the higher `seq`
-        is the newer.
+        """The place in its shard's history; set by `OpsService.Verify`. Of two readings of one pool the
+        one with the higher `seq` is the newer.
         """
 
     def __init__(

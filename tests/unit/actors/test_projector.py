@@ -100,6 +100,20 @@ async def test_the_position_is_told_to_the_journal_when_it_is_in_sql() -> None:
         assert violated(database.verify(journal)) == {}
 
 
+@in_virtual_time
+async def test_a_view_that_is_whole_is_dated_anew_while_nothing_happens(database: Database) -> None:
+    journal = journal_of(busy_day(5, 20).journal)
+    sink = Faulty(database.sink)
+    follower, _ = projector(journal, sink)  # type: ignore[arg-type]
+    running = asyncio.create_task(follower.run())
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    await until(lambda: sink.dated >= 3)
+    running.cancel()
+    assert sink.applied == 1
+    assert database.sink.position(0) == (INCARNATION, last)
+
+
 class Faulty:
     """A sink that fails in its own way at some applies."""
 
@@ -107,6 +121,7 @@ class Faulty:
         self.sink = sink
         self.faults: list[tuple[Exception, bool]] = []
         self.applied = 0
+        self.dated = 0
         self.refused: tuple[str, Any] = ("", None)
 
     def position(self, shard: int) -> tuple[str, int]:
@@ -118,7 +133,9 @@ class Faulty:
         if effect:
             self.check(fields["rows"])
             self.sink.apply(shard, **fields)
-            self.applied += 1
+            moved = fields["to_seq"] > fields["from_seq"]
+            self.applied += moved
+            self.dated += not moved
         if fault is not None:
             raise fault
 

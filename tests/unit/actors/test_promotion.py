@@ -207,6 +207,18 @@ async def test_a_fenced_primary_answers_no_reads() -> None:
 
 
 @in_virtual_time
+async def test_a_fenced_primary_that_nobody_calls_finds_out_by_itself_and_ends() -> None:
+    """A primary that was paused: by the time it wakes up its gateways have left it for good."""
+    async with running(Pair()) as pair:
+        old = await pair.promote("a")
+        await pair.stock_up("a", 1)
+        await pair.promote("b")
+        await until(lambda: not old.alive, within_s=5)
+        assert isinstance(old.error, BaseExceptionGroup)
+        assert old.error.subgroup(Fenced) is not None
+
+
+@in_virtual_time
 async def test_a_take_over_kills_the_process_that_keeps_the_journal_locked() -> None:
     async with running(Pair()) as pair:
         await pair.promote("a")

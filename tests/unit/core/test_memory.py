@@ -58,14 +58,16 @@ def test_no_table_of_a_state_grows_large(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(tables, "SPLIT_AT", 164)
     shop = used_shop(4_000)
     for slot in shop.state.slots.values():
-        for name in ("reservations", "documents", "payments", "refunds"):
+        for name in ("reservations", "documents", "figures", "payments", "refunds"):
             parts = getattr(slot, name).parts
             assert max(len(part) for part in parts) <= 164, name
 
 
-def test_an_open_reservation_is_small(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("lines", [1, 2])
+def test_an_open_reservation_is_small(lines: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its id, its timer and what counts it: one table for an only line, two for several."""
     shop = Shop()
-    shop.open_sale(20_000, line("tea", 20_000, limit=100))
+    shop.open_sale(20_000, line("tea", 20_000), *[line("cup")] * (lines - 1))
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(20_000):

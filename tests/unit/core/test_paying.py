@@ -13,7 +13,7 @@ from actors.core.outcomes import Outcome
 from actors.core.payments import RefundReason, payment_key
 from tests.model.shop import T0, WINDOW_MS, Shop, line
 
-AMOUNT, REASON, COMPENSATION, STATE, ATTEMPTS = 4, 5, 6, 7, 8
+AMOUNT, REASON, COMPENSATION, STATE, ATTEMPTS, CURRENCY = 4, 5, 6, 7, 8, 9
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def owed_back(answer: tuple[Any, ...], reason: RefundReason, amount: int = 100) 
     late = reason is RefundReason.LATE_PAYMENT
     refund = answer[2]
     assert answer[0] == Outcome.REFUND_DUE
-    assert refund[AMOUNT:] == (amount, reason, late, s.REFUND_DUE, 0)
+    assert refund[AMOUNT:CURRENCY] == (amount, reason, late, s.REFUND_DUE, 0)
     return True
 
 
@@ -167,6 +167,17 @@ def test_a_failed_payment_changes_nothing_and_may_still_succeed(shop: Shop) -> N
     assert shop.fail("nonsense")[0] == Outcome.NOT_FOUND
 
 
+def test_a_resent_failure_is_noted_once(shop: Shop) -> None:
+    own, other = shop.hold("r1"), shop.hold("r2")
+    assert shop.fail(own) == (Outcome.NOTED, s.RESERVED)
+    entries = len(shop.journal)
+    assert shop.fail(own) == (Outcome.NOTED, s.RESERVED)
+    assert len(shop.journal) == entries
+    shop.fail(own, "p2")
+    shop.fail(other)
+    assert len(shop.journal) == entries + 2, "another attempt, and another reservation"
+
+
 # Returns
 
 
@@ -234,11 +245,48 @@ def test_a_refund_is_due_until_a_success_is_reported(shop: Shop) -> None:
     own = shop.hold()
     shop.pay(own, "p1", 99)
     due = refund_id()
-    assert shop.refunded(due, False, "f1")[1][STATE:] == (s.REFUND_DUE, 1)
-    assert shop.refunded(due, False, "f1")[1][STATE:] == (s.REFUND_DUE, 1), "resent, not again"
-    assert shop.refunded(due, True, "f2")[1][STATE:] == (s.REFUND_CLOSED, 2)
+    assert shop.refunded(due, False, "f1")[1][STATE:CURRENCY] == (s.REFUND_DUE, 1)
+    assert shop.refunded(due, False, "f1")[1][STATE:CURRENCY] == (s.REFUND_DUE, 1), (
+        "resent, not again"
+    )
+    assert shop.refunded(due, True, "f2")[1][STATE:CURRENCY] == (s.REFUND_CLOSED, 2)
     assert shop.refunded(due, True, "f2")[0] == Outcome.APPLIED
     assert shop.refunded(due, True, "f3")[0] == Outcome.REFUND_CLOSED
+
+
+def test_a_refund_tells_its_currency_if_the_reservation_is_known(shop: Shop) -> None:
+    own = shop.hold()
+    answer = shop.pay(own, "p1", 99)
+    assert answer[2][CURRENCY] == shop.pay(own, "p1", 99)[2][CURRENCY] == "CNY"
+    assert shop.refunded(refund_id())[1][CURRENCY] == "CNY"
+    unknown = public_id(slot_of("tea"), bytes(16))
+    assert shop.pay(unknown, "p2")[2][CURRENCY] == ""
+    assert shop.refunded(refund_id("p2"))[1][CURRENCY] == ""
+    shop.pay(own, "p3")
+    returned = shop.bring_back(own, 1)
+    assert returned[3][CURRENCY] == shop.bring_back(own, 1)[3][CURRENCY] == "CNY"
+
+
+def test_records_of_refunds_say_of_which_campaign() -> None:
+    shop = Shop()
+    shop.open_sale(10)
+    paid, late = shop.hold("r1", 2, sale="sale"), shop.hold("r2", sale="sale")
+    shop.pay(paid, "p1", 160)
+    shop.pay(late, "p2", 1)
+    fell_due = shop.records[0]
+    assert (fell_due.campaign_id, fell_due.currency_code) == ("sale", "CNY")
+    shop.bring_back(paid, 1)
+    assert (shop.records[0].campaign_id, shop.records[0].currency_code) == ("sale", "CNY")
+    shop.short(10, sale="sale")
+    revoked = {(x.campaign_id, x.currency_code, x.refund_minor) for x in shop.revoke()}
+    assert revoked == {("sale", "CNY", 80), ("sale", "CNY", 0)}
+
+
+def test_a_report_of_a_refund_keeps_the_channels_number(shop: Shop) -> None:
+    shop.pay(shop.hold(), "p1", 99)
+    head = (c.REPORT_REFUND, slot_of("tea"), 0, "web", refund_id(), True, "f1")
+    shop.do(c.ReportRefund(*head, "wx-77"))
+    assert shop.records[0].reference == "wx-77"
 
 
 def test_a_report_that_changes_its_mind_is_told_so(shop: Shop) -> None:

@@ -72,9 +72,9 @@ def test_a_balance_of_an_unknown_pool_is_impossible() -> None:
     "record",
     [
         r.ReservationReleased(r.RESERVATION_RELEASED, 1, bytes(16), 0, ""),
-        r.RefundReported(r.REFUND_REPORTED, 1, bytes(16), True, 1, b""),
-        r.TransferEnded(r.TRANSFER_ENDED, 1, bytes(16), True),
-        r.StockChanged(r.STOCK_CHANGED, 1, 1, "w", "d", 1, "", "x", 1, 1, 0, 0, 0, ""),
+        r.RefundReported(r.REFUND_REPORTED, 1, bytes(16), True, 1, b"", ""),
+        r.TransferEnded(r.TRANSFER_ENDED, 1, bytes(16), True, "x", "", 0),
+        r.StockChanged(r.STOCK_CHANGED, 1, 1, "w", "d", 1, "", "x", 1, 1, 0, 0, 0, "", 0),
         r.StockReserved(
             r.STOCK_RESERVED, 1, bytes(16), "w", "r", 1, "", "x", 1, "ann", 1, 1, 1, "CNY", 1
         ),

@@ -326,7 +326,7 @@ def test_expiries_come_in_slices() -> None:
 def test_a_deadline_of_what_is_not_held_is_a_bug(shop: Shop) -> None:
     own = shop.hold()
     shop.release(own)
-    shop.state.slot(slot_of("tea")).deadlines.add(shop.held(own).key, T0)
+    shop.state.slot(slot_of("tea")).deadlines.add(shop.held(own).key, T0, T0)
     with pytest.raises(AssertionError, match="not held"):
         shop.expire()
 
@@ -362,10 +362,11 @@ def test_a_pool_and_a_campaign_are_read_as_they_stand() -> None:
     shop = Shop()
     shop.open_sale(4)
     slot = slot_of("sale")
-    found, view = shop.do(c.GetStock(c.GET_STOCK, slot, 0, "web", "sale", "tea"))
-    assert (found, view[4:6], view[-1]) == (Outcome.FOUND, (4, 4), 4)
+    found, view, sku = shop.do(c.GetStock(c.GET_STOCK, slot, 0, "web", "sale", "tea", True))
+    assert (found, view[4:6], view[-2:], sku) == (Outcome.FOUND, (4, 4), (4, "CNY"), None)
     assert shop.do(c.GetStock(c.GET_STOCK, slot, 0, "web", "sale", "x")) == (
         Outcome.NOT_FOUND,
+        None,
         None,
     )
     found, view, now_ms = shop.do(c.GetCampaign(c.GET_CAMPAIGN, slot, 0, "web", "sale"))

@@ -1,6 +1,4 @@
-"""Documents, buffers, shortages, transfers and campaigns."""
-
-from typing import Any
+"""SKUs, documents, buffers and shortages."""
 
 import pytest
 
@@ -89,13 +87,50 @@ def test_putting_what_stands_decides_nothing(shop: Shop) -> None:
     assert len(shop.journal) == entries
 
 
+def test_records_say_who_did_it_and_why(shop: Shop) -> None:
+    """An audit is made from them."""
+    head = (c.PUT_SKU, slot_of("tea"), 0, "desk", "tea", "Tea", {}, 0, 100, "CNY", 60_000)
+    shop.do(c.PutSku(*head, "renamed"))
+    assert (shop.records[0].caller, shop.records[0].reason) == ("desk", "renamed")
+    slot = slot_of("sale")
+    put = c.PutCampaign(c.PUT_CAMPAIGN, slot, 0, "desk", "sale", campaign(line("tea")), "new")
+    shop.do(put)
+    assert (shop.records[0].caller, shop.records[0].reason) == ("desk", "new")
+    pause = (c.SET_CAMPAIGN_STATE, slot, 0, "boss", "sale", s.CAMPAIGN_PAUSED, "wrong price")
+    shop.do(c.SetCampaignState(*pause))
+    assert (shop.records[0].caller, shop.records[0].reason) == ("boss", "wrong price")
+
+
+def test_another_reason_alone_changes_nothing(shop: Shop) -> None:
+    entries = len(shop.journal)
+    head = (c.PUT_SKU, slot_of("tea"), 0, "desk", "tea", "tea", {}, 0, 100, "CNY")
+    assert shop.do(c.PutSku(*head, 15 * 60_000, "again"))[0] == Outcome.APPLIED
+    assert len(shop.journal) == entries
+
+
+def test_a_sku_keeps_the_time_it_was_made(shop: Shop) -> None:
+    shop.wait(5_000)
+    shop.sku(price_minor=99)
+    assert shop.records[0].created_ms == T0
+    for state in (shop.state, shop.replica(), shop.from_snapshot()):
+        assert state.slot(slot_of("tea")).skus["tea"].created_ms == T0
+
+
+def test_a_base_pool_is_read_with_what_is_known_of_its_sku(shop: Shop) -> None:
+    shop.sku(attributes={"leaf": "green"})
+    read = c.GetStock(c.GET_STOCK, slot_of("tea"), 0, "web", "", "tea", True)
+    sku = ("tea", {"leaf": "green"}, 0, 100, "CNY", 15 * 60_000, T0)
+    assert shop.do(read)[2] == sku
+    assert shop.do(read._replace(with_sku=False))[2] is None
+
+
 # Shortages
 
 
 def test_a_dry_run_says_what_would_be_taken_and_takes_nothing(shop: Shop) -> None:
     shop.set_buffer(3)
     entries = len(shop.journal)
-    assert shop.short(10, dry_run=True)[::2] == (Outcome.FOUND, (7, 0, 3, 0))
+    assert shop.short(10, dry_run=True)[::2] == (Outcome.FOUND, (7, 0, 3, 0, 0))
     assert shop.short(11, dry_run=True)[0] == Outcome.EXCEEDS_TOTAL
     assert shop.short(1, sku="nothing", dry_run=True)[0] == Outcome.NOT_FOUND
     assert len(shop.journal) == entries
@@ -110,11 +145,34 @@ def test_missing_units_come_from_available_scheduled_buffer_then_people(shop: Sh
     assert shop.stock() == {
         "available": 2, "reserved": 3, "sold": 2, "buffer": 1, "scheduled": 2,
     }  # fmt: skip
-    assert shop.short(3, "g1")[2] == (2, 1, 0, 0)
-    assert shop.short(4, "g2")[2] == (0, 1, 1, 2)
+    assert shop.short(3, "g1")[2] == (2, 1, 0, 0, 0)
+    assert shop.short(4, "g2")[2] == (0, 1, 1, 2, 0)
     assert shop.stock() == {"reserved": 3, "sold": 2, "owed": 2}
     assert shop.pool().total == 5
     assert shop.short(4, "g3")[0] == Outcome.EXCEEDS_TOTAL, "2 of the 5 are owed already"
+
+
+def test_an_older_shortage_takes_its_reservations_first(shop: Shop) -> None:
+    paid = shop.hold("r1", 6)
+    shop.pay(paid, paid=600)
+    shop.hold("r2", 4)
+    assert shop.short(3, "g1")[2] == (0, 0, 0, 3, 0)
+    assert shop.short(3, "g2")[2] == (0, 0, 0, 1, 2)
+    assert shop.short(2, "g3", dry_run=True)[2] == (0, 0, 0, 0, 2)
+
+
+def test_a_resent_document_answers_its_first_figures(shop: Shop) -> None:
+    shop.sku(buffer_bps=2_500)
+    shop.hold("r1", 10)
+    assert shop.short(6, "g1")[2] == (0, 0, 0, 6, 0)
+    assert shop.receive(8, "d1")[2] == (0, 6), "what is owed takes 6, and 25 % of 2 is none"
+    assert shop.receive(8, "d2")[2] == (2, 0)
+    for state in (shop.state, shop.replica(), shop.from_snapshot()):
+        shop.state = state
+        assert shop.short(6, "g1")[2] == (0, 0, 0, 6, 0)
+        assert shop.receive(8, "d1")[2] == (0, 6)
+        assert shop.receive(8, "d2")[2] == (2, 0)
+        assert shop.receive(9, "d2")[2] == (0, 0), "another receipt, and none that counts"
 
 
 def test_the_newest_reservations_are_revoked_then_the_newest_orders(shop: Shop) -> None:
@@ -253,134 +311,3 @@ def test_a_search_is_done_in_slices(shop: Shop, monkeypatch: pytest.MonkeyPatch)
     slices = [len(shop.revoke()) for _ in range(12)]
     assert slices[0] == 0
     assert sum(slices) == 1, "2 were available"
-
-
-# Transfers
-
-
-def test_units_on_the_way_are_counted_once() -> None:
-    shop = Shop()
-    shop.sku()
-    shop.receive(10)
-    shop.put(campaign(line("tea", 6)))
-    out = shop.leave(6)
-    assert shop.stock() == {"available": 4, "in_transit": 6}
-    assert shop.arrive(out[1], 6) == (Outcome.APPLIED, True)
-    assert shop.stock("sale") == {"available": 6}
-    assert shop.settle(out[1], arrived=True) == (Outcome.APPLIED,)
-    assert shop.stock() == {"available": 4}
-    assert shop.pool().total + shop.pool("sale").total == 10
-
-
-def test_every_step_of_a_transfer_may_be_resent() -> None:
-    shop = Shop()
-    shop.sku()
-    shop.receive(10)
-    shop.put(campaign(line("tea", 20)))
-    key = shop.leave(6)[1]
-    assert shop.leave(6)[:3] == (Outcome.APPLIED, key, s.IN_TRANSIT)
-    assert shop.leave(5)[0] == Outcome.ID_REUSED
-    for _ in range(2):
-        assert shop.arrive(key, 6) == (Outcome.APPLIED, True)
-    for _ in range(2):
-        assert shop.settle(key, arrived=True) == (Outcome.APPLIED,)
-    assert shop.arrive(key, 6) == (Outcome.APPLIED, True)
-    assert shop.leave(6)[2] == s.TRANSFER_ARRIVED
-    assert (shop.stock(), shop.stock("sale")) == ({"available": 4}, {"available": 6})
-    assert shop.pool("sale").granted == 6
-
-
-@pytest.mark.parametrize("why", ["no such campaign", "it is over", "it is ended", "allocation"])
-def test_units_that_are_turned_away_come_back(why: str) -> None:
-    shop = Shop()
-    shop.sku()
-    shop.receive(10)
-    if why != "no such campaign":
-        shop.put(campaign(line("tea", 5 if why == "allocation" else 10), ends_ms=T0 + 10))
-    if why == "it is ended":
-        shop.turn(s.CAMPAIGN_ENDED)
-    shop.wait(10 if why == "it is over" else 0)
-    key = shop.leave(6)[1]
-    assert shop.arrive(key, 6) == (Outcome.APPLIED, False)
-    shop.put(campaign(line("tea", 10), ends_ms=T0 + 100))
-    assert shop.arrive(key, 6) == (Outcome.APPLIED, False), "turned away for ever"
-    assert shop.settle(key, arrived=False) == (Outcome.APPLIED,)
-    assert shop.settle(key, arrived=False) == (Outcome.APPLIED,)
-    assert shop.leave(6)[2] == s.TRANSFER_TURNED_AWAY
-    assert shop.stock() == {"available": 10}
-
-
-def test_only_available_units_leave(shop: Shop) -> None:
-    shop.hold("r1", 8)
-    assert shop.leave(3)[0] == Outcome.EXCEEDS_AVAILABLE
-    assert shop.leave(1, "x", source="nothing")[0] == Outcome.NOT_FOUND
-    assert shop.settle(bytes(16), arrived=True) == (Outcome.NOT_FOUND,)
-
-
-def test_units_go_back_from_a_campaign_and_are_not_granted_any_more() -> None:
-    shop = Shop()
-    shop.open_sale(4)
-    shop.turn(s.CAMPAIGN_ENDED)
-    key = shop.leave(4, "back", source="sale", target="")[1]
-    assert shop.pool("sale").granted == 0
-    shop.arrive(key, 4, "")
-    shop.settle(key, arrived=True, source="sale")
-    assert (shop.stock(), shop.stock("sale")) == ({"available": 4}, {})
-
-
-# Campaigns
-
-
-def test_a_campaign_is_idempotent_by_content() -> None:
-    shop = Shop()
-    shop.open_sale(4)
-    entries = len(shop.journal)
-    assert shop.put(campaign(line("tea")))[0] == Outcome.APPLIED
-    assert len(shop.journal) == entries
-
-
-@pytest.mark.parametrize(
-    ("config", "why"),
-    [
-        (campaign(line("tea"), currency_code="EUR"), "currency"),
-        (campaign(line("cup")), "cannot be removed"),
-        (campaign(line("tea", 3)), "granted 4 units"),
-    ],
-)
-def test_a_campaign_keeps_what_buyers_rely_on(config: c.CampaignConfig, why: str) -> None:
-    shop = Shop()
-    shop.open_sale(4)
-    outcome, view, _, told = shop.put(config)
-    assert outcome == Outcome.CAMPAIGN_CONFLICT
-    assert why in told
-    assert view[2] == campaign(line("tea"))
-
-
-def test_all_else_of_a_campaign_may_change() -> None:
-    shop = Shop()
-    shop.open_sale(4)
-    config: dict[str, Any] = {
-        "starts_ms": T0 - 1,
-        "ends_ms": T0 + 1,
-        "payment_window_ms": 1_000,
-        "required_claims": ("vip",),
-        "limit_per_buyer": 1,
-    }
-    changed = campaign(line("tea", 4, 70, 2), line("cup"), **config)
-    assert shop.put(changed)[0] == Outcome.APPLIED
-    assert shop.reserve("r1", sale="sale", claims=("vip",))[2:4] == (100, 70)
-    shop.wait(1)
-    assert shop.put(campaign(line("tea")))[0] == Outcome.CAMPAIGN_CONFLICT, "it has ended"
-
-
-def test_pausing_stops_new_reservations_and_nothing_else() -> None:
-    shop = Shop()
-    shop.open_sale(4)
-    own = shop.hold("r1", sale="sale")
-    shop.turn(s.CAMPAIGN_PAUSED)
-    assert shop.reserve("r2", sale="sale")[0] == Outcome.PAUSED
-    assert shop.begin(own)[0] == Outcome.PAYMENT_BEGUN
-    assert shop.pay(own, paid=80)[0] == Outcome.CONFIRMED
-    shop.turn(s.CAMPAIGN_ACTIVE)
-    assert shop.reserve("r3", sale="sale")[0] == Outcome.RESERVED
-    assert shop.turn(s.CAMPAIGN_PAUSED, "nothing")[0] == Outcome.NOT_FOUND

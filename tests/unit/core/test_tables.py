@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.core import tables
-from actors.core.tables import Deadlines, Refusals, SplitDict
+from actors.core.tables import Counts, Deadlines, Refusals, SplitDict
 
 
 def name(number: int) -> bytes:
@@ -100,19 +100,24 @@ def test_forgotten_refusals_are_dropped_in_slices() -> None:
 @given(
     added=st.dictionaries(st.integers(0, 50), st.integers(0, 2_000), max_size=30),
     removed=st.sets(st.integers(0, 50)),
-    now_ms=st.integers(0, 2_500),
+    far=st.sets(st.integers(0, 50)),
+    now_ms=st.integers(0, 3_500),
     limit=st.integers(0, 10),
 )
-def test_deadlines_are_never_early_and_a_tenth_of_a_second_late_at_most(
-    added: dict[int, int], removed: set[int], now_ms: int, limit: int
+def test_deadlines_are_never_early_and_late_by_a_bucket_at_most(
+    added: dict[int, int], removed: set[int], far: set[int], now_ms: int, limit: int
 ) -> None:
+    """A tenth of a second for what was near when it was added, a second for what was far."""
     deadlines = Deadlines()
     for number, at_ms in added.items():
-        deadlines.add(name(number), at_ms)
+        began_ms = at_ms - Deadlines.FAR_AWAY_MS - (number in far)
+        deadlines.add(name(number), at_ms, began_ms)
     for number in removed & set(added):
         deadlines.remove(name(number), added[number])
+        deadlines.remove(name(number), added[number])
     left = {number: at for number, at in added.items() if number not in removed}
-    due = {name(number) for number, at in left.items() if -(-at // 100) * 100 <= now_ms}
+    width = {number: 1_000 if number in far else 100 for number in left}
+    due = {name(n) for n, at in left.items() if -(-at // width[n]) * width[n] <= now_ms}
     first = deadlines.due(now_ms, limit)
     assert len(first) == min(limit, len(due))
     found = deadlines.due(now_ms, 1_000)
@@ -123,10 +128,77 @@ def test_deadlines_are_never_early_and_a_tenth_of_a_second_late_at_most(
 
 def test_what_is_due_stays_until_it_is_removed() -> None:
     deadlines = Deadlines()
-    deadlines.add(name(1), 100)
+    deadlines.add(name(1), 100, 0)
     assert deadlines.due(100, 5) == deadlines.due(100, 5) == [name(1)]
     deadlines.remove(name(1), 100)
     deadlines.remove(name(1), 100)
     deadlines.remove(name(2), 999)
     assert deadlines.due(100, 5) == []
-    assert not deadlines.buckets, "an empty bucket that has passed is gone"
+    assert not deadlines.buckets
+
+
+HOUR_MS = 3_600_000
+
+
+def test_an_emptied_bucket_goes_at_once_and_the_heap_stays_small() -> None:
+    """A quick buyer leaves nothing behind, however far the deadline was."""
+    deadlines = Deadlines()
+    for number in range(20_000):
+        now_ms = number * 37
+        deadlines.add(name(number), now_ms + HOUR_MS, now_ms)
+        deadlines.remove(name(number), now_ms + HOUR_MS)
+        deadlines.add(name(0), HOUR_MS, 0)
+        deadlines.remove(name(0), HOUR_MS)
+        assert not deadlines.buckets
+        assert len(deadlines._heap) <= tables.HEAP_SLACK + 1
+    assert len(deadlines) == 0
+
+
+def test_a_bucket_that_comes_again_is_due_once() -> None:
+    deadlines = Deadlines()
+    deadlines.add(name(1), 100, 0)
+    deadlines.remove(name(1), 100)
+    deadlines.add(name(2), 100, 0)
+    deadlines.add(name(3), 100, 0)
+    assert sorted(deadlines.due(100, 9)) == sorted([name(2), name(3)])
+
+
+def test_a_day_of_deadlines_makes_a_bucket_a_second() -> None:
+    deadlines = Deadlines()
+    for number in range(200_000):
+        deadlines.add(name(number), number * 432, 0)
+    far = 86_400 - Deadlines.FAR_AWAY_MS // 1_000
+    assert len(deadlines.buckets) <= far + Deadlines.FAR_AWAY_MS // 100
+    assert len(deadlines._heap) == len(deadlines.buckets)
+    assert len(deadlines) == 200_000
+
+
+def test_a_second_that_is_full_sends_the_next_to_its_tenths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Deadlines, "FAR_KEYS_MAX", 16)
+    deadlines = Deadlines()
+    for number in range(200):
+        deadlines.add(name(number), HOUR_MS + number * 5 + 1, 0)
+    sizes = [len(keys) for keys in deadlines.buckets.values() if isinstance(keys, set)]
+    assert max(sizes) <= 16 + 20
+    assert len(deadlines.due(HOUR_MS + 1_000, 999)) == 200
+    for number in range(200):
+        deadlines.remove(name(number), HOUR_MS + number * 5 + 1)
+    assert not deadlines.buckets
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4)), max_size=60))
+def test_counts_add_up_and_hold_nobody_who_has_none(changes: list[tuple[int, int]]) -> None:
+    counts, model = Counts(), dict.fromkeys(map(str, range(6)), 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "SPLIT_AT", 3)
+        for number, units in changes:
+            change = units if units < 4 else -model[str(number)]
+            counts.change(str(number), change)
+            model[str(number)] += change
+        held = {key: value for key, value in model.items() if value}
+        other = counts.copy()
+        assert (dict(counts.items()), len(counts)) == (held, len(held))
+        counts.change("x", 1)
+        assert dict(other.items()) == held

@@ -1,6 +1,7 @@
 """OpsService over a cluster that is told what to answer: translation, paging, time."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -26,12 +27,18 @@ from tests.helpers.core_lines import CoreLines
 from tests.unit.server.conftest import fields_of, reason_of, serving
 
 
+def view(sku_id: str) -> tuple[Any, ...]:
+    """A base pool as `core.stock.pool_view` tells it."""
+    return (0, 1, "", sku_id, 10, 4, 3, 2, 1, 0, 0, 0, 5, 5, 0, "CNY")
+
+
 class ToldCluster:
     """A `ClusterInfo` of two shards, one of them half dead."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
         self.digests = ["d1", "d1"]
+        self.pools: dict[int, list[Any]] = {0: [view(f"sku-{index}") for index in range(5)]}
 
     async def status(self, *, timeout_s: float) -> ClusterStatus:
         self.asked.append(("status", timeout_s))
@@ -57,6 +64,7 @@ class ToldCluster:
             ReplicaReport(
                 replica_id=name,
                 role=role,
+                epoch=3,
                 seq=7,
                 state_digest=digest,
                 invariants=counts,
@@ -66,12 +74,16 @@ class ToldCluster:
                 ("a", "b"), ("primary", "standby"), self.digests, strict=True
             )
         ]
-        pools = [(0, 1, "", f"sku-{index}", 10, 4, 3, 2, 1, 0, 0, 0, 5, 5, 0) for index in range(5)]
         dead = ReplicaReport(replica_id="c", answered=False)
-        return [
-            ShardReport(shard=0, replicas=replicas, pools=pools if with_pools else ()),
-            ShardReport(shard=1, replicas=[dead]),
-        ]
+        if len(self.pools) == 1:
+            told = [ShardReport(shard=0, replicas=replicas, pools=self.pools[0])]
+            told.append(ShardReport(shard=1, replicas=[dead]))
+        else:
+            told = [
+                ShardReport(shard=shard, replicas=replicas, pools=pools)
+                for shard, pools in self.pools.items()
+            ]
+        return told if with_pools else [replace(report, pools=()) for report in told]
 
     async def take_snapshots(
         self, shards: Sequence[int], *, reason: str, timeout_s: float
@@ -148,6 +160,45 @@ async def test_verify_compares_digests_at_one_seq_and_pages_pools(
     cluster.digests = ["d1", "d2"]
     (report, _) = (await operator.Verify(ops.VerifyRequest())).reports
     assert (report.digests_compared, report.digests_agree) == (True, False)
+
+
+async def test_a_page_of_verify_has_whole_shards_and_says_of_when(
+    operator: Any, cluster: ToldCluster
+) -> None:
+    """Pools of a shard that is selling are of one instant only if one report had them."""
+    cluster.pools = {shard: [view(f"{shard}-{n}") for n in range(3)] for shard in range(4)}
+    request = ops.VerifyRequest(include_pools=True, page_size=4)
+    found = []
+    while True:
+        answer = await operator.Verify(request)
+        found.append([pool.sku_id for pool in answer.pools])
+        for pool in answer.pools:
+            place = pool.position
+            assert (f"{place.shard}", place.seq, place.epoch) == (pool.sku_id[0], 7, 3)
+            assert pool.currency_code == "CNY"
+        request.page_token = answer.next_page_token
+        if not request.page_token:
+            break
+    whole = [[f"{shard}-{n}" for n in range(3)] for shard in range(4)]
+    assert found == [whole[0] + whole[1], whole[2] + whole[3]]
+
+
+async def test_a_shard_too_large_for_a_message_is_told_in_parts(
+    operator: Any, cluster: ToldCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.services.ops.PAGE_BYTES_MAX", 200)
+    cluster.pools = {shard: [view(f"{shard}-{n}") for n in range(9)] for shard in range(2)}
+    request = ops.VerifyRequest(include_pools=True)
+    found: list[str] = []
+    pages = 0
+    while pages == 0 or request.page_token:
+        answer = await operator.Verify(request)
+        assert 0 < len(answer.pools) < 9
+        assert all(pool.position.seq == 7 for pool in answer.pools)
+        found.extend(pool.sku_id for pool in answer.pools)
+        request.page_token = answer.next_page_token
+        pages += 1
+    assert found == [f"{shard}-{n}" for shard in range(2) for n in range(9)]
 
 
 async def test_acts_are_passed_on_with_their_reason(operator: Any, cluster: ToldCluster) -> None:

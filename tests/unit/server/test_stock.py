@@ -8,9 +8,12 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from stockray_proto.v1 import common_pb2 as com
 from stockray_proto.v1 import inventory_service_pb2 as inv
+from stockray_proto.v1 import seckill_service_pb2 as sec
 from stockray_proto.v1 import stock_pb2 as stk
 
 from actors.core import commands as c
+from actors.core import records as r
+from actors.core.codec import unpack_entry
 from actors.core.outcomes import Outcome
 from tests.unit.server.conftest import Gateway, campaign, fields_of
 
@@ -41,9 +44,81 @@ async def test_received_units_are_there_with_the_buffers_part_kept_back(gateway:
         assert received.status == com.LINE_STATUS_APPLIED
         stock = received.stock
         assert (stock.total_count, stock.available_count, stock.buffer_count) == (25, 23, 2)
+        assert (received.buffer_added_count, received.owed_paid_count) == (2, 0)
     read = await gateway.inventory.GetStock(inv.GetStockRequest(sku_id="tea"))
     assert (read.status, read.stock.total_count) == (com.LINE_STATUS_FOUND, 25)
     assert read.stock.age.source == com.DATA_SOURCE_SHARD
+
+
+async def test_a_base_pool_is_read_with_its_sku_and_a_campaigns_without(gateway: Gateway) -> None:
+    sku = stk.Sku(
+        sku_id="tea",
+        name="Tea",
+        attributes={"leaf": "green"},
+        buffer_bps=0,
+        list_price_minor=500,
+        currency_code="CNY",
+        payment_window=Duration(seconds=60),
+    )
+    await gateway.inventory.PutSku(inv.PutSkuRequest(sku=sku, reason="new in the range"))
+    await gateway.seckill.PutCampaign(campaign())
+    read = await gateway.inventory.GetStock(inv.GetStockRequest(sku_id="tea"))
+    assert read.sku == sku
+    assert (read.stock.currency_code, read.stock.unit_price_minor) == ("CNY", 500)
+    request = inv.GetStockRequest(sku_id="tea", campaign_id="double-11")
+    read = await gateway.inventory.GetStock(request)
+    assert not read.HasField("sku")
+    assert (read.stock.currency_code, read.stock.unit_price_minor) == ("CNY", 300)
+
+
+async def test_what_pays_off_a_shortage_is_told_and_told_again(gateway: Gateway) -> None:
+    await gateway.stock_up(units=3)
+    await gateway.reserve("r-1", quantity=3)
+    short = inv.DeclareShortageRequest(
+        request_id="s-1", sku_id="tea", quantity=2, reason="water damage"
+    )
+    receipt = inv.ReceiveStockRequest(request_id="doc-2", sku_id="tea", quantity=5)
+    declared = await gateway.inventory.DeclareShortage(short)
+    received = await gateway.inventory.ReceiveStock(receipt)
+    assert (received.owed_paid_count, received.buffer_added_count) == (2, 0)
+    assert received.stock.available_count == 3
+    again = await gateway.inventory.DeclareShortage(short)
+    assert again.from_reserved_count == declared.from_reserved_count == 2
+    assert again.owed_count == 2, "as at first; the pool says what is owed now"
+    assert again.stock.owed_count == 0
+    again = await gateway.inventory.ReceiveStock(receipt)
+    assert (again.owed_paid_count, again.buffer_added_count) == (2, 0)
+
+
+async def test_reasons_and_callers_are_in_the_journal(gateway: Gateway) -> None:
+    """Of every act that an audit will be asked for."""
+    who = (("stockray-caller", "desk"),)
+    sku = stk.Sku(sku_id="tea", buffer_bps=0)
+    put = inv.PutSkuRequest(sku=sku, reason="new")
+    await gateway.inventory.PutSku(put, metadata=who)
+    start = campaign()
+    start.reason = "eleven"
+    await gateway.seckill.PutCampaign(start, metadata=who)
+    pause = sec.PauseCampaignRequest(campaign_id="double-11", reason="wrong price")
+    await gateway.seckill.PauseCampaign(pause, metadata=who)
+    receipt = inv.ReceiveStockRequest(
+        request_id="d", sku_id="tea", quantity=5, reference="PO-7", reason="late"
+    )
+    await gateway.inventory.ReceiveStock(receipt, metadata=who)
+    out = inv.TransferStockRequest(
+        request_id="t", sku_id="tea", to_campaign_id="double-11", quantity=1, reason="more"
+    )
+    await gateway.inventory.TransferStock(out, metadata=who)
+    records = [x for entry in gateway.lines.entries for x in unpack_entry(entry.data).records]
+    kinds = (r.SKU_PUT, r.CAMPAIGN_PUT, r.CAMPAIGN_STATE_SET, r.STOCK_CHANGED, r.TRANSFERRED_OUT)
+    told = {x.kind: (x.caller, x.reason) for x in records if x.kind in kinds}
+    assert told == {
+        r.SKU_PUT: ("desk", "new"),
+        r.CAMPAIGN_PUT: ("desk", "eleven"),
+        r.CAMPAIGN_STATE_SET: ("desk", "wrong price"),
+        r.STOCK_CHANGED: ("desk", "[PO-7] late"),
+        r.TRANSFERRED_OUT: ("desk", "more"),
+    }
 
 
 async def test_a_correction_takes_only_what_is_available(gateway: Gateway) -> None:

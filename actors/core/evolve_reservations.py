@@ -1,0 +1,291 @@
+"""Applying what was decided on reservations, payments and refunds.
+
+Part of `evolve.py`, whose rules hold here.
+"""
+
+from actors.core import commands as c
+from actors.core import records as r
+from actors.core import state as s
+from actors.core.evolve_stock import forgive, free, pay_owed
+from actors.core.identity import public_id
+from actors.core.outcomes import Outcome
+from actors.core.payments import RefundReason, failed_key, payment_key
+from actors.core.tables import Counts
+
+FAILED = 1
+"""What stands in the place of a fingerprint for the report of a failed payment."""
+
+
+def _held(state: s.ShardState, slot: s.SlotState, key: bytes) -> s.Reservation:
+    held = slot.reservations.get(key)
+    if held is None:
+        raise s.Impossible(f"entry {state.seq}: no reservation {public_id(slot.slot, key)}")
+    held.seq = state.seq
+    state.touched[held.pool] = slot.slot
+    return held
+
+
+def _move_to(held: s.Reservation, new: int) -> None:
+    if new not in s.TRANSITIONS[held.state]:
+        raise s.Impossible(f"reservation state {held.state} cannot become {new}")
+    held.state = new
+
+
+def stock_reserved(state: s.ShardState, slot: s.SlotState, record: r.StockReserved) -> None:
+    # Unpacked at once, in the order of the record's fields: half the time of asking each by name.
+    key, _, _, mark, campaign_id, sku_id, quantity, buyer_id = record[2:10]
+    list_minor, unit_minor, payable_minor, _, deadline_ms = record[10:15]
+    if state.fuzzy is not None and key in slot.reservations:
+        return
+    pool = slot.pool(campaign_id, sku_id)
+    if pool is None:
+        raise s.Impossible(f"entry {state.seq}: no pool {campaign_id}/{sku_id}")
+    held = s.Reservation()
+    held.key = key
+    held.pool = pool
+    held.buyer_id = buyer_id
+    held.quantity = quantity
+    held.returned = 0
+    held.state = s.RESERVED
+    held.stage = 0
+    held.fingerprint = mark
+    held.reserved_ms = state.now_ms
+    held.begun = False
+    # Equal prices share one object: half of a replica's integers would be copies otherwise.
+    price = pool.list_price_minor
+    held.list_price_minor = price if list_minor == price else list_minor
+    price = pool.unit_price_minor
+    held.unit_price_minor = price if unit_minor == price else unit_minor
+    price = held.unit_price_minor
+    held.payable_minor = price if payable_minor == price else payable_minor
+    held.first_deadline_ms = held.deadline_ms = deadline_ms
+    held.payment = None
+    held.seq = state.seq
+    slot.reservations.put(key, held)
+    slot.deadlines.add(key, deadline_ms, state.now_ms)
+    pool.available -= quantity
+    pool.reserved += quantity
+    for counts in pool.counted_in:
+        counts.change(buyer_id, quantity)
+    state.touched[pool] = slot.slot
+
+
+def request_refused(state: s.ShardState, slot: s.SlotState, record: r.RequestRefused) -> None:
+    slot.refusals.put(record.key, record.fingerprint, record.outcome)
+    state.refusal_count += 1
+
+
+def confirmed(state: s.ShardState, slot: s.SlotState, record: r.ReservationConfirmed) -> None:
+    payment_id = record.payment_id
+    slot.payments.put(
+        payment_key(payment_id),
+        (public_id(slot.slot, record.key), record.paid_minor, int(Outcome.CONFIRMED)),
+    )
+    if _skip(state, slot, record.key):
+        return
+    held = _held(state, slot, record.key)
+    pool = held.pool
+    if record.reacquired:
+        pool.available -= held.quantity
+        _count(held, held.quantity)
+    else:
+        pool.reserved -= held.quantity
+        slot.deadlines.remove(held.key, held.deadline_ms)
+    pool.sold += held.quantity
+    _move_to(held, s.CONFIRMED)
+    held.payment = s.Payment(payment_id, record.payment_channel, record.paid_minor)
+
+
+def _ended(state: s.ShardState, slot: s.SlotState, key: bytes, new: int) -> None:
+    """A reservation that was never paid ends; its units are free and count against nobody."""
+    if _skip(state, slot, key):
+        return
+    held = _held(state, slot, key)
+    _move_to(held, new)
+    slot.deadlines.remove(key, held.deadline_ms)
+    held.pool.reserved -= held.quantity
+    free(state, slot, held.pool, held.quantity)
+    _count(held, -held.quantity)
+
+
+def released(state: s.ShardState, slot: s.SlotState, record: r.ReservationReleased) -> None:
+    _ended(state, slot, record.key, s.RELEASED)
+
+
+def expired(state: s.ShardState, slot: s.SlotState, record: r.ReservationExpired) -> None:
+    _ended(state, slot, record.key, s.EXPIRED)
+
+
+def payment_begun(state: s.ShardState, slot: s.SlotState, record: r.PaymentBegun) -> None:
+    if _skip(state, slot, record.key):
+        return
+    held = _held(state, slot, record.key)
+    slot.deadlines.remove(held.key, held.deadline_ms)
+    held.deadline_ms = record.deadline_ms
+    held.begun = True
+    slot.deadlines.add(held.key, held.deadline_ms, state.now_ms)
+
+
+def payment_failed(state: s.ShardState, slot: s.SlotState, record: r.PaymentFailed) -> None:
+    slot.documents.put(failed_key(public_id(slot.slot, record.key), record.payment_id), FAILED)
+    if not _skip(state, slot, record.key):
+        _held(state, slot, record.key)
+
+
+def _put_refund(  # noqa: PLR0917
+    state: s.ShardState,
+    slot: s.SlotState,
+    key: bytes,
+    reservation_id: str,
+    buyer_id: str,
+    payment: tuple[str, str],
+    amount_minor: int,
+    reason: int,
+    compensation: bool,
+) -> None:
+    if state.fuzzy is not None and key in slot.refunds:
+        return
+    refund = s.Refund()
+    refund.key = key
+    refund.reservation_id = reservation_id
+    refund.buyer_id = buyer_id
+    refund.payment_id, refund.channel = payment
+    refund.amount_minor = amount_minor
+    refund.reason = reason
+    refund.compensation = compensation
+    refund.state = s.REFUND_DUE
+    refund.attempts = 0
+    refund.last_report = b""
+    refund.seq = state.seq
+    slot.refunds.put(key, refund)
+
+
+def refund_fell_due(state: s.ShardState, slot: s.SlotState, record: r.RefundFellDue) -> None:
+    slot.payments.put(
+        record.refund_key,
+        (record.reservation_id, record.amount_minor, int(Outcome.REFUND_DUE)),
+    )
+    _put_refund(
+        state,
+        slot,
+        record.refund_key,
+        record.reservation_id,
+        record.buyer_id,
+        (record.payment_id, record.payment_channel),
+        record.amount_minor,
+        record.reason,
+        record.compensation,
+    )
+
+
+def units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsReturned) -> None:
+    slot.documents.put(record.request_key, record.fingerprint)
+    if record.refund_key:
+        _put_refund(
+            state,
+            slot,
+            record.refund_key,
+            public_id(slot.slot, record.key),
+            record.buyer_id,
+            (record.payment_id, record.payment_channel),
+            record.refund_minor,
+            int(RefundReason.RETURN),
+            False,
+        )
+    if _skip(state, slot, record.key):
+        return
+    held = _held(state, slot, record.key)
+    pool = held.pool
+    held.returned = record.returned_total
+    if held.payment is not None:
+        held.payment.refunded_minor += record.refund_minor
+    pool.sold -= record.quantity
+    if record.restock == c.RESTOCK_AVAILABLE:
+        free(state, slot, pool, record.quantity)
+    elif record.restock == c.RESTOCK_SCHEDULED:
+        pool.scheduled += record.quantity - pay_owed(state, pool, record.quantity)
+    else:
+        pool.total -= record.quantity
+        forgive(state, pool)
+    _count(held, -record.quantity)
+    if held.returned == held.quantity:
+        _move_to(held, s.RETURNED)
+
+
+def fulfilment_reported(
+    state: s.ShardState, slot: s.SlotState, record: r.FulfilmentReported
+) -> None:
+    if not _skip(state, slot, record.key):
+        _held(state, slot, record.key).stage = record.stage
+
+
+def refund_reported(state: s.ShardState, slot: s.SlotState, record: r.RefundReported) -> None:
+    refund = slot.refunds.get(record.refund_key)
+    if refund is None:
+        raise s.Impossible(f"entry {state.seq}: no refund {record.refund_key.hex()}")
+    if _skip(state, slot, record.refund_key, "refunds"):
+        return
+    refund.attempts = record.attempts
+    refund.last_report = record.request_key
+    refund.seq = state.seq
+    if record.closed:
+        refund.state = s.REFUND_CLOSED
+
+
+def revoked(state: s.ShardState, slot: s.SlotState, record: r.ReservationRevoked) -> None:
+    if record.refund_key:
+        _put_refund(
+            state,
+            slot,
+            record.refund_key,
+            public_id(slot.slot, record.key),
+            record.buyer_id,
+            (record.payment_id, record.payment_channel),
+            record.refund_minor,
+            int(RefundReason.SHORTAGE),
+            True,
+        )
+    if _skip(state, slot, record.key):
+        return
+    held = _held(state, slot, record.key)
+    pool = held.pool
+    if held.state == s.RESERVED:
+        slot.deadlines.remove(held.key, held.deadline_ms)
+        pool.reserved -= record.quantity
+    else:
+        pool.sold -= record.quantity
+    if held.payment is not None:
+        held.payment.refunded_minor += record.refund_minor
+    _move_to(held, s.REVOKED)
+    free(state, slot, pool, record.quantity)
+    _count(held, -record.quantity)
+
+
+def _skip(state: s.ShardState, slot: s.SlotState, key: bytes, table: str = "reservations") -> bool:
+    """Whether the snapshot being completed has this row as of this entry or later."""
+    fuzzy = state.fuzzy
+    return fuzzy is not None and fuzzy.get((table, slot.slot, key), 0) >= state.seq
+
+
+def _count(held: s.Reservation, units: int) -> None:
+    """Change what limits count of the buyer, for the line and the campaign."""
+    for counts in held.pool.counted_in:
+        counts.change(held.buyer_id, units)
+
+
+def counted_units(held: s.Reservation) -> int:
+    """Units of a reservation that a buyer's limit counts: held or owned, less returned."""
+    return held.quantity - held.returned if held.state in (s.RESERVED, s.CONFIRMED) else 0
+
+
+def recount(slot: s.SlotState) -> None:
+    """Count anew what limits count, over all reservations of the slot: for a loaded snapshot."""
+    for campaign in slot.campaigns.values():
+        campaign.buyers = Counts()
+        for pool in campaign.pools.values():
+            pool.buyers = Counts()
+        campaign.link_counts()
+    for held in slot.reservations.values():
+        units = counted_units(held)
+        if units:
+            _count(held, units)

@@ -1,0 +1,167 @@
+"""Rows of the large tables, as a snapshot has them: packed, and filled in again."""
+
+from collections.abc import Callable
+from typing import Any
+
+from actors.core import state as s
+
+
+class UnreadableSnapshot(Exception):
+    """The chunks are no snapshot of a format this release knows, or are not complete."""
+
+
+def _pack_reservation(key: bytes, held: s.Reservation) -> tuple[Any, ...]:
+    payment = held.payment
+    return (
+        key,
+        held.pool.campaign_id,
+        held.pool.sku_id,
+        held.buyer_id,
+        held.quantity,
+        held.returned,
+        held.state,
+        held.stage,
+        held.fingerprint,
+        held.reserved_ms,
+        held.first_deadline_ms,
+        held.deadline_ms,
+        held.begun,
+        held.list_price_minor,
+        held.unit_price_minor,
+        held.payable_minor,
+        held.seq,
+        None
+        if payment is None
+        else (payment.payment_id, payment.channel, payment.amount_minor, payment.refunded_minor),
+    )
+
+
+def _pack_refund(key: bytes, refund: s.Refund) -> tuple[Any, ...]:
+    return (
+        key,
+        refund.reservation_id,
+        refund.buyer_id,
+        refund.payment_id,
+        refund.channel,
+        refund.amount_minor,
+        refund.reason,
+        refund.compensation,
+        refund.state,
+        refund.attempts,
+        refund.last_report,
+        refund.seq,
+    )
+
+
+def _pack_pair(key: bytes, value: Any) -> tuple[Any, ...]:
+    return (key, value)
+
+
+PACK: dict[str, Callable[[bytes, Any], tuple[Any, ...]]] = {
+    "reservations": _pack_reservation,
+    "payments": _pack_pair,
+    "documents": _pack_pair,
+    "figures": _pack_pair,
+    "refunds": _pack_refund,
+    "refusals": _pack_pair,
+}
+"""Table of a slot -> how a row of it is packed."""
+
+
+def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    fuzzy = state.fuzzy
+    for row in rows:
+        held = s.Reservation()
+        (
+            held.key,
+            campaign_id,
+            sku_id,
+            held.buyer_id,
+            held.quantity,
+            held.returned,
+            held.state,
+            held.stage,
+            held.fingerprint,
+            held.reserved_ms,
+            held.first_deadline_ms,
+            deadline_ms,
+            held.begun,
+            list_minor,
+            unit_minor,
+            payable_minor,
+            held.seq,
+            payment,
+        ) = row
+        pool = slot.pool(campaign_id, sku_id)
+        if pool is None:
+            raise UnreadableSnapshot(f"a reservation of an unknown pool {campaign_id}/{sku_id}")
+        held.pool = pool
+        first = held.first_deadline_ms
+        held.deadline_ms = first if deadline_ms == first else deadline_ms
+        price = pool.list_price_minor
+        held.list_price_minor = price if list_minor == price else list_minor
+        price = pool.unit_price_minor
+        held.unit_price_minor = price if unit_minor == price else unit_minor
+        price = held.unit_price_minor
+        held.payable_minor = price if payable_minor == price else payable_minor
+        held.payment = None
+        if payment is not None:
+            held.payment = s.Payment(*payment[:3])
+            held.payment.refunded_minor = payment[3]
+        if held.seq > begin_seq and fuzzy is not None:
+            fuzzy["reservations", slot.slot, held.key] = held.seq
+        slot.reservations.put(held.key, held)
+
+
+def _fill_refunds(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for row in rows:
+        refund = s.Refund()
+        (
+            refund.key,
+            refund.reservation_id,
+            refund.buyer_id,
+            refund.payment_id,
+            refund.channel,
+            refund.amount_minor,
+            refund.reason,
+            refund.compensation,
+            refund.state,
+            refund.attempts,
+            refund.last_report,
+            refund.seq,
+        ) = row
+        if refund.seq > begin_seq and state.fuzzy is not None:
+            state.fuzzy["refunds", slot.slot, refund.key] = refund.seq
+        slot.refunds.put(refund.key, refund)
+
+
+def _fill_payments(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for key, effect in rows:
+        slot.payments.put(key, effect)
+
+
+def _fill_documents(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for key, mark in rows:
+        slot.documents.put(key, mark)
+
+
+def _fill_figures(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for key, figures in rows:
+        slot.figures.put(key, figures)
+
+
+def _fill_refusals(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    for key, packed in rows:
+        slot.refusals.put(key, packed >> 8, packed & 255)
+
+
+FILL = {
+    "reservations": _fill_reservations,
+    "payments": _fill_payments,
+    "documents": _fill_documents,
+    "figures": _fill_figures,
+    "refunds": _fill_refunds,
+    "refusals": _fill_refusals,
+}
+"""Table of a slot -> what puts packed rows into it. Of rows that change, those newer than the
+snapshot's beginning are noted in `state.fuzzy`."""

@@ -1,0 +1,221 @@
+"""Records of reservations, payments and refunds as SQL rows. See `rows.py`."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from actors.core import records as r
+from actors.core import state as s
+from actors.core.identity import buyer_part, public_id
+from actors.core.payments import RefundReason, return_refund_key
+from actors.stock_rows import DOCUMENT_RETURN, Row, document
+
+PAYMENT_BEGUN, PAYMENT_FAILED, PAYMENT_KEPT, PAYMENT_REFUND_DUE = 1, 2, 3, 4
+"""States of a row in `payments`."""
+
+
+def reserved(record: r.StockReserved, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "caller": record.caller,
+        "request_id": record.request_id,
+        "fingerprint": record.fingerprint,
+        "campaign_id": record.campaign_id,
+        "sku_id": record.sku_id,
+        "buyer_id": record.buyer_id,
+        "device_id": record.device_id,
+        "ip": record.ip,
+        "claims_json": json.dumps(record.claims, ensure_ascii=False),
+        "share_code": record.share_code,
+        "channel": record.channel,
+        "experiment": record.experiment,
+        "order_id": record.order_id,
+        "quantity": record.quantity,
+        "state": s.RESERVED,
+        "list_price_minor": record.list_price_minor,
+        "unit_price_minor": record.unit_price_minor,
+        "payable_minor": record.payable_minor,
+        "currency_code": record.currency_code,
+        "reserved_ms": now_ms,
+        "deadline_ms": record.deadline_ms,
+        "updated_ms": now_ms,
+    }
+    return [_reservation(record.slot, record.key, buyer_part(record.buyer_id), columns)]
+
+
+def confirmed(record: r.ReservationConfirmed, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "state": s.CONFIRMED,
+        "payment_id": record.payment_id,
+        "paid_minor": record.paid_minor,
+        "confirmed_ms": now_ms,
+        "ended_ms": 0,
+        "updated_ms": now_ms,
+    }
+    return [
+        _reservation(record.slot, record.key, record.part, columns),
+        _payment(
+            record,
+            now_ms,
+            PAYMENT_KEPT,
+            reservation_id=public_id(record.slot, record.key),
+            amount_minor=record.paid_minor,
+        ),
+    ]
+
+
+def released(record: r.ReservationReleased, now_ms: int) -> Sequence[Row]:
+    return [_ended(record, now_ms, s.RELEASED)]
+
+
+def expired(record: r.ReservationExpired, now_ms: int) -> Sequence[Row]:
+    return [_ended(record, now_ms, s.EXPIRED)]
+
+
+def payment_begun(record: r.PaymentBegun, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "deadline_ms": record.deadline_ms,
+        "payment_begun_ms": now_ms,
+        "updated_ms": now_ms,
+    }
+    reservation_id = public_id(record.slot, record.key)
+    return [
+        _reservation(record.slot, record.key, record.part, columns),
+        _payment(record, now_ms, PAYMENT_BEGUN, reservation_id=reservation_id),
+    ]
+
+
+def payment_failed(record: r.PaymentFailed, now_ms: int) -> Sequence[Row]:
+    reservation_id = public_id(record.slot, record.key)
+    return [
+        _payment(
+            record,
+            now_ms,
+            PAYMENT_FAILED,
+            reservation_id=reservation_id,
+            amount_minor=record.paid_minor,
+        )
+    ]
+
+
+def refund_fell_due(record: r.RefundFellDue, now_ms: int) -> Sequence[Row]:
+    return [
+        _refund(
+            record.slot,
+            record.refund_key,
+            record.reservation_id,
+            record,
+            record.amount_minor,
+            record.reason,
+            record.compensation,
+            now_ms,
+        ),
+        _payment(
+            record,
+            now_ms,
+            PAYMENT_REFUND_DUE,
+            reservation_id=record.reservation_id,
+            amount_minor=record.amount_minor,
+        ),
+    ]
+
+
+def units_returned(record: r.UnitsReturned, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "returned_quantity": record.returned_total,
+        "state": record.state,
+        "updated_ms": now_ms,
+    }
+    if record.state == s.RETURNED:
+        columns["ended_ms"] = now_ms
+    other = {"fingerprint": record.fingerprint, "reason": record.reason}
+    request = record.request_key.hex()
+    rows = [
+        _reservation(record.slot, record.key, record.part, columns),
+        document(DOCUMENT_RETURN, "", request, record.quantity, now_ms, other, record.slot),
+    ]
+    if record.refund_key:
+        reason = int(RefundReason.RETURN)
+        reservation_id = public_id(record.slot, record.key)
+        amount = record.refund_minor
+        key = return_refund_key(record.request_key)
+        rows.append(
+            _refund(record.slot, key, reservation_id, record, amount, reason, False, now_ms)
+        )
+    return rows
+
+
+def fulfilment(record: r.FulfilmentReported, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "fulfilment": record.stage,
+        "fulfilled_ms": record.at_ms,
+        "updated_ms": now_ms,
+    }
+    return [_reservation(record.slot, record.key, record.part, columns)]
+
+
+def refund_reported(record: r.RefundReported, now_ms: int) -> Sequence[Row]:
+    columns: dict[str, Any] = {
+        "state": s.REFUND_CLOSED if record.closed else s.REFUND_DUE,
+        "attempts": record.attempts,
+        "reference": record.reference,
+        "updated_ms": now_ms,
+    }
+    if record.closed:
+        columns["closed_ms"] = now_ms
+    return [("refunds", {"refund_id": public_id(record.slot, record.refund_key)}, columns)]
+
+
+def revoked(record: r.ReservationRevoked, now_ms: int) -> Sequence[Row]:
+    rows = [_ended(record, now_ms, s.REVOKED)]
+    if record.refund_key:
+        reason = int(RefundReason.SHORTAGE)
+        reservation_id = public_id(record.slot, record.key)
+        key, amount = record.refund_key, record.refund_minor
+        rows.append(_refund(record.slot, key, reservation_id, record, amount, reason, True, now_ms))
+    return rows
+
+
+def _reservation(slot: int, key: bytes, part: int, columns: dict[str, Any]) -> Row:
+    return "reservations", {"buyer_part": part, "reservation_id": public_id(slot, key)}, columns
+
+
+def _payment(record: Any, now_ms: int, state: int, **columns: Any) -> Row:
+    key = {"slot": record.slot, "payment_id": record.payment_id}
+    channel = record.payment_channel
+    return (
+        "payments",
+        key,
+        {"payment_channel": channel, "state": state, "at_ms": now_ms, **columns},
+    )
+
+
+def _refund(  # noqa: PLR0917
+    slot: int,
+    key: bytes,
+    reservation_id: str,
+    record: Any,
+    amount_minor: int,
+    reason: int,
+    compensation: bool,
+    now_ms: int,
+) -> Row:
+    columns = {
+        "reservation_id": reservation_id,
+        "buyer_id": record.buyer_id,
+        "payment_id": record.payment_id,
+        "payment_channel": record.payment_channel,
+        "amount_minor": amount_minor,
+        "reason": reason,
+        "compensation": int(compensation),
+        "campaign_id": record.campaign_id,
+        "currency_code": record.currency_code,
+        "state": s.REFUND_DUE,
+        "due_ms": now_ms,
+        "updated_ms": now_ms,
+    }
+    return "refunds", {"refund_id": public_id(slot, key)}, columns
+
+
+def _ended(record: Any, now_ms: int, state: int) -> Row:
+    columns = {"state": state, "ended_ms": now_ms, "updated_ms": now_ms}
+    return _reservation(record.slot, record.key, record.part, columns)

@@ -32,6 +32,9 @@ RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_usage_stats_enabled": "0",
+    # Ray runs workers at niceness 15, so that anything else on the machine goes first. A shard that
+    # waits for a core keeps all its callers waiting.
+    "RAY_worker_niceness": "0",
     "RAY_DEDUP_LOGS": "0",
 }
 

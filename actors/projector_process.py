@@ -1,6 +1,7 @@
 """A projector's process: one `Projector` for each of several shards, beside one another."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from persistence.open import open_journal, open_sink
 
 log = structlog.get_logger()
 T = TypeVar("T")
+NICENESS = 10
 
 
 class ProjectorProcess:
@@ -25,6 +27,8 @@ class ProjectorProcess:
     def __init__(self, spec: ClusterSpec, index: int, shards: tuple[int, ...]) -> None:
         name = projector_name(index)
         configure_logs(spec.log_directory, name)
+        # Write-behind has time; whoever sells goes first.
+        os.nice(NICENESS)
         self.spec = spec
         self._host = Host(name)
         self.projectors: list[Projector] = []

@@ -4,15 +4,21 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+PATH="$HOME/.local/bin:$PATH"
 if ! command -v uv >/dev/null 2>&1; then
-  if [ ! -x "$HOME/.local/bin/uv" ]; then
-    echo "installing uv ..." >&2
-    python3 -m venv "$HOME/.local/share/stockray-uv"
-    "$HOME/.local/share/stockray-uv/bin/pip" install -q uv
-    mkdir -p "$HOME/.local/bin"
-    ln -sf "$HOME/.local/share/stockray-uv/bin/uv" "$HOME/.local/bin/uv"
+  echo "installing uv ..." >&2
+  own="$HOME/.local/share/stockray-uv"
+  mkdir -p "$HOME/.local/bin"
+  # Some distributions ship Python without venv, others without pip: either will do.
+  if python3 -m venv "$own" >/dev/null 2>&1; then
+    "$own/bin/pip" install -q uv
+    ln -sf "$own/bin/uv" "$HOME/.local/bin/uv"
+  elif ! python3 -m pip install -q --user uv && ! python3 -m pip install -q --user --break-system-packages uv; then
+    echo "error: cannot install uv: Python has neither venv nor pip." >&2
+    echo "       As root: apt-get install python3-venv; or install uv yourself." >&2
+    exit 1
   fi
-  PATH="$HOME/.local/bin:$PATH"
 fi
 [ -x "$venv/bin/python" ] || uv venv -q --no-project -p ">=3.11,<3.14" "$venv"
 export VIRTUAL_ENV="$PWD/$venv"

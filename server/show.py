@@ -14,6 +14,7 @@ from server.doctor import Finding, Verdict
 from server.verify import INVARIANTS, Report
 
 LINE_EVERY = 20_000
+POOLS_SHOWN = 40
 
 
 class SaleProgress:
@@ -101,23 +102,7 @@ def show_books(books: Books, console: Console) -> None:
 
 def show_report(report: Report, console: Console, *, title: str = "Invariants") -> None:
     """What verify found."""
-    pools = Table(title=title)
-    for name in ("campaign", "SKU"):
-        pools.add_column(name)
-    names = ("total", "available", "reserved", "sold", "buffer", "scheduled", "in transit")
-    for name in names:
-        pools.add_column(name, justify="right")
-    pools.add_column("law")
-    for pool in balances_of(report)[:40]:
-        parts = pool[5:11]
-        holds = pool.total == sum(parts) and min(parts) >= 0
-        pools.add_row(
-            pool.campaign_id or "(base)",
-            pool.sku_id,
-            *(f"{number:,}" for number in pool[4:11]),
-            "[green]holds[/]" if holds else "[bold red]BROKEN[/]",
-        )
-    console.print(pools)
+    console.print(_pools_table(report, title))
     checks = Table()
     checks.add_column("")
     checks.add_column("invariant")
@@ -162,6 +147,33 @@ def show_bench(result: BenchResult, console: Console) -> None:
         if values:
             console.print(f"{title}: " + "  ".join(f"{k} {v:,}" for k, v in values.items()))
     console.print("[green]invariants hold[/]" if result.ok else "[bold red]invariants broken[/]")
+
+
+def _pools_table(report: Report, title: str) -> Table:
+    """The pools, without the columns in which no pool has anything."""
+    pools = balances_of(report)[:POOLS_SHOWN]
+    always = ("total", "available", "reserved", "sold")
+    names = [
+        name
+        for name in (*always, "buffer", "scheduled", "in_transit", "owed")
+        if name in always or any(getattr(pool, name) for pool in pools)
+    ]
+    table = Table(title=title)
+    for name in ("campaign", "SKU"):
+        table.add_column(name, no_wrap=True)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    table.add_column("law", no_wrap=True)
+    for pool in pools:
+        parts = pool[5:11]
+        holds = pool.total == sum(parts) and min(parts) >= 0
+        table.add_row(
+            pool.campaign_id or "(base)",
+            pool.sku_id,
+            *(f"{getattr(pool, name):,}" for name in names),
+            "[green]holds[/]" if holds else "[bold red]BROKEN[/]",
+        )
+    return table
 
 
 VERDICTS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}

@@ -15,7 +15,7 @@ Rules
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
@@ -26,6 +26,7 @@ from actors.core.chores import chores
 from actors.core.codec import pack_entry
 from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
+from actors.core.forgetting import Forgetting, recall
 from actors.core.outcomes import Outcome
 from actors.core.pulse import Pulse
 from actors.core.state import ShardState
@@ -94,6 +95,8 @@ class Primary:
         self.stalled = False
         self.journal_bytes = 0
         self.full_percent = 0
+        self.sink_seq = 0
+        """SQL has all entries up to this one."""
         self.counters = {"rounds": 0, "lines": 0, "entries": 0, "records": 0, "internal": 0}
         self._journal = journal
         self._reader = reader
@@ -103,6 +106,7 @@ class Primary:
         self._owned = owned_slots
         self._readers = readers
         self._pulse = Pulse()
+        self._forgetting = Forgetting()
         self._queue: deque[Waiting] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -229,17 +233,30 @@ class Primary:
             if refused is not None:
                 return (refused,)
             command = c.MAKE[line[0]](line)
-            answer, decided = decide(self.state, command, now_ms)
+            brought = recall(self.state, command) if line[0] == c.RECALLED else ()
         except Exception:  # A poison line must not take the shard with it.
-            self.counters["internal"] += 1
             log.exception("line_failed", shard=self.identity.shard, line=repr(line)[:100])
-            return (Outcome.INTERNAL,)
+            return self._failed()
+        # What SQL has is put back first, and stays, whatever becomes of the command.
+        self._fold(brought, records)
+        try:
+            answer, decided = decide(self.state, command, now_ms)
+        except Exception:  # As above.
+            log.exception("line_failed", shard=self.identity.shard, line=repr(line)[:100])
+            return self._failed()
         if not decided:
             return answer
+        self._fold(decided, records)
+        return answer_after(self.state, command, answer)
+
+    def _failed(self) -> tuple[Any, ...]:
+        self.counters["internal"] += 1
+        return (Outcome.INTERNAL,)
+
+    def _fold(self, decided: Sequence[Any], records: list[Any]) -> None:
         for record in decided:
             evolve(self.state, record)
         records.extend(decided)
-        return answer_after(self.state, command, answer)
 
     def _not_now(self, line: tuple[Any, ...], sender_ms: int) -> Outcome | None:
         kind, slot, deadline_ms = line[:3]
@@ -248,6 +265,7 @@ class Primary:
         if deadline_ms < sender_ms:
             return Outcome.RETRY
         if self.full_percent >= FULL_FOR_NEW_PERCENT:
+            kind = line[5][0] if kind == c.RECALLED else kind
             allowed = READS if self.full_percent >= 100 else WHAT_IS_HELD
             if kind not in allowed:
                 return Outcome.RETRY
@@ -263,14 +281,18 @@ class Primary:
         if len(due) < room:
             # All slots were looked at, which at thousands of rounds a second would cost too much.
             self._due_at = self._later(DUE_EVERY_MS)
-        for record in due:
-            evolve(self.state, record)
-        records.extend(due)
+        self._fold(due, records)
         if self.state.debtors and len(due) < room:
-            taken = self._pulse.revocations(self.state, room - len(due))
-            for record in taken:
-                evolve(self.state, record)
-            records.extend(taken)
+            self._fold(self._pulse.revocations(self.state, room - len(due)), records)
+        if not due:
+            gone = self._forgetting.look_on(
+                self.state,
+                now_ms=now_ms,
+                recall_after_ms=self._limits.recall_after_ms,
+                sink_seq=self.sink_seq,
+                limit=room,
+            )
+            self._fold(gone, records)
 
     async def _append(self, seq: int, entry: bytes) -> None:
         await self._journal.append(
@@ -353,6 +375,8 @@ class Primary:
             try:
                 self.journal_bytes = await self._reader.bytes_used()
                 self.full_percent = self.journal_bytes * 100 // self._limits.journal_bytes_max
+                positions = await self._reader.positions()
+                self.sink_seq = min((positions.get(name, 0) for name in self._readers), default=0)
                 await self._trim()
             except StorageError as error:
                 log.warning("housekeeping_failed", shard=self.identity.shard, error=str(error))
@@ -366,8 +390,7 @@ class Primary:
         ]
         if len(begins) < 2:
             return
-        positions = await self._reader.positions()
-        needed = min(*begins, *(positions.get(name, 0) for name in self._readers))
+        needed = min(*begins, self.sink_seq) if self._readers else min(begins)
         removed = self._limits.trim_entries
         while removed == self._limits.trim_entries:
             removed = await self._reader.trim(

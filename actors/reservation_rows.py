@@ -36,6 +36,7 @@ def reserved(record: r.StockReserved, now_ms: int) -> Sequence[Row]:
         "payable_minor": record.payable_minor,
         "currency_code": record.currency_code,
         "reserved_ms": now_ms,
+        "first_deadline_ms": record.deadline_ms,
         "deadline_ms": record.deadline_ms,
         "updated_ms": now_ms,
     }
@@ -46,6 +47,7 @@ def confirmed(record: r.ReservationConfirmed, now_ms: int) -> Sequence[Row]:
     columns = {
         "state": s.CONFIRMED,
         "payment_id": record.payment_id,
+        "payment_channel": record.payment_channel,
         "paid_minor": record.paid_minor,
         "confirmed_ms": now_ms,
         "ended_ms": 0,

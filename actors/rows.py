@@ -80,4 +80,6 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.FULFILMENT_REPORTED: on_reservations.fulfilment,
     r.REFUND_REPORTED: on_reservations.refund_reported,
     r.RESERVATION_REVOKED: on_reservations.revoked,
+    r.RESERVATIONS_FORGOTTEN: _no_rows,
+    r.RESERVATION_RECALLED: _no_rows,
 }

@@ -21,6 +21,7 @@ from persistence.sql.views import SqlViews
 from server.cluster_view import ClusterView
 from server.front_grpcio import GrpcioFront
 from server.gather import Gather, GatherLimits, Sender
+from server.recall import RecallingLines
 from server.services.table import Services
 
 log = structlog.get_logger()
@@ -57,9 +58,9 @@ class Gateway:
         """Serve until drained; then stay, so that who asked for the drain can be answered."""
         gather = self.gather = self._make_gather()
         view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self.draining.set)
-        services = self._services = Services(
-            gather, views=SqlViews(self._spec.places.database_url), cluster=view
-        )
+        views = SqlViews(self._spec.places.database_url)
+        lines = RecallingLines(gather, views.get_reservation, WallClock())
+        services = self._services = Services(lines, views=views, cluster=view)
         front = GrpcioFront(services.table, with_reflection=self._own.reflection)
         front.listen(self._own.listen)
         async with services.running(), asyncio.TaskGroup() as tasks:

@@ -188,5 +188,6 @@ def cluster_spec(settings: Settings, shard_map: ShardMap) -> ClusterSpec:
             snapshot_every_ms=settings.snapshot_every_ms,
             snapshot_entries=settings.snapshot_entries,
             journal_bytes_max=settings.journal_bytes_max,
+            recall_after_ms=settings.recall_after_ms,
         ),
     )

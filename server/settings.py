@@ -81,6 +81,11 @@ class Settings(BaseModel):
         ge=1_000_000,
         description="Journal size, per shard, above which changes wait (bytes).",
     )
+    recall_after_ms: int = Field(
+        default=86_400_000,
+        ge=60_000,
+        description="A finished reservation untouched for this long leaves memory (milliseconds).",
+    )
 
     @field_validator("data_dir")
     @classmethod

@@ -3,12 +3,15 @@
 The first two columns of each table name a row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+from actors.core import records as r
 from actors.core import state as s
+from actors.core.evolve_reservations import from_recalled
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
+from actors.core.snapshot_rows import PACK
 from actors.rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE
 
 POOL_COLUMNS = (
@@ -59,7 +62,34 @@ REFUND_COLUMNS = (
 PAYMENT_COLUMNS = ("slot", "payment_id", "reservation_id", "amount_minor", "state")
 
 
-def pool_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+Held = Collection[s.Reservation]
+"""A slot's reservations, the forgotten ones too."""
+
+
+def known(state: s.ShardState, slot: s.SlotState) -> Held:
+    """What the fold knows of the slot's reservations: those in memory and those forgotten in it."""
+    archived = (state.archive or {}).get(slot.slot, {})
+    return [*slot.reservations.values(), *archived.values()]
+
+
+def find(state: s.ShardState, slot: s.SlotState, key: bytes) -> s.Reservation | None:
+    """One of them."""
+    return slot.reservations.get(key) or (state.archive or {}).get(slot.slot, {}).get(key)
+
+
+def same_row(state: s.ShardState, slot: s.SlotState, record: r.ReservationRecalled) -> bool:
+    """Whether a reservation came back as it was when it was forgotten, if the fold knows that."""
+    was = (state.archive or {}).get(slot.slot, {}).get(record.key)
+    if was is None:
+        return True
+    rows = [
+        PACK["reservations"](record.key, row) for row in (was, from_recalled(state, slot, record))
+    ]
+    # All but the entry and the time of the last change, before the payment.
+    return rows[0][:-3] == rows[1][:-3] and rows[0][-1] == rows[1][-1]
+
+
+def pool_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
     """The slot's pools."""
     for pool in slot.pools():
         _, _, *rest = pool.balance(slot.slot, slot.generation)
@@ -67,32 +97,32 @@ def pool_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
         yield (campaign_id, sku_id, slot.slot, *numbers)
 
 
-def reservation_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+def reservation_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
     """The slot's reservations."""
-    for held in slot.reservations.values():
-        payment = held.payment
+    for row in held:
+        payment = row.payment
         yield (
             slot.slot,
-            public_id(slot.slot, held.key),
-            held.pool.campaign_id,
-            held.pool.sku_id,
-            held.buyer_id,
-            held.quantity,
-            held.returned,
-            held.state,
-            held.list_price_minor,
-            held.unit_price_minor,
-            held.payable_minor,
+            public_id(slot.slot, row.key),
+            row.pool.campaign_id,
+            row.pool.sku_id,
+            row.buyer_id,
+            row.quantity,
+            row.returned,
+            row.state,
+            row.list_price_minor,
+            row.unit_price_minor,
+            row.payable_minor,
             0 if payment is None else payment.amount_minor,
             "" if payment is None else payment.payment_id,
-            held.fingerprint,
-            held.reserved_ms,
-            held.deadline_ms,
-            held.stage,
+            row.fingerprint,
+            row.reserved_ms,
+            row.deadline_ms,
+            row.stage,
         )
 
 
-def refund_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+def refund_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
     """The slot's refunds."""
     for refund in slot.refunds.values():
         yield (
@@ -110,15 +140,15 @@ def refund_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def payment_rows(slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+def payment_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
     """Payments that took effect: kept (3) or refund due as a whole (4)."""
-    for held in slot.reservations.values():
-        if held.payment is not None:
+    for row in held:
+        if row.payment is not None:
             yield (
                 slot.slot,
-                held.payment.payment_id,
-                public_id(slot.slot, held.key),
-                held.payment.amount_minor,
+                row.payment.payment_id,
+                public_id(slot.slot, row.key),
+                row.payment.amount_minor,
                 PAYMENT_KEPT,
             )
     for key, refund in slot.refunds.items():

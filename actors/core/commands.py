@@ -15,6 +15,7 @@ RETURN_UNITS, REPORT_FULFILMENT, REPORT_REFUND, GET_RESERVATION, GET_STOCK = 6, 
 PUT_SKU, RECEIVE_STOCK, ADJUST_STOCK, SET_BUFFER = 20, 21, 22, 23
 TRANSFER_OUT, TRANSFER_IN, TRANSFER_DONE, DECLARE_SHORTAGE = 24, 25, 26, 27
 PUT_CAMPAIGN, SET_CAMPAIGN_STATE, GET_CAMPAIGN = 30, 31, 32
+RECALLED = 40
 
 RESTOCK_AVAILABLE, RESTOCK_SCHEDULED, RESTOCK_WRITE_OFF = 1, 2, 3
 """Where returned units go: `restock` of ReturnUnits."""
@@ -325,6 +326,42 @@ class GetCampaign(NamedTuple):
     campaign_id: str
 
 
+class RecalledRow(NamedTuple):
+    """A finished reservation as SQL has it."""
+
+    campaign_id: str
+    sku_id: str
+    buyer_id: str
+    quantity: int
+    returned: int
+    state: int
+    stage: int
+    fingerprint: int
+    reserved_ms: int
+    first_deadline_ms: int
+    deadline_ms: int
+    begun: bool
+    list_price_minor: int
+    unit_price_minor: int
+    payable_minor: int
+    payment_id: str
+    """'' for one that was never paid."""
+    payment_channel: str
+    paid_minor: int
+
+
+class Recalled(NamedTuple):
+    """A command that was answered RECALL, with the row of its reservation from SQL: the fields of
+    a `RecalledRow`, or () if SQL has none."""
+
+    kind: int
+    slot: int
+    deadline_ms: int
+    caller: str
+    row: tuple[Any, ...]
+    command: Any
+
+
 def campaign_config(fields: Sequence[Any]) -> CampaignConfig:
     """A CampaignConfig from the nested arrays that it travels and is journalled as."""
     config = CampaignConfig._make(fields)
@@ -335,6 +372,14 @@ def campaign_config(fields: Sequence[Any]) -> CampaignConfig:
 def _put_campaign(fields: Sequence[Any]) -> PutCampaign:
     command = PutCampaign._make(fields)
     return command._replace(config=campaign_config(command.config))
+
+
+def _recalled(fields: Sequence[Any]) -> Recalled:
+    command = Recalled._make(fields)
+    inner = MAKE[command.command[0]](command.command)
+    if inner.kind == RECALLED or inner.slot != command.slot:
+        raise ValueError("a recalled command is about one reservation of its slot")
+    return command._replace(command=inner)
 
 
 MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
@@ -359,5 +404,6 @@ MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
     PUT_CAMPAIGN: _put_campaign,
     SET_CAMPAIGN_STATE: SetCampaignState._make,
     GET_CAMPAIGN: GetCampaign._make,
+    RECALLED: _recalled,
 }
 """From a decoded array (its first item is the kind) to the command."""

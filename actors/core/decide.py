@@ -10,6 +10,8 @@ from typing import Any
 
 from actors.core import commands as c
 from actors.core.campaigns import campaign_view, get_campaign, put_campaign, set_campaign_state
+from actors.core.forgetting import may_be_forgotten, peek
+from actors.core.outcomes import Outcome
 from actors.core.payments import (
     begin_payment,
     confirm,
@@ -17,7 +19,13 @@ from actors.core.payments import (
     report_refund,
     return_units,
 )
-from actors.core.reservations import get_reservation, release, report_fulfilment, reserve
+from actors.core.reservations import (
+    get_reservation,
+    release,
+    report_fulfilment,
+    reservation_view,
+    reserve,
+)
 from actors.core.state import ShardState
 from actors.core.stock import (
     adjust_stock,
@@ -33,6 +41,17 @@ from actors.core.stock import (
 )
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
+
+
+def _recalled(state: ShardState, command: c.Recalled, now_ms: int) -> Decision:
+    """The answer of the command within, whose row is back (`forgetting.recall`) or never was."""
+    inner = command.command
+    if inner.kind == c.GET_RESERVATION:
+        held = peek(state, command)
+        if held is not None:
+            return (Outcome.FOUND, reservation_view(state.slot(inner.slot), held)), ()
+    return HANDLERS[inner.kind](state, inner, now_ms)
+
 
 HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     c.RESERVE: reserve,
@@ -56,11 +75,15 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     c.PUT_CAMPAIGN: put_campaign,
     c.SET_CAMPAIGN_STATE: set_campaign_state,
     c.GET_CAMPAIGN: get_campaign,
+    c.RECALLED: _recalled,
 }
 
 
 def decide(state: ShardState, command: Any, now_ms: int) -> Decision:
-    """The answer to a command, and the records that make it true."""
+    """The answer to a command, and the records that make it true. (RECALL,) for one on a
+    reservation that may have left memory (`forgetting.py`)."""
+    if state.forgets and may_be_forgotten(state, command):
+        return (Outcome.RECALL,), ()
     return HANDLERS[command.kind](state, command, now_ms)
 
 

@@ -85,4 +85,6 @@ EVOLVE: dict[int, Callable[[s.ShardState, s.SlotState, Any], None]] = {
     r.FULFILMENT_REPORTED: on_reservations.fulfilment_reported,
     r.REFUND_REPORTED: on_reservations.refund_reported,
     r.RESERVATION_REVOKED: on_reservations.revoked,
+    r.RESERVATIONS_FORGOTTEN: on_reservations.forgotten,
+    r.RESERVATION_RECALLED: on_reservations.recalled,
 }

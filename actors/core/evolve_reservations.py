@@ -3,9 +3,12 @@
 Part of `evolve.py`, whose rules hold here.
 """
 
+from sys import intern
+
 from actors.core import commands as c
 from actors.core import records as r
 from actors.core import state as s
+from actors.core.bloom import Forgotten
 from actors.core.evolve_stock import forgive, free, pay_owed
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
@@ -21,6 +24,7 @@ def _held(state: s.ShardState, slot: s.SlotState, key: bytes) -> s.Reservation:
     if held is None:
         raise s.Impossible(f"entry {state.seq}: no reservation {public_id(slot.slot, key)}")
     held.seq = state.seq
+    held.touched_ms = state.now_ms
     state.touched[held.pool] = slot.slot
     return held
 
@@ -49,7 +53,7 @@ def stock_reserved(state: s.ShardState, slot: s.SlotState, record: r.StockReserv
     held.state = s.RESERVED
     held.stage = 0
     held.fingerprint = mark
-    held.reserved_ms = state.now_ms
+    held.reserved_ms = held.touched_ms = state.now_ms
     held.begun = False
     # Equal prices share one object: half of a replica's integers would be copies otherwise.
     price = pool.list_price_minor
@@ -142,6 +146,7 @@ def _put_refund(  # noqa: PLR0917
     amount_minor: int,
     reason: int,
     compensation: bool,
+    currency_code: str,
 ) -> None:
     if state.fuzzy is not None and key in slot.refunds:
         return
@@ -153,6 +158,8 @@ def _put_refund(  # noqa: PLR0917
     refund.amount_minor = amount_minor
     refund.reason = reason
     refund.compensation = compensation
+    # One object for all of a currency: it was decoded anew for each record.
+    refund.currency_code = intern(currency_code)
     refund.state = s.REFUND_DUE
     refund.attempts = 0
     refund.last_report = b""
@@ -175,6 +182,7 @@ def refund_fell_due(state: s.ShardState, slot: s.SlotState, record: r.RefundFell
         record.amount_minor,
         record.reason,
         record.compensation,
+        record.currency_code,
     )
 
 
@@ -191,6 +199,7 @@ def units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsReturn
             record.refund_minor,
             int(RefundReason.RETURN),
             False,
+            record.currency_code,
         )
     if _skip(state, slot, record.key):
         return
@@ -244,6 +253,7 @@ def revoked(state: s.ShardState, slot: s.SlotState, record: r.ReservationRevoked
             record.refund_minor,
             int(RefundReason.SHORTAGE),
             True,
+            record.currency_code,
         )
     if _skip(state, slot, record.key):
         return
@@ -261,10 +271,82 @@ def revoked(state: s.ShardState, slot: s.SlotState, record: r.ReservationRevoked
     _count(held, -record.quantity)
 
 
+def forgotten(state: s.ShardState, slot: s.SlotState, record: r.ReservationsForgotten) -> None:
+    if slot.forgotten is None:
+        slot.forgotten = Forgotten()
+    state.forgets = True
+    for key in record.keys:
+        slot.forgotten.add(key)
+        if _skip(state, slot, key):
+            continue
+        held = slot.reservations.pop(key)
+        if held is None or held.state == s.RESERVED:
+            raise s.Impossible(f"entry {state.seq}: {public_id(slot.slot, key)} is not finished")
+        units = counted_units(held)
+        if units:
+            held.pool.forgotten_sold += units
+            _count(held, -units)
+        if state.archive is not None:
+            state.archive.setdefault(slot.slot, {})[key] = held
+
+
+def from_recalled(
+    state: s.ShardState, slot: s.SlotState, record: r.ReservationRecalled
+) -> s.Reservation:
+    """The row that a record brings, not yet in its table."""
+    pool = slot.pool(record.campaign_id, record.sku_id)
+    if pool is None:
+        raise s.Impossible(f"entry {state.seq}: no pool {record.campaign_id}/{record.sku_id}")
+    held = s.Reservation()
+    held.key = record.key
+    held.pool = pool
+    held.buyer_id = record.buyer_id
+    held.quantity = record.quantity
+    held.returned = record.returned
+    held.state = record.state
+    held.stage = record.stage
+    held.fingerprint = record.fingerprint
+    held.reserved_ms = record.reserved_ms
+    held.first_deadline_ms = record.first_deadline_ms
+    held.deadline_ms = record.deadline_ms
+    held.begun = record.begun
+    held.list_price_minor = record.list_price_minor
+    held.unit_price_minor = record.unit_price_minor
+    held.payable_minor = record.payable_minor
+    held.payment = None
+    if record.payment_id:
+        held.payment = s.Payment(record.payment_id, record.payment_channel, record.paid_minor)
+        held.payment.refunded_minor = record.refunded_minor
+    held.seq = state.seq
+    held.touched_ms = state.now_ms
+    return held
+
+
+def recalled(state: s.ShardState, slot: s.SlotState, record: r.ReservationRecalled) -> None:
+    if record.key in slot.reservations:
+        if state.fuzzy is None:
+            raise s.Impossible(f"entry {state.seq}: {public_id(slot.slot, record.key)} is here")
+        return
+    held = from_recalled(state, slot, record)
+    slot.reservations.put(record.key, held)
+    units = counted_units(held)
+    if units:
+        held.pool.forgotten_sold -= units
+        _count(held, units)
+    if state.archive is not None:
+        state.archive.get(slot.slot, {}).pop(record.key, None)
+
+
 def _skip(state: s.ShardState, slot: s.SlotState, key: bytes, table: str = "reservations") -> bool:
     """Whether the snapshot being completed has this row as of this entry or later."""
     fuzzy = state.fuzzy
-    return fuzzy is not None and fuzzy.get((table, slot.slot, key), 0) >= state.seq
+    if fuzzy is None:
+        return False
+    if fuzzy.get((table, slot.slot, key), 0) >= state.seq:
+        return True
+    # A row that was forgotten before its turn to be written is not in the snapshot.
+    gone = table == "reservations" and key not in slot.reservations
+    return gone and slot.forgotten is not None and slot.forgotten.may_contain(key)
 
 
 def _count(held: s.Reservation, units: int) -> None:

@@ -51,6 +51,16 @@ class Outcome(IntEnum):
 
     WRONG_SHARD = 90
     """The shard does not own the line's slot: routing only, never shown to a caller."""
+    RECALL = 91
+    """The reservation may have left memory: its gateway fetches the row; never shown either."""
 
 
-UNFINAL = frozenset({Outcome.INTERNAL, Outcome.RETRY, Outcome.UNKNOWN, Outcome.WRONG_SHARD})
+UNFINAL = frozenset(
+    {
+        Outcome.INTERNAL,
+        Outcome.RETRY,
+        Outcome.UNKNOWN,
+        Outcome.WRONG_SHARD,
+        Outcome.RECALL,
+    }
+)

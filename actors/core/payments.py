@@ -74,7 +74,6 @@ def refund_view(slot: SlotState, refund: Refund | None) -> tuple[Any, ...] | Non
     """A refund as it travels in answers."""
     if refund is None:
         return None
-    held = find_reservation(slot, refund.reservation_id)
     return (
         refund.key,
         refund.reservation_id,
@@ -85,7 +84,7 @@ def refund_view(slot: SlotState, refund: Refund | None) -> tuple[Any, ...] | Non
         refund.compensation,
         refund.state,
         refund.attempts,
-        "" if held is None else currency_of(slot, held.pool),
+        refund.currency_code,
     )
 
 

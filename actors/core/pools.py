@@ -13,6 +13,7 @@ class Pool:
         "buyers",
         "campaign_id",
         "counted_in",
+        "forgotten_sold",
         "granted",
         "in_transit",
         "limit_per_buyer",
@@ -33,6 +34,8 @@ class Pool:
         self.available = 0
         self.reserved = 0
         self.sold = 0
+        self.forgotten_sold = 0
+        """Of what is sold, the units of orders that left memory."""
         self.buffer = 0
         self.scheduled = 0
         self.in_transit = 0

@@ -19,7 +19,7 @@ STOCK_RESERVED, REQUEST_REFUSED = 10, 11
 RESERVATION_CONFIRMED, RESERVATION_RELEASED, RESERVATION_EXPIRED = 12, 13, 14
 PAYMENT_BEGUN, PAYMENT_FAILED, REFUND_FELL_DUE = 15, 16, 17
 UNITS_RETURNED, FULFILMENT_REPORTED, REFUND_REPORTED = 18, 19, 20
-RESERVATION_REVOKED = 21
+RESERVATION_REVOKED, RESERVATIONS_FORGOTTEN, RESERVATION_RECALLED = 21, 22, 23
 
 DOCUMENT_RECEIVE, DOCUMENT_ADJUST, DOCUMENT_BUFFER, DOCUMENT_SHORTAGE, DOCUMENT_TRANSFER = range(
     1, 6
@@ -314,6 +314,41 @@ class ReservationRevoked(NamedTuple):
     currency_code: str
 
 
+class ReservationsForgotten(NamedTuple):
+    """Finished reservations left memory; SQL has them."""
+
+    kind: int
+    slot: int
+    keys: tuple[bytes, ...]
+
+
+class ReservationRecalled(NamedTuple):
+    """A forgotten reservation is back, as SQL had it: nobody changed it meanwhile."""
+
+    kind: int
+    slot: int
+    key: bytes
+    campaign_id: str
+    sku_id: str
+    buyer_id: str
+    quantity: int
+    returned: int
+    state: int
+    stage: int
+    fingerprint: int
+    reserved_ms: int
+    first_deadline_ms: int
+    deadline_ms: int
+    begun: bool
+    list_price_minor: int
+    unit_price_minor: int
+    payable_minor: int
+    payment_id: str
+    payment_channel: str
+    paid_minor: int
+    refunded_minor: int
+
+
 class Balance(NamedTuple):
     """A pool as it stands after an entry; one for each pool that the entry touched."""
 
@@ -351,5 +386,7 @@ RECORDS: dict[int, Callable[..., Any]] = {
     FULFILMENT_REPORTED: FulfilmentReported,
     REFUND_REPORTED: RefundReported,
     RESERVATION_REVOKED: ReservationRevoked,
+    RESERVATIONS_FORGOTTEN: ReservationsForgotten,
+    RESERVATION_RECALLED: ReservationRecalled,
 }
 """Kind -> class; the class is called with the journalled fields."""

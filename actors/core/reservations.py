@@ -275,32 +275,34 @@ def get_reservation(state: ShardState, command: c.GetReservation, now_ms: int) -
     held = find_reservation(slot, command.reservation_id)
     if held is None:
         return (Outcome.NOT_FOUND,), ()
+    return (Outcome.FOUND, reservation_view(slot, held)), ()
+
+
+def reservation_view(slot: SlotState, held: Reservation) -> tuple[Any, ...]:
+    """A reservation as it travels in answers."""
     payment = held.payment
     return (
-        Outcome.FOUND,
-        (
-            held.key,
-            held.pool.campaign_id,
-            held.pool.sku_id,
-            held.buyer_id,
-            held.quantity,
-            held.returned,
-            held.state,
-            held.stage,
-            held.list_price_minor,
-            held.unit_price_minor,
-            held.payable_minor,
-            currency_of(slot, held.pool),
-            held.reserved_ms,
-            held.deadline_ms,
-            held.begun,
-            None
-            if payment is None
-            else (
-                payment.payment_id,
-                payment.channel,
-                payment.amount_minor,
-                payment.refunded_minor,
-            ),
+        held.key,
+        held.pool.campaign_id,
+        held.pool.sku_id,
+        held.buyer_id,
+        held.quantity,
+        held.returned,
+        held.state,
+        held.stage,
+        held.list_price_minor,
+        held.unit_price_minor,
+        held.payable_minor,
+        currency_of(slot, held.pool),
+        held.reserved_ms,
+        held.deadline_ms,
+        held.begun,
+        None
+        if payment is None
+        else (
+            payment.payment_id,
+            payment.channel,
+            payment.amount_minor,
+            payment.refunded_minor,
         ),
-    ), ()
+    )

@@ -46,6 +46,11 @@ def chunks(state: s.ShardState) -> Iterator[bytes]:
                 for chunk in _table(number, name, part, pack):
                     yield chunk
                     count += 1
+        # After the rows: what is not among them any more is in here.
+        for segment in () if slot.forgotten is None else list(slot.forgotten.segments):
+            rows = ((segment.count, bytes(segment.bits)),)
+            yield msgpack.packb((SNAPSHOT_FORMAT, "rows", number, "forgotten", rows))
+            count += 1
     small = [_small(slot) for slot in state.slots.values()]
     yield msgpack.packb((SNAPSHOT_FORMAT, "end", count, state.seq, state.now_ms, small))
 
@@ -118,6 +123,7 @@ def _pack_pool(pool: Pool) -> tuple[Any, ...]:
         pool.list_price_minor,
         pool.unit_price_minor,
         pool.limit_per_buyer,
+        pool.forgotten_sold,
     )
 
 
@@ -252,6 +258,7 @@ def _set_pool(pool: Pool, balance: Any) -> None:
         pool.list_price_minor,
         pool.unit_price_minor,
         pool.limit_per_buyer,
+        pool.forgotten_sold,
     ) = balance
 
 
@@ -264,6 +271,8 @@ def digest(state: s.ShardState) -> int:
             pack = PACK[name]
             for key, value in getattr(slot, name).items():
                 total += _hash((slot.slot, name, pack(key, value)))
+        for at, segment in enumerate(() if slot.forgotten is None else slot.forgotten.segments):
+            total += _hash((slot.slot, "forgotten", at, segment.count, bytes(segment.bits)))
         skus, campaigns, transfers, arrivals = _small(slot)[2:]
         for row in (*skus, *campaigns, *transfers, *arrivals):
             total += _hash((slot.slot, row))

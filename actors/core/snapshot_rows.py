@@ -1,9 +1,11 @@
 """Rows of the large tables, as a snapshot has them: packed, and filled in again."""
 
 from collections.abc import Callable
+from sys import intern
 from typing import Any
 
 from actors.core import state as s
+from actors.core.bloom import Forgotten
 
 
 class UnreadableSnapshot(Exception):
@@ -30,6 +32,7 @@ def _pack_reservation(key: bytes, held: s.Reservation) -> tuple[Any, ...]:
         held.unit_price_minor,
         held.payable_minor,
         held.seq,
+        held.touched_ms,
         None
         if payment is None
         else (payment.payment_id, payment.channel, payment.amount_minor, payment.refunded_minor),
@@ -50,6 +53,7 @@ def _pack_refund(key: bytes, refund: s.Refund) -> tuple[Any, ...]:
         refund.attempts,
         refund.last_report,
         refund.seq,
+        refund.currency_code,
     )
 
 
@@ -90,6 +94,7 @@ def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_
             unit_minor,
             payable_minor,
             held.seq,
+            held.touched_ms,
             payment,
         ) = row
         pool = slot.pool(campaign_id, sku_id)
@@ -129,7 +134,9 @@ def _fill_refunds(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: 
             refund.attempts,
             refund.last_report,
             refund.seq,
+            currency_code,
         ) = row
+        refund.currency_code = intern(currency_code)
         if refund.seq > begin_seq and state.fuzzy is not None:
             state.fuzzy["refunds", slot.slot, refund.key] = refund.seq
         slot.refunds.put(refund.key, refund)
@@ -155,6 +162,14 @@ def _fill_refusals(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq:
         slot.refusals.put(key, packed >> 8, packed & 255)
 
 
+def _fill_forgotten(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+    if slot.forgotten is None:
+        slot.forgotten = Forgotten()
+    state.forgets = True
+    for count, bits in rows:
+        slot.forgotten.load(count, bits)
+
+
 FILL = {
     "reservations": _fill_reservations,
     "payments": _fill_payments,
@@ -162,6 +177,7 @@ FILL = {
     "figures": _fill_figures,
     "refunds": _fill_refunds,
     "refusals": _fill_refusals,
+    "forgotten": _fill_forgotten,
 }
 """Table of a slot -> what puts packed rows into it. Of rows that change, those newer than the
 snapshot's beginning are noted in `state.fuzzy`."""

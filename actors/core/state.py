@@ -7,6 +7,7 @@ No row refers back to its owner, so the state has no cycles and the garbage coll
 
 from collections.abc import Iterator
 
+from actors.core.bloom import Forgotten
 from actors.core.commands import CampaignConfig
 from actors.core.pools import Pool
 from actors.core.tables import Counts, Deadlines, Refusals, SplitDict
@@ -128,6 +129,7 @@ class Reservation:
         "seq",
         "stage",
         "state",
+        "touched_ms",
         "unit_price_minor",
     )
 
@@ -153,6 +155,8 @@ class Reservation:
     payment: Payment | None
     seq: int
     """Entry of the last change: a fuzzy snapshot is completed by it."""
+    touched_ms: int
+    """Journalled time of the last change."""
 
 
 class Refund:
@@ -164,6 +168,7 @@ class Refund:
         "buyer_id",
         "channel",
         "compensation",
+        "currency_code",
         "key",
         "last_report",
         "payment_id",
@@ -181,6 +186,8 @@ class Refund:
     amount_minor: int
     reason: int
     compensation: bool
+    currency_code: str
+    """That of its reservation, which may be forgotten; '' if there is none."""
     state: int
     attempts: int
     last_report: bytes
@@ -226,6 +233,7 @@ class SlotState:
         "deadlines",
         "documents",
         "figures",
+        "forgotten",
         "generation",
         "open_transfers",
         "payments",
@@ -243,6 +251,9 @@ class SlotState:
         self.skus: dict[str, Sku] = {}
         self.campaigns: dict[str, Campaign] = {}
         self.reservations: SplitDict[bytes, Reservation] = SplitDict()
+        self.forgotten: Forgotten | None = None
+        """Keys of reservations that left memory (and of those that came back); None before the
+        first."""
         self.refusals = Refusals(REFUSAL_WINDOW_MS)
         self.deadlines = Deadlines()
         self.documents: SplitDict[bytes, int] = SplitDict()
@@ -291,7 +302,9 @@ class ShardState:
 
     __slots__ = (
         "advanced_ms",
+        "archive",
         "debtors",
+        "forgets",
         "fuzzy",
         "now_ms",
         "refusal_count",
@@ -314,6 +327,11 @@ class ShardState:
         -> seq. A request id is unique within its slot only, so the slot belongs to the key."""
         self.debtors: dict[Pool, Debt] = {}
         """Pools that owe units of a declared shortage."""
+        self.forgets = False
+        """A slot has forgotten reservations."""
+        self.archive: dict[int, dict[bytes, Reservation]] | None = None
+        """By slot and key, reservations as they were when they were forgotten. None: none are
+        kept; for `verify`, which compares them with SQL."""
         self.refusal_count = 0
         self.refusal_count_max = refusal_count_max
         self.advanced_ms = 0

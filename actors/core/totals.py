@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 from actors.core import state as s
+from actors.core.outcomes import Outcome
+from actors.core.payments import RefundReason
 
 
 class Totals(NamedTuple):
@@ -31,12 +33,14 @@ def totals(state: s.ShardState) -> Totals:
             sums = [a + b for a, b in zip(sums, pool.balance(0, 0)[4:12], strict=True)]
             if pool.broken_law():
                 broken.append(pool.broken_law())
-        for held in slot.reservations.values():
-            if held.payment is not None:
-                kept += held.payment.amount_minor - held.payment.refunded_minor
-        for _, amount, _ in slot.payments.values():
+        for _, amount, outcome in slot.payments.values():
             paid += amount
+            if outcome == Outcome.CONFIRMED:
+                kept += amount
         for refund in slot.refunds.values():
+            # What comes back of a payment that was kept; others are refunds as a whole.
+            if refund.reason in (RefundReason.RETURN, RefundReason.SHORTAGE):
+                kept -= refund.amount_minor
             if refund.state == s.REFUND_DUE:
                 due += refund.amount_minor
             else:

@@ -6,10 +6,14 @@ from typing import Any
 from actors.core import state as s
 from actors.core.codec import pack_entry, unpack_entry
 from actors.core.evolve import fold
+from actors.core.evolve_reservations import counted_units
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
 from actors.core.payments import RefundReason
 from actors.core.snapshot import Loader, digest
+from actors.rows import RowBatch
+from persistence.ports import Rows
+from persistence.sql.tables import reservations
 from tests.model.naive import REMEMBERED_MS, Naive
 from tests.model.naive_stock import PARTS
 from tests.model.shop import T0, Shop, deadlines, limits, replay
@@ -31,6 +35,10 @@ class Checks:
     def __init__(self) -> None:
         self.shop = Shop()
         self.naive = Naive(T0)
+        # What left memory counts against no limit: its campaign has ended.
+        self.naive.forgotten = self.shop.state.archive = {}
+        self.sql: dict[str, dict[str, Any]] = {}
+        """Reservations as the projector would have written them."""
         self.replica = s.ShardState()
         self.folded = 0
         self.copying: Any = None
@@ -80,10 +88,11 @@ class Checks:
 
     def _check_reservations(self) -> None:
         state, waiting = self.shop.state, set()
-        assert sum(len(x.reservations) for x in state.slots.values()) == len(self.naive.held)
+        assert state.archive is not None
+        tables = [x.reservations for x in state.slots.values()] + list(state.archive.values())
+        assert sum(map(len, tables)) == len(self.naive.held)
         for told in self.naive.held.values():
-            row = state.slots[told["slot"]].reservations.get(told["key"])
-            assert row is not None
+            row = self._row_of(told["slot"], told["key"])
             found = (
                 row.state,
                 row.returned,
@@ -103,6 +112,15 @@ class Checks:
         for (sale, sku), counts in limits(state).items():
             owned = {buyer: self.naive.owns(buyer, sale, sku) for buyer in BUYERS}
             assert counts == {buyer: n for buyer, n in owned.items() if n}, f"limit {sale}/{sku}"
+
+    def _row_of(self, slot: int, key: bytes) -> s.Reservation:
+        """In memory, or as it was when it left."""
+        state = self.shop.state
+        row = state.slots[slot].reservations.get(key) or (state.archive or {})[slot][key]
+        for pool in state.slots[slot].pools():
+            gone = [r for r in (state.archive or {}).get(slot, {}).values() if r.pool is pool]
+            assert pool.forgotten_sold == sum(counted_units(r) for r in gone)
+        return row
 
     def _check_money(self) -> None:
         documents = sum(len(slot.documents) for slot in self.shop.state.slots.values())
@@ -128,7 +146,7 @@ class Checks:
         for (slot, name), (reservation, paid, effect) in self.naive.payments.items():
             kept = 0
             if effect == "CONFIRMED":
-                row = self.shop.held(reservation)
+                row = self._row_of(slot, bytes.fromhex(reservation[3:]))
                 assert row.payment is not None
                 assert row.payment.refunded_minor == back.get((slot, name), 0)
                 share = paid * row.returned // row.quantity
@@ -149,7 +167,20 @@ class Checks:
             again = pack_entry(**content._asdict())
             assert again == entry, "an entry does not survive a round trip"
             fold(self.replica, number, content.now_ms, content.records, content.balances)
+            batch = RowBatch()
+            for record in content.records:
+                batch.add(number, content.now_ms, record)
+            for rows in batch.tables():
+                if rows.table == "reservations":
+                    self._write(rows)
         self.folded = len(self.shop.journal)
+
+    def _write(self, rows: Rows) -> None:
+        for values in rows.values:
+            row = dict(zip(rows.columns, values, strict=True))
+            known: dict[str, Any] = dict.fromkeys(reservations.columns.keys(), 0)
+            known |= dict.fromkeys(("payment_id", "payment_channel"), "")
+            self.sql.setdefault(row["reservation_id"], known).update(row)
 
     def _same(self, other: s.ShardState) -> None:
         state = self.shop.state

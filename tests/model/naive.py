@@ -5,6 +5,7 @@ and what a caller relies on; expiries and revocations are told to it (`expired`,
 says whether they were allowed. Ids are taken as names only.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from actors.core import commands as c
@@ -19,6 +20,9 @@ RESTOCK = {c.RESTOCK_AVAILABLE: "available", c.RESTOCK_SCHEDULED: "scheduled"}
 
 class Naive(NaiveStock):
     """One shop, all slots together."""
+
+    forgotten: Mapping[int, Mapping[bytes, object]] = {}
+    """By slot, keys of what left the real shop's memory, and so counts against no limit there."""
 
     def apply(self, command: Any) -> tuple[Any, ...]:
         """What the answer must say."""
@@ -50,6 +54,7 @@ class Naive(NaiveStock):
             row["quantity"] - row["returned"]
             for row in self.held.values()
             if row["buyer"] == buyer
+            and row["key"] not in self.forgotten.get(row["slot"], {})
             and row["state"] in LIVE
             and row["pool"][0] == sale
             and sku in ("", row["pool"][1])

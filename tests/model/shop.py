@@ -11,6 +11,7 @@ from actors.core import state as s
 from actors.core.codec import EntryContent, pack_entry, unpack_entry
 from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, fold, open_entry
+from actors.core.forgetting import Forgetting, recall
 from actors.core.identity import parse_public_id, public_id, slot_of
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
@@ -48,6 +49,7 @@ class Shop:
     def __init__(self, *, refusal_count_max: int = 1_000_000) -> None:
         self.state = s.ShardState(refusal_count_max=refusal_count_max)
         self.pulse = Pulse()
+        self.forgetting = Forgetting()
         self.now_ms = T0
         self.journal: list[bytes] = []
         self.records: list[Any] = []
@@ -72,6 +74,8 @@ class Shop:
         alone = not self.is_open
         if alone:
             self.open()
+        if command.kind == c.RECALLED:
+            self.fold(recall(self.state, command))
         answer, records = decide(self.state, command, self.now_ms)
         self.fold(records)
         answer = answer_after(self.state, command, answer)
@@ -96,6 +100,18 @@ class Shop:
     def revoke(self, limit: int = 1_000) -> list[Any]:
         """One slice of a shortage, as an entry."""
         return self._due(lambda: self.pulse.revocations(self.state, limit))
+
+    def forget(self, after_ms: int, sink_seq: int, limit: int = 1_000) -> list[Any]:
+        """One slice of forgetting, as an entry."""
+        return self._due(
+            lambda: self.forgetting.look_on(
+                self.state,
+                now_ms=self.now_ms,
+                recall_after_ms=after_ms,
+                sink_seq=sink_seq,
+                limit=limit,
+            )
+        )
 
     def _due(self, ask: Any) -> list[Any]:
         self.open()

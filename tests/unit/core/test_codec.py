@@ -38,7 +38,8 @@ def test_a_kinds_number_never_changes() -> None:
         7: "CampaignStateSet",
         10: "StockReserved RequestRefused ReservationConfirmed ReservationReleased",
         14: "ReservationExpired PaymentBegun PaymentFailed RefundFellDue UnitsReturned",
-        19: "FulfilmentReported RefundReported ReservationRevoked",
+        19: "FulfilmentReported RefundReported ReservationRevoked ReservationsForgotten",
+        23: "ReservationRecalled",
     }
     told = {
         first + number: name

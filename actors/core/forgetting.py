@@ -1,0 +1,160 @@
+"""Finished reservations leave memory, and come back when somebody asks for one.
+
+How it works
+------------
+* The primary walks its reservations, a slice at a time, and finds those that are finished, were
+  untouched for `recall_after_ms`, stand in SQL as they are, and are counted by no limit that still
+  holds. `ReservationsForgotten` takes them out; their keys stay in a Bloom filter.
+* A command on a key that is not in memory and may have been forgotten is answered RECALL, and
+  nothing is decided. Its gateway reads the row from SQL and sends the command again with it, as
+  `Recalled`; then `ReservationRecalled` puts the row back, and the command is decided as ever.
+* Ids of payments, documents and refunds are not forgotten.
+
+Which rows are old enough is a matter of the primary alone: what it decides is a record.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from actors.core import commands as c
+from actors.core import state as s
+from actors.core.evolve_reservations import counted_units, from_recalled
+from actors.core.identity import parse_public_id, request_key
+from actors.core.records import (
+    RESERVATION_RECALLED,
+    RESERVATIONS_FORGOTTEN,
+    ReservationRecalled,
+    ReservationsForgotten,
+)
+
+SCAN_SLICE = 4_096
+"""Reservations looked at in one step (about 1 ms)."""
+
+ON_RESERVATIONS = frozenset(
+    {
+        c.RESERVE,
+        c.CONFIRM,
+        c.RELEASE,
+        c.BEGIN_PAYMENT,
+        c.REPORT_FAILED_PAYMENT,
+        c.RETURN_UNITS,
+        c.REPORT_FULFILMENT,
+        c.GET_RESERVATION,
+    }
+)
+"""Commands whose answer depends on one reservation, by its key."""
+
+
+class Forgetting:
+    """Walks a shard's reservations round and round. Belongs to a primary; where it stands is only a
+    place to look next. A row that is not to be forgotten yet is met again in the next round."""
+
+    def __init__(self) -> None:
+        self._rows: Iterator[tuple[int, s.Reservation]] | None = None
+
+    def look_on(
+        self, state: s.ShardState, *, now_ms: int, recall_after_ms: int, sink_seq: int, limit: int
+    ) -> list[ReservationsForgotten]:
+        """One slice: records that forget up to `limit` rows. Fold them before asking again.
+
+        `sink_seq`: SQL has all entries up to this one."""
+        keys: dict[int, list[bytes]] = {}
+        before_ms = now_ms - recall_after_ms
+        found = 0
+        if self._rows is None:
+            self._rows = _walk(state)
+        for _ in range(SCAN_SLICE):
+            number, held = next(self._rows, (0, None))
+            if held is None:
+                self._rows = None
+                break
+            if held.state == s.RESERVED or held.touched_ms > before_ms or held.seq > sink_seq:
+                continue
+            # The walk may stand on a row that is gone, or was recalled as another object.
+            slot = state.slots[number]
+            if slot.reservations.get(held.key) is held and _may_go(slot, held, now_ms):
+                keys.setdefault(number, []).append(held.key)
+                found += 1
+                if found == limit:
+                    break
+        return [
+            ReservationsForgotten(RESERVATIONS_FORGOTTEN, number, tuple(gone))
+            for number, gone in keys.items()
+        ]
+
+
+def _walk(state: s.ShardState) -> Iterator[tuple[int, s.Reservation]]:
+    """All rows. A part is listed in one step: it may change before the next row is asked for."""
+    for number, slot in list(state.slots.items()):
+        for part in list(slot.reservations.parts):
+            for held in list(part.values()):
+                yield number, held
+
+
+def _may_go(slot: s.SlotState, held: s.Reservation, now_ms: int) -> bool:
+    """Whether no rule needs the row: no limit that still holds counts it, and it is no order of a
+    pool that owes units, whose search for the newest orders would miss it."""
+    if not counted_units(held):
+        return True
+    pool = held.pool
+    if pool.owed:
+        return False
+    if not pool.campaign_id:
+        return True
+    campaign = slot.campaigns[pool.campaign_id]
+    return campaign.state == s.CAMPAIGN_ENDED or now_ms >= campaign.config.ends_ms
+
+
+def reservation_key(command: Any) -> bytes | None:
+    """The key of the reservation that a command is about; None for an id not of its slot."""
+    if command.kind == c.RESERVE:
+        return request_key(command.caller, command.request_id)
+    parsed = parse_public_id(command.reservation_id)
+    return None if parsed is None or parsed[0] != command.slot else parsed[1]
+
+
+def may_be_forgotten(state: s.ShardState, command: Any) -> bool:
+    """Whether the command is about a reservation that is not in memory and may have been."""
+    if command.kind not in ON_RESERVATIONS:
+        return False
+    slot = state.slots.get(command.slot)
+    if slot is None or slot.forgotten is None:
+        return False
+    key = reservation_key(command)
+    if key is None or key in slot.reservations:
+        return False
+    return slot.forgotten.may_contain(key)
+
+
+def recall(state: s.ShardState, command: c.Recalled) -> tuple[ReservationRecalled, ...]:
+    """The record that puts a command's row back, to be folded before the command is decided.
+
+    None of them if there is no row, it is in memory already, no forgotten one could be it, or the
+    command only reads. ValueError or TypeError for a row that is none."""
+    if not command.row or command.command.kind == c.GET_RESERVATION:
+        return ()
+    record = recalled_row(state, command)
+    return () if record is None else (record,)
+
+
+def recalled_row(state: s.ShardState, command: c.Recalled) -> ReservationRecalled | None:
+    """The row as it would come back; see `recall`."""
+    if not may_be_forgotten(state, command.command):
+        return None
+    row = c.RecalledRow._make(command.row)
+    if row.state not in s.TRANSITIONS or row.state == s.RESERVED:
+        raise ValueError(f"a forgotten reservation in state {row.state}")
+    if state.slot(command.slot).pool(row.campaign_id, row.sku_id) is None:
+        raise ValueError(f"a forgotten reservation of no pool: {row.campaign_id}/{row.sku_id}")
+    # Parts of a return are paid back from the total, and a revoked order is paid back whole.
+    refunded = row.paid_minor * row.returned // row.quantity
+    if row.state == s.REVOKED:
+        refunded = row.paid_minor
+    key = reservation_key(command.command)
+    return ReservationRecalled(RESERVATION_RECALLED, command.slot, key or b"", *row, refunded)
+
+
+def peek(state: s.ShardState, command: c.Recalled) -> s.Reservation | None:
+    """The row that a command brought, to be read and not kept; None as `recalled_row` says."""
+    record = recalled_row(state, command) if command.row else None
+    return None if record is None else from_recalled(state, state.slot(command.slot), record)

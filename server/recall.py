@@ -1,0 +1,111 @@
+"""Lines to the shards that fetch what left memory: see `actors/core/forgetting.py`.
+
+A command that a shard answers RECALL has decided nothing. Its reservation is read from SQL, and the
+command goes to the shard again with the row, or with word that SQL has none. When SQL does not
+answer in time the caller is told RETRY: nothing was applied.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+
+from actors.clock import Clock
+from actors.core import commands as c
+from actors.core.forgetting import reservation_key
+from actors.core.identity import public_id
+from actors.core.outcomes import Outcome
+from persistence.errors import StorageError
+from server.lines import Lines
+from server.waiting import RETRY
+
+log = structlog.get_logger()
+
+THREADS = 4
+WAITING_MAX = 1_000
+"""Rows being fetched at once; commands on more are answered RETRY."""
+LOOK_TIMEOUT_MS = 2_500
+
+FindRow = Callable[[str], Mapping[str, Any] | None]
+"""A reservation's row in SQL by its id. Blocks. StorageError."""
+
+
+class RecallingLines:
+    """`Lines` whose answers are never RECALL."""
+
+    def __init__(self, lines: Lines, find_row: FindRow, clock: Clock) -> None:
+        self._lines = lines
+        self._find_row = find_row
+        self._clock = clock
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="recall")
+
+    async def submit(self, commands: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+        """See `Lines.submit`."""
+        answers = await self._lines.submit(commands)
+        wanted = [at for at, answer in enumerate(answers) if answer[0] == Outcome.RECALL]
+        if not wanted:
+            return answers
+        told = list(answers)
+        found = await asyncio.gather(*(self._recalled(commands[at]) for at in wanted))
+        ready = [(at, again) for at, again in zip(wanted, found, strict=True) if again is not None]
+        second = await self._lines.submit([again for _, again in ready]) if ready else ()
+        for at in wanted:
+            told[at] = RETRY
+        for (at, _), answer in zip(ready, second, strict=True):
+            told[at] = RETRY if answer[0] == Outcome.RECALL else answer
+        return told
+
+    def shard_of(self, slot: int) -> int:
+        """See `Lines.shard_of`."""
+        return self._lines.shard_of(slot)
+
+    def close(self) -> None:
+        """No more rows are fetched."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _recalled(self, command: Any) -> c.Recalled | None:
+        """The command with its row; None if that could not be had in time."""
+        key = reservation_key(command)
+        left_ms = min(command.deadline_ms - self._clock.now_ms(), LOOK_TIMEOUT_MS)
+        if key is None or left_ms <= 0 or self._waiting >= WAITING_MAX:
+            return None
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(left_ms / 1000):
+                row = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._find_row, public_id(command.slot, key)
+                )
+        except (StorageError, TimeoutError) as error:
+            log.warning("row_not_recalled", slot=command.slot, error=str(error))
+            return None
+        finally:
+            self._waiting -= 1
+        head = (c.RECALLED, command.slot, command.deadline_ms, command.caller)
+        return c.Recalled(*head, () if row is None else recalled_row(row), command)
+
+
+def recalled_row(row: Mapping[str, Any]) -> c.RecalledRow:
+    """A row of SQL as a shard takes it back."""
+    return c.RecalledRow(
+        row["campaign_id"],
+        row["sku_id"],
+        row["buyer_id"],
+        row["quantity"],
+        row["returned_quantity"],
+        row["state"],
+        row["fulfilment"],
+        row["fingerprint"],
+        row["reserved_ms"],
+        row["first_deadline_ms"],
+        row["deadline_ms"],
+        row["payment_begun_ms"] > 0,
+        row["list_price_minor"],
+        row["unit_price_minor"],
+        row["payable_minor"],
+        row["payment_id"],
+        row["payment_channel"],
+        row["paid_minor"],
+    )

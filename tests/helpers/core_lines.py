@@ -19,6 +19,7 @@ from actors.core.chores import chores
 from actors.core.codec import pack_entry
 from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
+from actors.core.forgetting import Forgetting, recall
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
 from actors.core.pulse import Pulse
@@ -57,6 +58,7 @@ class CoreLines:
         """Set when a held command has arrived."""
         self._queue: asyncio.Queue[tuple[list[bytes], asyncio.Future[Any]]] = asyncio.Queue()
         self._pulse = Pulse()
+        self._forgetting = Forgetting()
         self._open: set[asyncio.Task[None]] = set()
 
     def hold(self, kind: int) -> asyncio.Event:
@@ -128,11 +130,29 @@ class CoreLines:
         if self.failures.get(command.kind):
             return (self.failures[command.kind].pop(0),)
         self.decided[command.kind] += 1
+        if command.kind == c.RECALLED:
+            self._fold(recall(self.state, command), journalled)
         answer, records = decide(self.state, command, self.clock.now_ms())
+        self._fold(records, journalled)
+        return answer_after(self.state, command, answer)
+
+    def _fold(self, records: Sequence[Any], journalled: list[Any]) -> None:
         for record in records:
             evolve(self.state, record)
         journalled.extend(records)
-        return answer_after(self.state, command, answer)
+
+    def forget(self) -> int:
+        """All that is finished leaves memory, as if SQL had it; answers how many did."""
+        before = sum(len(slot.reservations) for slot in self.state.slots.values())
+        open_entry(self.state, self.state.seq + 1, self.clock.now_ms())
+        now_ms, sink_seq = self.clock.now_ms(), self.state.seq
+        gone = self._forgetting.look_on(
+            self.state, now_ms=now_ms, recall_after_ms=0, sink_seq=sink_seq, limit=1_000
+        )
+        journalled: list[Any] = []
+        self._fold(gone, journalled)
+        self._journal(journalled)
+        return before - sum(len(slot.reservations) for slot in self.state.slots.values())
 
     def expire_due(self) -> int:
         """What the shard's pulse does by itself; answers how many expired."""

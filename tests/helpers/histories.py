@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from actors.core import commands as c
 from actors.core.identity import SLOT_COUNT, public_id, slot_of
 from actors.core.outcomes import Outcome
+from actors.core.payments import payment_key
 from actors.projector import Projector, project
 from persistence.memory import MemoryJournal, MemorySnapshots
 from persistence.ports import Sink
@@ -48,7 +49,7 @@ class Day:
             (
                 *[self._reserve] * 3,
                 *[self._pay] * 2,
-                lambda: shop.begin(held := self._one(), self._payment(held)),
+                self._begin,
                 lambda: shop.fail(held := self._one(), self._payment(held)),
                 lambda: shop.release(self._one()),
                 lambda: shop.ship(self._one(), chance.randint(1, 3)),
@@ -57,6 +58,7 @@ class Day:
                 self._move,
                 self._stock,
                 lambda: shop.expire(3),
+                lambda: shop.forget(300_000, len(shop.journal) - chance.randint(0, 3), 4),
                 lambda: shop.turn(chance.randint(1, 2)),
             )
         )
@@ -81,6 +83,13 @@ class Day:
         answer = self.shop.reserve(self._name("r"), units, buyer, sale=sale)
         if answer[0] == Outcome.RESERVED:
             self._held.append(public_id(slot_of(sale or "tea"), answer[1]))
+
+    def _begin(self) -> None:
+        held = self._one()
+        payment = self._payment(held)
+        # What SQL shows of a payment that has its effect would be that it was begun.
+        if payment_key(payment) not in self.shop.state.slot(int(held[:3], 16)).payments:
+            self.shop.begin(held, payment)
 
     def _pay(self) -> None:
         held = self._one()

@@ -11,9 +11,6 @@ from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
 from actors.core.payments import RefundReason
 from actors.core.snapshot import Loader, digest
-from actors.rows import RowBatch
-from persistence.ports import Rows
-from persistence.sql.tables import reservations
 from tests.model.naive import REMEMBERED_MS, Naive
 from tests.model.naive_stock import PARTS
 from tests.model.shop import T0, Shop, deadlines, limits, replay
@@ -36,9 +33,8 @@ class Checks:
         self.shop = Shop()
         self.naive = Naive(T0)
         # What left memory counts against no limit: its campaign has ended.
-        self.naive.forgotten = self.shop.state.archive = {}
-        self.sql: dict[str, dict[str, Any]] = {}
-        """Reservations as the projector would have written them."""
+        assert self.shop.state.archive is not None
+        self.naive.forgotten = self.shop.state.archive
         self.replica = s.ShardState()
         self.folded = 0
         self.copying: Any = None
@@ -167,20 +163,7 @@ class Checks:
             again = pack_entry(**content._asdict())
             assert again == entry, "an entry does not survive a round trip"
             fold(self.replica, number, content.now_ms, content.records, content.balances)
-            batch = RowBatch()
-            for record in content.records:
-                batch.add(number, content.now_ms, record)
-            for rows in batch.tables():
-                if rows.table == "reservations":
-                    self._write(rows)
         self.folded = len(self.shop.journal)
-
-    def _write(self, rows: Rows) -> None:
-        for values in rows.values:
-            row = dict(zip(rows.columns, values, strict=True))
-            known: dict[str, Any] = dict.fromkeys(reservations.columns.keys(), 0)
-            known |= dict.fromkeys(("payment_id", "payment_channel"), "")
-            self.sql.setdefault(row["reservation_id"], known).update(row)
 
     def _same(self, other: s.ShardState) -> None:
         state = self.shop.state

@@ -11,12 +11,17 @@ from actors.core import state as s
 from actors.core.codec import EntryContent, pack_entry, unpack_entry
 from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, fold, open_entry
-from actors.core.forgetting import Forgetting, recall
+from actors.core.forgetting import Forgetting, recall, reservation_key
 from actors.core.identity import parse_public_id, public_id, slot_of
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
 from actors.core.pulse import Pulse
 from actors.core.snapshot import Loader, chunks
+from actors.rows import RowBatch
+from persistence.ports import Rows
+from persistence.sql.tables import reservations
+from server.recall import recalled_row
+from server.verify_rows import find, same_row
 
 T0 = 1_700_000_000_000
 MINUTE_MS = 60_000
@@ -54,6 +59,10 @@ class Shop:
         self.journal: list[bytes] = []
         self.records: list[Any] = []
         self.is_open = False
+        self.state.archive = {}
+        self.sql: dict[str, dict[str, Any]] = {}
+        """Reservations as the projector writes them."""
+        self.recalls = 0
 
     def open(self) -> None:
         """The commands that follow share an entry, until `close`."""
@@ -68,9 +77,40 @@ class Shop:
             balances = close_entry(self.state)
             entry = pack_entry(epoch=1, now_ms=self.now_ms, records=self.records, balances=balances)
             self.journal.append(entry)
+            batch = RowBatch()
+            for record in self.records:
+                batch.add(len(self.journal), self.now_ms, record)
+            for rows in batch.tables():
+                if rows.table == "reservations":
+                    self._write(rows)
+
+    def _write(self, rows: Rows) -> None:
+        for values in rows.values:
+            row = dict(zip(rows.columns, values, strict=True))
+            known: dict[str, Any] = dict.fromkeys(reservations.columns.keys(), 0)
+            known |= dict.fromkeys(("payment_id", "payment_channel"), "")
+            self.sql.setdefault(row["reservation_id"], known).update(row)
 
     def do(self, command: Any) -> tuple[Any, ...]:
-        """The answer to a command."""
+        """The answer to a command; what left memory comes back by itself, as with a gateway."""
+        answer = self.ask(command)
+        if answer[0] != Outcome.RECALL:
+            return answer
+        again = self.with_row(command)
+        slot = self.state.slot(command.slot)
+        for record in recall(self.state, again):
+            assert same_row(self.state, slot, record), "a row came back otherwise"
+            self.recalls += 1
+        return self.ask(again)
+
+    def with_row(self, command: Any) -> c.Recalled:
+        """A command that was answered RECALL, with what SQL has of its reservation."""
+        row = self.sql.get(public_id(command.slot, reservation_key(command) or b""))
+        head = (c.RECALLED, command.slot, 0, command.caller)
+        return c.Recalled(*head, () if row is None else recalled_row(row), command)
+
+    def ask(self, command: Any) -> tuple[Any, ...]:
+        """The shard's own answer."""
         alone = not self.is_open
         if alone:
             self.open()
@@ -296,10 +336,10 @@ class Shop:
         return {name: getattr(pool, name) for name in names if getattr(pool, name)}
 
     def held(self, reservation: str) -> s.Reservation:
-        """A reservation's row."""
+        """A reservation's row, in memory or as it was when it left."""
         parsed = parse_public_id(reservation)
         assert parsed is not None
-        row = self.state.slot(parsed[0]).reservations.get(parsed[1])
+        row = find(self.state, self.state.slot(parsed[0]), parsed[1])
         assert row is not None
         return row
 

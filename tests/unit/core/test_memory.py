@@ -25,6 +25,7 @@ def used_shop(reservations: int) -> Shop:
         if number % 50 == 1:
             shop.release(own)
         shop.journal.clear()
+        shop.sql.clear()
     return shop
 
 
@@ -73,6 +74,7 @@ def test_an_open_reservation_is_small(lines: int, capsys: pytest.CaptureFixture[
     for number in range(20_000):
         shop.reserve(f"r{number}", sale="sale", buyer=f"buyer {number}")
         shop.journal.clear()
+        shop.sql.clear()
         shop.records = []
         shop.wait(1)
     gc.collect()

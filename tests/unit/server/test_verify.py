@@ -10,7 +10,7 @@ from actors.core import records as r
 from actors.core import state as s
 from actors.core.codec import pack_entry, unpack_entry
 from actors.core.evolve import fold
-from actors.core.identity import request_key, slot_of
+from actors.core.identity import public_id, request_key, slot_of
 from actors.core.snapshot import chunks, digest
 from persistence.errors import StorageError
 from persistence.memory import MemoryJournal, MemorySnapshots
@@ -348,6 +348,55 @@ def test_a_trimmed_journal_is_verified_from_the_newest_snapshot_before_sql(
     assert "folded from the snapshot at 40" in report.notes[0]
     rows_of(database, "UPDATE pools SET sold = sold + 1")
     assert set(violated(database.verify(journal, snapshots=snapshots))) == {"I5"}
+
+
+def test_what_was_forgotten_before_the_snapshot_is_counted_and_not_compared(
+    database: Database,
+) -> None:
+    shop = Shop()
+    shop.sku()
+    shop.receive(10)
+    kept = shop.hold("r0")
+    for number in (1, 2):
+        shop.pay(shop.hold(f"r{number}"), f"p{number}")
+    shop.wait(1_000)
+    assert shop.forget(1_000, len(shop.journal))
+    forgotten_at = len(shop.journal)
+    shop.ship(public_id(slot_of("tea"), request_key("web", "r1")))
+    shop.release(kept)
+    journal, snapshots = journal_of(shop.journal), MemorySnapshots()
+    database.follow(journal)
+    whole = database.verify(journal)
+    assert (violated(whole), whole.notes) == ({}, [])
+    for seq in (forgotten_at, forgotten_at + 1):
+        snapshot_of(shop.journal, snapshots, seq)
+    journal.trim(0, before_seq=forgotten_at + 1, max_entries=1_000)
+    key = request_key("web", "r2")
+    ack = Ack(slot_of("tea"), key, True, "r2")
+    report = database.verify(journal, snapshots=snapshots, acks=(ack,))
+    assert violated(report) == {}
+    notes = [note for note in report.notes if "left memory" in note]
+    assert [note.split(" are")[0] for note in notes] == ["reservations: 1 rows", "payments: 1 rows"]
+
+
+def test_a_row_that_came_back_otherwise_than_it_left_is_named(database: Database) -> None:
+    shop = Shop()
+    shop.sku()
+    shop.receive(10)
+    held = shop.hold()
+    shop.pay(held)
+    assert shop.forget(0, len(shop.journal))
+    shop.ship(held)
+
+    def change(_seq: int, records: list[Any]) -> None:
+        for at, record in enumerate(records):
+            if record.kind == r.RESERVATION_RECALLED:
+                records[at] = record._replace(payable_minor=1)
+
+    journal = journal_of(rewritten(shop.journal, change))
+    database.follow(journal)
+    found = violated(database.verify(journal))
+    assert any("came back otherwise" in example for example in found["I5"])
 
 
 def test_sql_that_stands_between_two_snapshots_is_compared_from_the_older_one(

@@ -75,6 +75,7 @@ class Gateway:
             services.health.drain()
             await asyncio.sleep(WATCHERS_NOTICE_S)
             await front.stop(grace_s=DRAIN_GRACE_S)
+            lines.close()
             self.serving = False
             self._drained.set()
             log.info("gateway_drained")

@@ -12,13 +12,14 @@ rest as it was at `end_seq` and counts deadlines and limits anew. From there on 
 A snapshot is a fold of journalled records only; who takes one has no undecided or unappended rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import msgpack
 
 from actors.core import state as s
+from actors.core.bloom import Segment
 from actors.core.commands import campaign_config
 from actors.core.evolve_reservations import recount
 from actors.core.pools import Pool
@@ -47,12 +48,16 @@ def chunks(state: s.ShardState) -> Iterator[bytes]:
                     yield chunk
                     count += 1
         # After the rows: what is not among them any more is in here.
-        for segment in () if slot.forgotten is None else list(slot.forgotten.segments):
+        for segment in _segments(slot):
             rows = ((segment.count, bytes(segment.bits)),)
             yield msgpack.packb((SNAPSHOT_FORMAT, "rows", number, "forgotten", rows))
             count += 1
     small = [_small(slot) for slot in state.slots.values()]
     yield msgpack.packb((SNAPSHOT_FORMAT, "end", count, state.seq, state.now_ms, small))
+
+
+def _segments(slot: s.SlotState) -> Sequence[Segment]:
+    return () if slot.forgotten is None else tuple(slot.forgotten.segments)
 
 
 def _table(number: int, name: str, table: Any, pack: Any) -> Iterator[bytes]:
@@ -271,7 +276,7 @@ def digest(state: s.ShardState) -> int:
             pack = PACK[name]
             for key, value in getattr(slot, name).items():
                 total += _hash((slot.slot, name, pack(key, value)))
-        for at, segment in enumerate(() if slot.forgotten is None else slot.forgotten.segments):
+        for at, segment in enumerate(_segments(slot)):
             total += _hash((slot.slot, "forgotten", at, segment.count, bytes(segment.bits)))
         skus, campaigns, transfers, arrivals = _small(slot)[2:]
         for row in (*skus, *campaigns, *transfers, *arrivals):

@@ -324,6 +324,7 @@ class Driver(Checks):
     def forget(self, *, age: int, limit: int, lag: int) -> None:
         """What is finished, old enough and in SQL leaves memory; no answer may tell."""
         self._close()
+        self.naive.now_ms = self.shop.now_ms
         after_ms, sink_seq = (0, 100, 7_500, 450_000)[age], len(self.shop.journal) - lag
         for _ in range(limit + 1):
             self.shop.forget(after_ms, sink_seq, limit + 1)

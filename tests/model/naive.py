@@ -50,11 +50,13 @@ class Naive(NaiveStock):
 
     def owns(self, buyer: str, sale: str, sku: str = "") -> int:
         """Units that a limit counts: held or owned, less returned; of a line, or of all."""
+        # What left memory counts no more, which may be so only when the campaign is over.
+        gone = self.forgotten if self._over(self.sales[sale]) else {}
         return sum(
             row["quantity"] - row["returned"]
             for row in self.held.values()
             if row["buyer"] == buyer
-            and row["key"] not in self.forgotten.get(row["slot"], {})
+            and row["key"] not in gone.get(row["slot"], {})
             and row["state"] in LIVE
             and row["pool"][0] == sale
             and sku in ("", row["pool"][1])

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from actors.core import (
+    bloom,
     codec,
     evolve,
     evolve_reservations,
     evolve_stock,
+    forgetting,
     payments,
     pulse,
     reservations,
@@ -342,7 +344,54 @@ def a_records_last_field_is_lost_in_the_journal(patch: Patch) -> None:
     patch.setattr(codec, "RECORDS", {**r.RECORDS, **lost})
 
 
+def what_was_forgotten_is_not_remembered(patch: Patch) -> None:
+    patch.setattr(bloom.Forgotten, "may_contain", lambda *_: False)
+
+
+def orders_that_a_limit_counts_are_forgotten(patch: Patch) -> None:
+    patch.setattr(forgetting, "_may_go", lambda *_: True)
+
+
+def a_recalled_orders_units_stay_apart(patch: Patch) -> None:
+    def more(_state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        held = row(slot, record.key)
+        held.pool.forgotten_sold += evolve_reservations.counted_units(held)
+
+    after(patch, r.RESERVATION_RECALLED, more)
+
+
+def a_row_comes_back_without_its_first_deadline(patch: Patch) -> None:
+    real = evolve_reservations.from_recalled
+
+    def mutated(*given: Any) -> s.Reservation:
+        held = real(*given)
+        held.first_deadline_ms = held.deadline_ms
+        return held
+
+    patch.setattr(evolve_reservations, "from_recalled", mutated)
+
+
+def a_snapshot_has_no_filter(patch: Patch) -> None:
+    patch.setattr(snapshot, "_segments", lambda _: ())
+
+
+def a_row_forgotten_under_a_snapshot_is_missed(patch: Patch) -> None:
+    real = evolve_reservations._skip
+
+    def skip(state: s.ShardState, slot: s.SlotState, key: bytes, *table: str) -> bool:
+        gone = state.fuzzy is not None and not table and key not in slot.reservations
+        return not gone and real(state, slot, key, *table)
+
+    patch.setattr(evolve_reservations, "_skip", skip)
+
+
 MUTANTS: list[Mutant] = [
+    what_was_forgotten_is_not_remembered,
+    orders_that_a_limit_counts_are_forgotten,
+    a_recalled_orders_units_stay_apart,
+    a_row_comes_back_without_its_first_deadline,
+    a_snapshot_has_no_filter,
+    a_row_forgotten_under_a_snapshot_is_missed,
     a_snapshot_has_no_figures,
     a_second_line_forgets_what_the_first_counted,
     a_shortage_ignores_what_is_owed_already,

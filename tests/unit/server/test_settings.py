@@ -49,6 +49,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path: Path) -> No
         ("snapshot_every_ms", "1"),
         ("snapshot_entries", "1"),
         ("journal_bytes_max", "1"),
+        ("recall_after_ms", "59999"),
         ("no_such_key", "1"),
     ],
 )

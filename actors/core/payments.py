@@ -179,7 +179,8 @@ def _can_reacquire(slot: SlotState, held: Reservation) -> bool:
 
 def begin_payment(state: ShardState, command: c.BeginPayment, now_ms: int) -> Decision:
     """(PAYMENT_BEGUN, state, deadline_ms). Again, or by another channel: the same deadline.
-    Precedence: NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_BEGUN."""
+    Precedence: NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_BEGUN if
+    one was begun before, PAYMENT_ID_REUSED (it had its effect: it cannot begin), PAYMENT_BEGUN."""
     slot = state.slot(command.slot)
     held = find_reservation(slot, command.reservation_id)
     if held is None:
@@ -189,6 +190,8 @@ def begin_payment(state: ShardState, command: c.BeginPayment, now_ms: int) -> De
         return (outcome, held.state, held.deadline_ms), ()
     if held.begun:
         return (Outcome.PAYMENT_BEGUN, held.state, held.deadline_ms), ()
+    if slot.payments.get(payment_key(command.payment_id)) is not None:
+        return (Outcome.PAYMENT_ID_REUSED, held.state, held.deadline_ms), ()
     deadline_ms = max(held.deadline_ms, now_ms + window_of(slot, held.pool))
     record = PaymentBegun(
         PAYMENT_BEGUN,

@@ -177,6 +177,8 @@ class Naive(NaiveStock):
             told = {"EXPIRED": "EXPIRED", "REVOKED": "REVOKED", "RELEASED": "ALREADY_RELEASED"}
             return (told.get(row["state"], "ALREADY_CONFIRMED"),)
         if not row["begun"]:
+            if (q.slot, q.payment_id) in self.payments:
+                return ("PAYMENT_ID_REUSED",)
             row["begun"] = True
             window = self._terms(self.pools[row["pool"]])[1]
             row["deadline"] = max(row["deadline"], self.now_ms + window)

@@ -286,7 +286,8 @@ class InventoryServiceServicer(object):
     def BeginPayment(self, request, context):
         """Says that the buyer is paying. The first time it moves the deadline, once, to a payment window
         from now, so that the units are not sold under a buyer who pays; further attempts keep it.
-        Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_BEGUN.
+        Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_ID_REUSED (a
+        payment that had its effect cannot begin), PAYMENT_BEGUN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

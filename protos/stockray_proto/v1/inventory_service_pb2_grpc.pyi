@@ -110,7 +110,8 @@ class InventoryServiceStub:
     BeginPayment: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.BeginPaymentRequest, _inventory_service_pb2.BeginPaymentResponse]
     """Says that the buyer is paying. The first time it moves the deadline, once, to a payment window
     from now, so that the units are not sold under a buyer who pays; further attempts keep it.
-    Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_BEGUN.
+    Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_ID_REUSED (a
+    payment that had its effect cannot begin), PAYMENT_BEGUN.
     """
     ReportPayment: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReportPaymentRequest, _inventory_service_pb2.ReportPaymentResponse]
     """Reports how a payment attempt ended. A success is the same command as `Confirm` and answers as
@@ -226,7 +227,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     BeginPayment: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.BeginPaymentRequest, _inventory_service_pb2.BeginPaymentResponse]  # type: ignore[assignment]
     """Says that the buyer is paying. The first time it moves the deadline, once, to a payment window
     from now, so that the units are not sold under a buyer who pays; further attempts keep it.
-    Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_BEGUN.
+    Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_ID_REUSED (a
+    payment that had its effect cannot begin), PAYMENT_BEGUN.
     """
     ReportPayment: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReportPaymentRequest, _inventory_service_pb2.ReportPaymentResponse]  # type: ignore[assignment]
     """Reports how a payment attempt ended. A success is the same command as `Confirm` and answers as
@@ -429,7 +431,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_inventory_service_pb2.BeginPaymentResponse, _abc.Awaitable[_inventory_service_pb2.BeginPaymentResponse]]:
         """Says that the buyer is paying. The first time it moves the deadline, once, to a payment window
         from now, so that the units are not sold under a buyer who pays; further attempts keep it.
-        Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_BEGUN.
+        Answers NOT_FOUND, ALREADY_CONFIRMED, EXPIRED, REVOKED, ALREADY_RELEASED, PAYMENT_ID_REUSED (a
+        payment that had its effect cannot begin), PAYMENT_BEGUN.
         """
 
     @_abc_1.abstractmethod

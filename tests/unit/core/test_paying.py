@@ -136,6 +136,14 @@ def test_begin_moves_the_deadline_once_to_a_full_window(shop: Shop) -> None:
     assert len(shop.expire()) == 1
 
 
+def test_a_payment_that_had_its_effect_cannot_begin(shop: Shop) -> None:
+    """Its row in SQL would say that it was begun, and its refund would be of nothing."""
+    own = shop.hold()
+    assert shop.pay(own, "p1", 99)[0] == Outcome.REFUND_DUE
+    assert shop.begin(own, "p1")[0] == Outcome.PAYMENT_ID_REUSED
+    assert shop.begin(own, "p2")[0] == Outcome.PAYMENT_BEGUN
+
+
 def test_begin_never_shortens_a_deadline(shop: Shop) -> None:
     own = shop.hold()
     shop.sku(payment_window_ms=1_000)

@@ -36,10 +36,8 @@ from stockray_proto.v1 import common_pb2, seckill_service_pb2
 from stockray_proto.v1.seckill_service_pb2_grpc import SeckillServiceStub
 
 from actors.core.identity import slot_of
-from persistence.open import open_sink
-from persistence.private import PrivateMariaDB, PrivateRedis
 from server.children import ServeChild
-from server.demo import primary_pid, until_settled
+from server.demo import primary_pid, private_stores, until_settled, upgrade_database
 from server.echo import METHOD, EchoChild
 from server.live import replica_claims
 from server.peers import measure_mysql, measure_redis_lua
@@ -113,22 +111,14 @@ def _flags(options: BenchOptions, directory: Path) -> Iterator[dict[str, str]]:
     if not options.private_services:
         yield {}
         return
-    redis, maria = PrivateRedis(directory / "redis"), PrivateMariaDB(directory / "mariadb")
-    try:
-        redis.start()
-        maria.start()
-        yield {"journal": redis.url, "database": maria.url}
-    finally:
-        maria.stop()
-        redis.stop()
+    with private_stores(directory) as (journal, database):
+        yield {"journal": journal, "database": database}
 
 
 def _run(options: BenchOptions, directory: Path, flags: dict[str, str], say: Say) -> BenchResult:
     settings = load({"data_dir": directory / "data", **flags}, environment={}).settings
     if flags:
-        sink = open_sink(settings.database_url)
-        sink.upgrade()
-        sink.close()
+        upgrade_database(settings)
     arguments = ["--data-dir", str(settings.data_dir), "--listen", "127.0.0.1:0", "--shards", "1"]
     for name, value in flags.items():
         arguments += [f"--{name}", value]

@@ -173,6 +173,13 @@ def _stores(options: DemoOptions, directory: Path, watcher: Watcher) -> Iterator
         yield options.journal, options.database
         return
     watcher.say("starting a private Redis and MariaDB")
+    with private_stores(directory) as (journal, database):
+        yield journal, database
+
+
+@contextlib.contextmanager
+def private_stores(directory: Path) -> Iterator[tuple[str, str]]:
+    """A Redis and a MariaDB of one's own below `directory`: (journal, database) URLs."""
     redis = PrivateRedis(directory / "redis")
     maria = PrivateMariaDB(directory / "mariadb")
     try:
@@ -194,7 +201,7 @@ def _run(
         flags["database"] = database
     settings = load(flags, environment={}).settings
     if database:
-        _upgrade(settings)
+        upgrade_database(settings)
     arguments = [
         *("--data-dir", str(settings.data_dir), "--listen", "127.0.0.1:0"),
         *("--expiry-grace-ms", str(GRACE_MS)),
@@ -215,7 +222,8 @@ def _run(
     return books
 
 
-def _upgrade(settings: Settings) -> None:
+def upgrade_database(settings: Settings) -> None:
+    """Bring the schema of a database that the run has for itself to what is needed."""
     sink = open_sink(settings.database_url)
     sink.upgrade()
     sink.close()

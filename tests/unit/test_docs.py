@@ -32,7 +32,7 @@ DOCUMENTS = [
 ]
 NOT_IN_THE_TREE = {"uv.lock", "stockray.toml"}
 """Files that a document speaks of, and that the repository does not hold."""
-SOURCES = ["actors", "server", "persistence"]
+SOURCES = ["actors", "server", "persistence", "wire"]
 LEVELS = {"info": "info", "warning": "warning", "error": "error", "exception": "error"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["actors", "server", "persistence", "clients/stockray", "protos/stockray_proto"]
+ROOMS = ["actors", "server", "persistence", "wire", "clients/stockray", "protos/stockray_proto"]
 OWN_DISTRIBUTIONS = {"stockray", "stockray-proto", "stockray-server"}
 FILE_LINES_MAX = 520
 FUNCTION_LINES_MAX = 60

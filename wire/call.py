@@ -1,0 +1,365 @@
+"""One call as its handler sees it, on the serving end.
+
+Rules
+-----
+* A unary handler gets the whole request and answers with `reply` or `fail`, once, whenever it can.
+  A streaming handler runs in a task: `read`, `send`, and at the end `finish` or `fail`.
+* A call that is gone (reset, cut off, past its deadline) is told once through `on_cancel`; what its
+  handler says afterwards is dropped.
+* `send` waits while the caller does not take what was sent, so a stream that nobody reads holds
+  `stream_backlog_bytes` and one message. While the handler has messages that it has not read, the
+  caller's window stays closed.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ngh2
+
+from wire.framing import Decoder, MessageTooLarge, frame, frame_gzip
+from wire.headers import (
+    GZIP_HEADER,
+    OK_HEADERS,
+    OK_TRAILERS,
+    Metadata,
+    Pair,
+    accepts_gzip,
+    encode_metadata,
+    header_of,
+    metadata_value,
+    status_trailers,
+)
+from wire.limits import WireLimits
+
+CANCELLED, UNKNOWN, DEADLINE_EXCEEDED = 1, 2, 4
+RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
+
+_NOT_METADATA = frozenset(
+    {b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"}
+)
+
+
+class CallGone(Exception):
+    """The caller is gone or the call has ended; nothing more can be read or sent."""
+
+
+class Carrier(Protocol):
+    """The connection of a call, as far as a call needs it."""
+
+    h2: ngh2.Connection
+    limits: WireLimits
+    peer: str
+    identity: str
+
+    def flush_soon(self) -> None:
+        """What was said leaves this turn."""
+
+    def answered(self, call: "ServerCall", ok: bool) -> None:
+        """The call's last word was said. What its caller still sends is for nobody."""
+
+    def wants_room(self, call: "ServerCall") -> None:
+        """Call `call.room()` when something was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """What serves a path: exactly one of the two."""
+
+    unary: Callable[["ServerCall", bytes], None] | None = None
+    """Called on the loop with the whole request; must not wait."""
+    stream: Callable[["ServerCall"], Coroutine[Any, Any, None]] | None = None
+    """Runs in a task of the call's own, which is cancelled when the call is gone."""
+    keeps_deadline: bool = False
+    """The handler answers by the deadline itself, and no timer is set for it."""
+
+
+class ServerCall:
+    """One call that a peer made."""
+
+    __slots__ = (
+        "_carrier",
+        "_decoder",
+        "_ended",
+        "_headers",
+        "_messages",
+        "_readable",
+        "_roomy",
+        "_started",
+        "_unacknowledged",
+        "closed",
+        "compress",
+        "entry",
+        "idle_looks",
+        "initial_metadata",
+        "on_cancel",
+        "path",
+        "request",
+        "stream_id",
+        "task",
+        "timeout_s",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        *,
+        carrier: Carrier,
+        stream_id: int,
+        path: str,
+        entry: MethodEntry,
+        headers: tuple[Pair, ...],
+        timeout_s: float | None,
+        encoding: str,
+    ) -> None:
+        self.stream_id = stream_id
+        self.path = path
+        self.entry = entry
+        self.timeout_s = timeout_s
+        """What the caller's `grpc-timeout` said; None without one."""
+        self.closed = False
+        """The last word was said, or the caller is gone."""
+        self.compress = False
+        """Messages go compressed if the caller takes gzip. Set before the first one."""
+        self.initial_metadata: Metadata = ()
+        """Sent before the first message. Set before it."""
+        self.on_cancel: Callable[[], None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.request: bytes | None = None
+        """The connection's: a unary call's message, until its stream has ended."""
+        self.idle_looks = 0
+        self._carrier = carrier
+        self._headers = headers
+        self._decoder = Decoder(carrier.limits.message_bytes_max, encoding)
+        self._messages: deque[bytes] = deque()
+        self._readable: asyncio.Future[None] | None = None
+        self._roomy: asyncio.Future[None] | None = None
+        self._unacknowledged = 0
+        self._started = False
+        self._ended = False
+
+    @property
+    def peer(self) -> str:
+        """As gRPC names it, for example "ipv4:127.0.0.1:5000"."""
+        return self._carrier.peer
+
+    @property
+    def identity(self) -> str:
+        """Who the peer's certificate says it is; '' without one."""
+        return self._carrier.identity
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        """What the caller sent along; of a repeated key the last. BadHeader for bad base64."""
+        found: dict[str, str | bytes] = {}
+        for name, value in self._headers:
+            if name[0] != 0x3A and name not in _NOT_METADATA:
+                key = name.decode("latin-1")
+                found[key] = metadata_value(key, value)
+        return found
+
+    @property
+    def takes_gzip(self) -> bool:
+        """Whether the caller takes compressed messages."""
+        return accepts_gzip(header_of(self._headers, b"grpc-accept-encoding") or b"")
+
+    @property
+    def sent_gzip(self) -> bool:
+        """Whether the caller said that its own messages are compressed."""
+        return header_of(self._headers, b"grpc-encoding") == b"gzip"
+
+    @property
+    def request_ended(self) -> bool:
+        """The caller has sent all it will."""
+        return self._ended
+
+    @property
+    def pending_bytes(self) -> int:
+        """Of a message that has not come whole."""
+        return self._decoder.pending
+
+    def reply(self, message: bytes, *, trailers: Metadata = (), compress: bool = False) -> None:
+        """The answer of a unary call, with status OK. Dropped if the call is gone."""
+        if self.closed:
+            return
+        carrier, stream_id = self._carrier, self.stream_id
+        if len(message) > carrier.limits.message_bytes_max:
+            self._refuse_to_send(len(message))
+            return
+        h2 = carrier.h2
+        pairs = OK_TRAILERS if not trailers else status_trailers(0, "", trailers)
+        try:
+            if compress or self.initial_metadata:
+                self._start(compress)
+            elif not self._started:
+                h2.send_response(stream_id, OK_HEADERS)
+            zipped = compress and self.takes_gzip
+            h2.send_data(stream_id, frame_gzip(message) if zipped else frame(message))
+            h2.send_trailers(stream_id, pairs)
+        except ngh2.StreamProtocolError:
+            # Reset in this same turn; its event is on the way.
+            return
+        self._last_word(ok=True)
+
+    def fail(self, code: int, message: str, trailers: Metadata = ()) -> None:
+        """End the call with an error status. Dropped if the call is gone."""
+        if self.closed:
+            return
+        h2, stream_id = self._carrier.h2, self.stream_id
+        pairs = status_trailers(code, message, trailers)
+        try:
+            if self._started:
+                h2.send_trailers(stream_id, pairs)
+            else:
+                head = [*OK_HEADERS, *encode_metadata(self.initial_metadata), *pairs]
+                h2.send_response(stream_id, head, end_stream=True)
+        except ngh2.StreamProtocolError:
+            return
+        self._last_word(ok=False)
+
+    def finish(self, trailers: Metadata = ()) -> None:
+        """End a stream with status OK. Dropped if the call is gone."""
+        if self.closed:
+            return
+        try:
+            if not self._started:
+                self._start(self.compress)
+            pairs = OK_TRAILERS if not trailers else status_trailers(0, "", trailers)
+            self._carrier.h2.send_trailers(self.stream_id, pairs)
+        except ngh2.StreamProtocolError:
+            return
+        self._last_word(ok=True)
+
+    def start(self) -> None:
+        """Send the headers now, before there is a first message."""
+        if not self.closed and not self._started:
+            self._start(self.compress)
+            self._carrier.flush_soon()
+
+    async def read(self) -> bytes | None:
+        """The next message of a stream; None when the caller has sent all. CallGone."""
+        while not self._messages:
+            if self.closed:
+                raise CallGone
+            if self._ended:
+                return None
+            self._readable = asyncio.get_running_loop().create_future()
+            await self._readable
+        message = self._messages.popleft()
+        if not self._messages:
+            self._acknowledge()
+        return message
+
+    async def send(self, message: bytes, *, compress: bool | None = None) -> None:
+        """A message of a stream. Waits while the caller does not take what was sent before.
+        CallGone when it is gone. `compress` None means as `self.compress` says."""
+        if self.closed:
+            raise CallGone
+        carrier = self._carrier
+        if len(message) > carrier.limits.message_bytes_max:
+            self._refuse_to_send(len(message))
+            raise CallGone
+        try:
+            if not self._started:
+                self._start(self.compress)
+            zipped = (self.compress if compress is None else compress) and self.takes_gzip
+            carrier.h2.send_data(self.stream_id, frame_gzip(message) if zipped else frame(message))
+        except ngh2.StreamProtocolError:
+            raise CallGone from None
+        carrier.flush_soon()
+        while carrier.h2.queued_body_size(self.stream_id) > carrier.limits.stream_backlog_bytes:
+            self._roomy = asyncio.get_running_loop().create_future()
+            carrier.wants_room(self)
+            await self._roomy
+            if self.closed:
+                raise CallGone
+
+    def feed(self, data: bytes, ended: bool) -> list[bytes]:
+        """The connection's: bytes came. Answers the messages that are whole now. BadFraming."""
+        self.idle_looks = 0
+        messages = self._decoder.feed(data) if data else []
+        self._ended = self._ended or ended
+        return messages
+
+    def drop(self) -> None:
+        """The connection's: forget what has come in part."""
+        self._decoder = Decoder(0)
+
+    def queue(self, messages: list[bytes], size: int) -> None:
+        """The connection's: messages for `read`, of a frame of `size` bytes."""
+        self._messages.extend(messages)
+        self._unacknowledged += size
+        if not self._messages:
+            self._acknowledge()
+        self.wake()
+
+    def wake(self) -> None:
+        """The connection's: let `read` look again."""
+        readable = self._readable
+        if readable is not None and not readable.done():
+            readable.set_result(None)
+
+    def room(self) -> None:
+        """The connection's: let `send` look again."""
+        if self._roomy is not None and not self._roomy.done():
+            self._roomy.set_result(None)
+
+    def gone(self) -> None:
+        """The connection's: the caller is not there any more. Tells the handler, once."""
+        if self.closed:
+            return
+        self.closed = True
+        self._let_go()
+        self._tell()
+
+    def expire(self, code: int, message: str) -> None:
+        """The connection's: no more of this call, by deadline or limit. The caller gets the status,
+        the handler is told."""
+        if not self.closed:
+            self.fail(code, message)
+            self._tell()
+
+    def release(self) -> None:
+        """The connection's: the stream is over; what was not read is dropped."""
+        self._messages.clear()
+        self._acknowledge()
+
+    def _start(self, compress: bool) -> None:
+        head = OK_HEADERS
+        if self.initial_metadata or compress:
+            extra = encode_metadata(self.initial_metadata)
+            head = (*head, *extra, *((GZIP_HEADER,) if compress and self.takes_gzip else ()))
+        self._carrier.h2.send_response(self.stream_id, head)
+        self._started = True
+
+    def _acknowledge(self) -> None:
+        if self._unacknowledged:
+            size, self._unacknowledged = self._unacknowledged, 0
+            self._carrier.h2.acknowledge_received_data(size, self.stream_id)
+            self._carrier.flush_soon()
+
+    def _refuse_to_send(self, size: int) -> None:
+        limit = self._carrier.limits.message_bytes_max
+        self.fail(RESOURCE_EXHAUSTED, str(MessageTooLarge(size, limit, "a sent")))
+
+    def _tell(self) -> None:
+        self.wake()
+        self.room()
+        if self.task is not None:
+            self.task.cancel()
+        if self.on_cancel is not None:
+            self.on_cancel()
+
+    def _last_word(self, ok: bool) -> None:
+        self.closed = True
+        self._let_go()
+        self._carrier.answered(self, ok)
+        self._carrier.flush_soon()
+
+    def _let_go(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

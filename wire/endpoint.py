@@ -1,0 +1,251 @@
+"""One end of one HTTP/2 connection: nghttp2 between a transport and what its role does with events.
+
+How it works
+------------
+Bytes go into nghttp2, events come out, what nghttp2 has to say goes to the transport: once at the
+end of each read, and once per turn of the loop for what was said in between, so that the answers
+to a whole round of calls leave in one write.
+
+Rules
+-----
+* The transport's buffer is bounded: while it is full, nothing more is taken from nghttp2, and while
+  nghttp2 holds more than `outbound_bytes_max`, nothing more is read from the peer.
+* Frames that carry nothing are counted; a peer that chatters is told GOAWAY and closed.
+* Whatever nghttp2 refuses ends this connection and nothing else.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import ngh2
+import structlog
+from ngh2 import ErrorCode, Setting
+
+from wire.limits import WireLimits
+
+log = structlog.get_logger()
+
+TINY_UPDATE_BYTES = 256
+KEEPALIVE_PING = b"stillup?"
+
+
+class Endpoint(asyncio.Protocol):
+    """What both roles share. A role implements `on_events`, `on_gone` and `on_room`."""
+
+    def __init__(self, role: ngh2.Role, limits: WireLimits) -> None:
+        self.limits = limits
+        self.h2 = ngh2.Connection(role, _configuration(limits))
+        self.closed = False
+        self.peer = ""
+        self.transport: asyncio.Transport | None = None
+        self.greeted = False
+        """The peer's first SETTINGS have come."""
+        self.heard = True
+        """Something has come since the last look."""
+        self.took = False
+        """The transport has taken something since the last look."""
+        self._loop = asyncio.get_running_loop()
+        self._reading = False
+        self._flush_due = False
+        self._write_paused = False
+        self._read_paused = False
+        self._closing = False
+        self._chatter_left = limits.chatter_burst
+
+    def settings(self) -> dict[Setting, int]:
+        """The settings this end begins with."""
+        return {
+            Setting.MAX_CONCURRENT_STREAMS: self.limits.streams_max,
+            Setting.INITIAL_WINDOW_SIZE: self.limits.stream_window_bytes,
+            Setting.MAX_HEADER_LIST_SIZE: self.limits.header_bytes_max,
+            Setting.NO_RFC7540_PRIORITIES: 1,
+        }
+
+    def on_events(self, events: Sequence[Any]) -> None:
+        """Events of the role. May say things to `h2`; they are flushed afterwards."""
+        raise NotImplementedError
+
+    def on_gone(self, error: Exception | None) -> None:
+        """The connection is over; called once."""
+        raise NotImplementedError
+
+    def on_room(self) -> None:
+        """Something was taken from nghttp2: who waited to send may look again."""
+        raise NotImplementedError
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        # uvloop's transports are no subclasses of asyncio's.
+        self.transport = transport = cast(asyncio.Transport, transport)
+        self.peer = peer_name(transport)
+        transport.set_write_buffer_limits(high=self.limits.write_buffer_bytes)
+        self.h2.initiate_connection(self.settings())
+        self.h2.set_local_window_size(self.limits.connection_window_bytes)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self.closed:
+            return
+        self.heard = True
+        self._reading = True
+        try:
+            self.h2.receive_data(data)
+            self._take_events()
+        except ngh2.NGH2Error as error:
+            self._refused(error)
+            return
+        finally:
+            self._reading = False
+        self.flush()
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol. Half-open connections are no use to anybody here."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        if not self.closed:
+            self.closed = True
+            self.on_gone(error)
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._write_paused = False
+        self.flush()
+
+    def flush_soon(self) -> None:
+        """What was said to `h2` leaves at the end of this turn of the loop, in one write."""
+        if not self._flush_due and not self._reading:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand to the transport what nghttp2 may send, as long as there is room for it."""
+        self._flush_due = False
+        transport = self.transport
+        if transport is None or self.closed:
+            return
+        h2, most = self.h2, self.limits.write_buffer_bytes
+        try:
+            while not self._write_paused:
+                out = h2.data_to_send(most)
+                if out:
+                    transport.write(out)
+                    self.took = True
+                self._take_events()
+                if len(out) < most:
+                    break
+            self.on_room()
+        except ngh2.NGH2Error as error:
+            self._refused(error)
+            return
+        self._hold_back()
+
+    def abort(self) -> None:
+        """End now; what is in flight is lost."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def terminate(self, code: ErrorCode, reason: str) -> None:
+        """Say GOAWAY with a code, and close once it is out."""
+        if self.closed or self._closing:
+            return
+        log.warning("connection_ended", peer=self.peer, code=code.name, reason=reason)
+        self._closing = True
+        try:
+            self.h2.send_goaway(code, debug_data=reason.encode()[:64])
+            out = self.h2.data_to_send(self.limits.write_buffer_bytes)
+        except ngh2.NGH2Error as error:
+            self._refused(error)
+            return
+        if self.transport is not None:
+            self.transport.write(out)
+        self.close()
+
+    def close(self) -> None:
+        """Close once what was handed to the transport is out; a peer that does not take it is not
+        waited for."""
+        transport = self.transport
+        if transport is not None and not self.closed:
+            self._closing = True
+            transport.close()
+            self._loop.call_later(self.limits.keepalive_timeout_ms / 1000, self._end_if_open)
+
+    def spend(self) -> None:
+        """Count one frame that carries nothing."""
+        self._chatter_left -= 1
+        if self._chatter_left == 0:
+            self.terminate(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
+
+    def refill(self, seconds: float) -> None:
+        """Time has passed for the count of `spend`."""
+        limits = self.limits
+        if self._chatter_left > 0:
+            more = self._chatter_left + int(limits.chatter_per_s * seconds)
+            self._chatter_left = min(limits.chatter_burst, more)
+
+    @property
+    def ending(self) -> bool:
+        """No call begins here any more."""
+        return self.closed or self._closing
+
+    @property
+    def stuck(self) -> bool:
+        """The peer takes nothing though something waits for it."""
+        return self._write_paused or self.h2.queued_body_size() > 0
+
+    def _take_events(self) -> None:
+        events = self.h2.events()
+        if events:
+            self.on_events(events)
+
+    def _hold_back(self) -> None:
+        """Read no more calls from a peer that does not take its answers."""
+        transport, most = self.transport, self.limits.outbound_bytes_max
+        if transport is None or transport.is_closing():
+            return
+        waiting = self.h2.queued_body_size()
+        # A closed flow-control window opens only by reading on: only a full socket stops that.
+        if self._write_paused and waiting > most:
+            if not self._read_paused:
+                self._read_paused = True
+                transport.pause_reading()
+        elif self._read_paused:
+            self._read_paused = False
+            transport.resume_reading()
+
+    def _refused(self, error: ngh2.NGH2Error) -> None:
+        """nghttp2 cannot go on with this connection; its last words, if any, are lost with it."""
+        log.warning("connection_refused", peer=self.peer, reason=str(error))
+        self._closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end_if_open(self) -> None:
+        if not self.closed:
+            self.abort()
+
+
+def peer_name(transport: asyncio.Transport) -> str:
+    """As gRPC names peers: "ipv4:127.0.0.1:5000", "ipv6:[::1]:5000", "unix:"."""
+    address = transport.get_extra_info("peername")
+    if not isinstance(address, tuple):
+        return "unix:"
+    host, port = address[0], address[1]
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def _configuration(limits: WireLimits) -> ngh2.Configuration:
+    return ngh2.Configuration(
+        auto_window_update=False,
+        stream_reset_rate_limit=(limits.resets_burst, limits.resets_per_s),
+        max_inbound_header_list_size=limits.header_bytes_max,
+        max_inbound_header_count=limits.header_count_max,
+        max_continuations=8,
+    )

@@ -1,0 +1,478 @@
+"""A connection on the serving end: streams of HTTP/2 become calls, and calls become answers.
+
+Rules
+-----
+* What is wrong with a call ends that call with the status that gRPC gives it; what is wrong with
+  the connection ends the connection. Nothing waits for a peer without a limit (`look` is called
+  every second and enforces the times of `WireLimits`).
+* A connection that is drained says GOAWAY twice: first that no call should begin, then, when a PING
+  has made the way there and back, which calls were the last. Those go on; then it closes.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import ngh2
+import structlog
+from ngh2 import ErrorCode
+
+from wire.call import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    CallGone,
+    MethodEntry,
+    ServerCall,
+)
+from wire.counters import CallCounters, ListenerCounters
+from wire.endpoint import KEEPALIVE_PING, TINY_UPDATE_BYTES, Endpoint
+from wire.framing import ENCODINGS, BadFraming
+from wire.headers import CONTENT_TYPES, BadHeader, Pair, parse_timeout, status_trailers
+from wire.limits import WireLimits
+
+log = structlog.get_logger()
+
+DRAIN_PING = b"lastcall"
+DRAIN_ROUND_TRIP_S = 1.0
+_NOT_POST: tuple[Pair, ...] = ((b":status", b"405"), (b"allow", b"POST"))
+_NOT_GRPC: tuple[Pair, ...] = ((b":status", b"415"), (b"accept-post", b"application/grpc"))
+
+
+class Owner(Protocol):
+    """The listener, as far as its connections need it."""
+
+    limits: WireLimits
+    counters: ListenerCounters
+    upload_bytes: int
+
+    def route(self, path: bytes) -> MethodEntry | None:
+        """What serves a path."""
+
+    def came(self, connection: "ServerConnection") -> bool:
+        """Whether one more connection is taken."""
+
+    def went(self, connection: "ServerConnection") -> None:
+        """It is over."""
+
+
+class ServerConnection(Endpoint):
+    """One accepted connection."""
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(ngh2.Role.SERVER, owner.limits)
+        self.owner = owner
+        self.identity = ""
+        self.calls: dict[int, ServerCall] = {}
+        self.counters = CallCounters()
+        self.draining = False
+        self.opened_at = self._loop.time()
+        self._crowded: list[ServerCall] = []
+        self._unwanted: list[int] = []
+        """Streams that were answered before their request had ended."""
+        self._said_last = False
+        self._idle_since = self._heard_at = self._taken_at = self.opened_at
+        self._asked_at = 0.0
+        self._calls_at_look = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See Endpoint. TLS without ALPN h2 is not for us."""
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            log.warning("connection_refused", reason="TLS without ALPN h2")
+            transport.close()
+            self.closed = True
+            return
+        self.identity = identity_of(transport.get_extra_info("peercert"))
+        super().connection_made(transport)
+        if not self.owner.came(self):
+            self.closed = True
+            self.abort()
+
+    def on_events(self, events: Sequence[Any]) -> None:
+        """See Endpoint."""
+        for event in events:
+            kind = type(event)
+            if kind is ngh2.DataReceived:
+                self._data(event)
+            elif kind is ngh2.RequestReceived:
+                self._request(event)
+            elif kind is ngh2.StreamClosed:
+                self._stream_closed(event.stream_id)
+            else:
+                self._other(kind, event)
+
+    def on_gone(self, error: Exception | None) -> None:
+        """See Endpoint."""
+        for call in self.calls.values():
+            self.owner.upload_bytes -= call.pending_bytes
+            if not call.closed:
+                self._count(ok=False)
+            call.gone()
+        self.calls.clear()
+        self._crowded.clear()
+        self.owner.went(self)
+
+    def on_room(self) -> None:
+        """See Endpoint."""
+        if self._unwanted and not self._write_paused:
+            self._end_unwanted()
+        if self._crowded:
+            crowded, self._crowded = self._crowded, []
+            for call in crowded:
+                call.room()
+
+    def wants_room(self, call: ServerCall) -> None:
+        """See Carrier."""
+        self._crowded.append(call)
+
+    def answered(self, call: ServerCall, ok: bool) -> None:
+        """See Carrier."""
+        self._count(ok)
+        if not call.request_ended:
+            self._unwanted.append(call.stream_id)
+        self.counters.messages_sent += ok
+        self.owner.counters.calls.messages_sent += ok
+
+    def drain(self) -> None:
+        """Let no call begin, let those that have begun end, then close."""
+        if self.draining or self.ending:
+            return
+        self.draining = True
+        if not self.greeted:
+            self.close()
+            return
+        self.h2.send_shutdown_notice()
+        self.h2.ping(DRAIN_PING)
+        self.flush()
+        self._loop.call_later(DRAIN_ROUND_TRIP_S, self._say_last)
+
+    def cut_calls(self) -> None:
+        """The time of grace is over: end what is left."""
+        for call in list(self.calls.values()):
+            call.expire(UNAVAILABLE, "the server is going away")
+        self.flush()
+        self.close()
+
+    def look(self, now: float, pause_s: float) -> None:
+        """Enforce the limits of time. Called every `pause_s` seconds."""
+        limits = self.limits
+        if self.ending:
+            return
+        self.refill(pause_s)
+        if self.heard:
+            self.heard, self._heard_at = False, now
+        if not self.greeted:
+            if passed(now, self.opened_at, limits.handshake_ms):
+                self.terminate(ErrorCode.SETTINGS_TIMEOUT, "no SETTINGS in time")
+            return
+        for call in list(self.calls.values()):
+            self._look_at(call, pause_s)
+        if self._kept_alive(now) and self._taking(now):
+            self._look_at_age(now)
+
+    def _look_at_age(self, now: float) -> None:
+        limits = self.limits
+        if self.calls or self._calls_at_look != self.counters.started:
+            self._idle_since = now
+            self._calls_at_look = self.counters.started
+        idle = passed(now, self._idle_since, limits.idle_ms)
+        old = passed(now, self.opened_at, limits.age_ms)
+        if not self.draining and (idle or old):
+            self.drain()
+            self._loop.call_later(limits.age_grace_ms / 1000, self._cut_if_open)
+
+    def _look_at(self, call: ServerCall, pause_s: float) -> None:
+        """The request of a unary call must go on coming."""
+        if call.request_ended or call.closed or call.entry.stream is not None:
+            return
+        call.idle_looks += 1
+        if call.idle_looks * pause_s * 1000 >= self.limits.upload_stall_ms:
+            call.expire(DEADLINE_EXCEEDED, "the request stopped coming")
+
+    def _end_unwanted(self) -> None:
+        """Tell callers to send no more. Only once their answer is out: nghttp2 sends a reset first
+        and drops what it has for the stream."""
+        h2, unwanted = self.h2, self._unwanted
+        self._unwanted = [stream for stream in unwanted if h2.queued_body_size(stream)]
+        for stream in unwanted:
+            if not h2.queued_body_size(stream):
+                h2.reset_stream(stream, ErrorCode.NO_ERROR)
+        self.flush_soon()
+
+    def _kept_alive(self, now: float) -> bool:
+        """Ask a silent peer whether it is there. False if it is not."""
+        limits = self.limits
+        silent_since = max(self._heard_at, self._asked_at)
+        if self._asked_at > self._heard_at:
+            if passed(now, self._asked_at, limits.keepalive_timeout_ms):
+                log.info("connection_silent", peer=self.peer)
+                self.abort()
+                return False
+        elif passed(now, silent_since, limits.keepalive_ms):
+            self._asked_at = now
+            self.owner.counters.keepalives_sent += 1
+            self.h2.ping(KEEPALIVE_PING)
+            self.flush()
+        return True
+
+    def _taking(self, now: float) -> bool:
+        """Give up on a peer that takes nothing. False if so."""
+        if not self.stuck or self.took:
+            self.took, self._taken_at = False, now
+        elif passed(now, self._taken_at, self.limits.write_stall_ms):
+            log.warning("connection_stuck", peer=self.peer)
+            self.abort()
+            return False
+        return True
+
+    def _request(self, event: Any) -> None:
+        path = b""
+        timeout_s: float | None = None
+        encoding = b"identity"
+        method = content_type = b""
+        headers = event.headers
+        stream_id = event.stream_id
+        try:
+            for name, value in headers:
+                if name == b":path":
+                    path = value
+                elif name == b":method":
+                    method = value
+                elif name == b"content-type":
+                    content_type = value
+                elif name == b"grpc-timeout":
+                    timeout_s = parse_timeout(value)
+                elif name == b"grpc-encoding":
+                    encoding = value
+        except BadHeader as error:
+            self._reject(event, INTERNAL, str(error))
+            return
+        if method != b"POST":
+            self._reject_http(event, _NOT_POST)
+            return
+        if content_type not in CONTENT_TYPES and not is_grpc(content_type):
+            self._reject_http(event, _NOT_GRPC)
+            return
+        entry = self.owner.route(path)
+        if entry is None:
+            self._reject(event, UNIMPLEMENTED, f"unknown method {path.decode('latin-1')[:200]}")
+            return
+        coding = encoding.decode("latin-1")
+        if coding not in ENCODINGS:
+            self._reject(event, UNIMPLEMENTED, f"grpc-encoding {coding[:20]!r} is not supported")
+            return
+        if self.ending:
+            self._reject(event, UNAVAILABLE, "the connection is ending")
+            return
+        self._begin(
+            ServerCall(
+                carrier=self,
+                stream_id=stream_id,
+                path=path.decode("latin-1"),
+                entry=entry,
+                headers=headers,
+                timeout_s=timeout_s,
+                encoding=coding,
+            ),
+            ended=event.end_stream,
+        )
+
+    def _begin(self, call: ServerCall, *, ended: bool) -> None:
+        self.calls[call.stream_id] = call
+        self.counters.started += 1
+        self.owner.counters.calls.started += 1
+        if call.timeout_s is not None and not call.entry.keeps_deadline:
+            call.timer = self._loop.call_later(call.timeout_s, self._expire, call)
+        if call.entry.stream is not None:
+            call.task = self._loop.create_task(self._run(call, call.entry.stream(call)))
+        if ended:
+            self._take(call, b"", ended=True)
+
+    async def _run(self, call: ServerCall, work: Any) -> None:
+        """A streaming handler to its end, however it ends."""
+        try:
+            await work
+            call.finish()
+        except CallGone:
+            call.fail(CANCELLED, "cancelled")
+        except asyncio.CancelledError:
+            call.fail(CANCELLED, "cancelled")
+            raise
+        except Exception:  # A handler's bug ends its call, not the connection.
+            log.exception("stream_failed", path=call.path)
+            call.fail(UNKNOWN, "the handler failed")
+        finally:
+            call.task = None
+
+    def _data(self, event: Any) -> None:
+        call = self.calls.get(event.stream_id)
+        data: bytes = event.data
+        if not data and not event.end_stream:
+            self.spend()
+        if call is None or call.closed:
+            if data:
+                self.h2.acknowledge_received_data(len(data), event.stream_id)
+            if call is not None and event.end_stream:
+                call.feed(b"", ended=True)
+            return
+        self._take(call, data, ended=event.end_stream)
+
+    def _take(self, call: ServerCall, data: bytes, *, ended: bool) -> None:
+        before = call.pending_bytes
+        try:
+            messages = call.feed(data, ended)
+            if ended and call.pending_bytes:
+                raise BadFraming(INTERNAL, "the request ends in the middle of a message")
+        except BadFraming as error:
+            self._acknowledge(call, len(data))
+            self.owner.upload_bytes -= before
+            call.drop()
+            call.expire(error.code, str(error))
+            return
+        pending = call.pending_bytes
+        if pending != before:
+            self.owner.upload_bytes += pending - before
+            if self.owner.upload_bytes > self.limits.upload_bytes_max:
+                self._acknowledge(call, len(data))
+                self.owner.upload_bytes -= pending
+                call.drop()
+                call.expire(RESOURCE_EXHAUSTED, "too many requests are being received")
+                return
+        if messages:
+            self.counters.messages_received += len(messages)
+            self.owner.counters.calls.messages_received += len(messages)
+        if call.entry.stream is not None:
+            call.queue(messages, len(data))
+            return
+        self._acknowledge(call, len(data))
+        self._take_unary(call, messages, ended)
+
+    def _take_unary(self, call: ServerCall, messages: list[bytes], ended: bool) -> None:
+        """Hand over a request once its stream has ended with exactly one message in it."""
+        if messages:
+            if call.request is not None or len(messages) > 1:
+                call.expire(UNIMPLEMENTED, "a unary call has one message, and more came")
+                return
+            call.request = messages[0]
+        if not ended:
+            return
+        message, call.request = call.request, None
+        if message is None:
+            call.expire(UNIMPLEMENTED, "a unary call has one message, and none came")
+            return
+        handler = call.entry.unary
+        assert handler is not None
+        try:
+            handler(call, message)
+        except Exception:  # A handler's bug ends its call, not the connection.
+            log.exception("call_failed", path=call.path)
+            call.fail(UNKNOWN, "the handler failed")
+
+    def _acknowledge(self, call: ServerCall, size: int) -> None:
+        if size:
+            self.h2.acknowledge_received_data(size, call.stream_id)
+
+    def _stream_closed(self, stream_id: int) -> None:
+        call = self.calls.pop(stream_id, None)
+        if call is None:
+            return
+        self.owner.upload_bytes -= call.pending_bytes
+        if not call.closed:
+            self._count(ok=False)
+            call.gone()
+        call.release()
+        if self._said_last and not self.calls:
+            self._loop.call_soon(self._close_if_done)
+
+    def _other(self, kind: type, event: Any) -> None:
+        if kind is ngh2.TrailersReceived:
+            # A client that ends its request with trailers; what they say is nothing to gRPC.
+            call = self.calls.get(event.stream_id)
+            if call is not None and not call.closed:
+                self._take(call, b"", ended=True)
+        elif kind is ngh2.WindowUpdated:
+            if event.increment < TINY_UPDATE_BYTES:
+                self.spend()
+        elif kind is ngh2.SettingsReceived:
+            self.greeted = True
+            self.spend()
+        elif kind is ngh2.PingReceived:
+            self.spend()
+        elif kind is ngh2.PingAcknowledged:
+            if event.opaque_data == DRAIN_PING:
+                self._say_last()
+        elif kind is ngh2.ConnectionClosed:
+            self._loop.call_soon(self.close)
+
+    def _reject(self, event: Any, code: int, message: str) -> None:
+        """End a call that never began, with a gRPC status alone."""
+        pairs = (
+            (b":status", b"200"),
+            (b"content-type", b"application/grpc"),
+            (b"grpc-accept-encoding", b"identity,gzip"),
+            *status_trailers(code, message),
+        )
+        self._reject_http(event, pairs)
+
+    def _reject_http(self, event: Any, pairs: Sequence[Pair]) -> None:
+        self.counters.started += 1
+        self.owner.counters.calls.started += 1
+        self._count(ok=False)
+        self.h2.send_response(event.stream_id, pairs, end_stream=True)
+        if not event.end_stream:
+            self._unwanted.append(event.stream_id)
+
+    def _count(self, ok: bool) -> None:
+        if ok:
+            self.counters.succeeded += 1
+            self.owner.counters.calls.succeeded += 1
+        else:
+            self.counters.failed += 1
+            self.owner.counters.calls.failed += 1
+
+    def _expire(self, call: ServerCall) -> None:
+        call.expire(DEADLINE_EXCEEDED, "the deadline has passed")
+
+    def _say_last(self) -> None:
+        if self._said_last or self.ending:
+            return
+        self._said_last = True
+        self.h2.send_goaway()
+        self.flush()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if not self.calls:
+            self.flush()
+            self.close()
+
+    def _cut_if_open(self) -> None:
+        if not self.ending:
+            self.cut_calls()
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """`application/grpc`, with a `+suffix` of protobuf or with parameters."""
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind in CONTENT_TYPES
+
+
+def passed(now: float, since: float, limit_ms: int) -> bool:
+    """Whether a limit of time is over; a limit of 0 never is."""
+    return limit_ms > 0 and (now - since) * 1000 >= limit_ms
+
+
+def identity_of(certificate: Any) -> str:
+    """Who a verified client certificate speaks for: its first URI name (SPIFFE), else its first DNS
+    name, else its common name; '' without a certificate."""
+    if not certificate:
+        return ""
+    names = dict(reversed(certificate.get("subjectAltName", ())))
+    subject = dict(field for part in certificate.get("subject", ()) for field in part)
+    found = names.get("URI") or names.get("DNS") or subject.get("commonName") or ""
+    return str(found)

@@ -69,16 +69,25 @@ class Admission:
         """Hold the bytes of one call until `give_message`. Raises CallError when it may not be."""
         if self.phase is not GatewayPhase.SERVING:
             raise draining() if self.phase is GatewayPhase.DRAINING else not_ready()
-        if size_bytes > MESSAGE_BYTES_MAX:
-            raise message_too_large(MESSAGE_BYTES_MAX)
-        if self.bytes + size_bytes > self.limits.bytes_max:
-            raise overloaded("bytes")
+        self.take_bytes(size_bytes)
         self.calls += 1
-        self.bytes += size_bytes
 
     def give_message(self, size_bytes: int) -> None:
         """The call is over."""
         self.calls -= 1
+        self.bytes -= size_bytes
+
+    def take_bytes(self, size_bytes: int) -> None:
+        """Hold one message of a stream that is open until `give_bytes`, in every phase. Raises
+        CallError when it may not be."""
+        if size_bytes > MESSAGE_BYTES_MAX:
+            raise message_too_large(MESSAGE_BYTES_MAX)
+        if self.bytes + size_bytes > self.limits.bytes_max:
+            raise overloaded("bytes")
+        self.bytes += size_bytes
+
+    def give_bytes(self, size_bytes: int) -> None:
+        """The message is done with."""
         self.bytes -= size_bytes
 
     def take_lines(self, lines: int) -> None:

@@ -27,16 +27,24 @@ _REASON_PREFIX = "ERROR_REASON_"
 
 
 class Code(IntEnum):
-    """gRPC status codes that this service sends, numbered as gRPC numbers them."""
+    """The gRPC status codes, all of them, numbered as gRPC numbers them."""
 
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    ALREADY_EXISTS = 6
     PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
 
@@ -233,6 +241,17 @@ def unimplemented(path: str) -> CallError:
             code=Code.UNIMPLEMENTED,
             reason=common_pb2.ERROR_REASON_UNIMPLEMENTED,
             message=f"no call {path[:200]} in this release",
+        )
+    )
+
+
+def not_found(what: str) -> CallError:
+    """A diagnostic service was asked for a thing that is not, or not any more."""
+    return CallError(
+        StockrayStatus(
+            code=Code.NOT_FOUND,
+            reason=common_pb2.ERROR_REASON_UNIMPLEMENTED,
+            message=f"no {what}",
         )
     )
 

@@ -6,7 +6,9 @@ Rules
   fronts alike. Nothing of grpc leaves this file.
 * grpcio itself refuses messages above `TRANSPORT_BYTES_MAX` with a bare RESOURCE_EXHAUSTED; up to
   that size the table refuses what is above its limit, with details.
-* An error's details travel in the trailers of its own status: `abort` replaces all others.
+* An error's details travel in the trailers of its own status: `abort` replaces all others, so what
+  a handler sends beside them goes with them.
+* Of its sockets grpcio tells only where it listens; calls are counted by the table.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,9 +16,9 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
-from grpc_reflection.v1alpha import reflection
 
 from server.admission import MESSAGE_BYTES_MAX
+from server.counters import Address, SocketCounters
 from server.errors import CallError, unimplemented
 from server.handlers import HandlerTable, Invocation, Method
 
@@ -35,8 +37,9 @@ class GrpcioFront:
         table: HandlerTable,
         *,
         options: Sequence[tuple[str, Any]] = (),
-        with_reflection: bool = True,
     ) -> None:
+        self.name = "grpcio"
+        self._listening: list[SocketCounters] = []
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", TRANSPORT_BYTES_MAX),
@@ -44,17 +47,30 @@ class GrpcioFront:
                 *options,
             ]
         )
-        if with_reflection:
-            names = [*table.service_names(), reflection.SERVICE_NAME]
-            reflection.enable_server_reflection(names, self._server)
-        # Last, since it takes every path that nobody before it knows.
+        table.front = self
         self._server.add_generic_rpc_handlers((_Router(table),))
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Bind; answers the port (of "127.0.0.1:0", the one that was free). RuntimeError if not."""
         if credentials is None:
-            return self._server.add_insecure_port(address)
-        return self._server.add_secure_port(address, credentials)
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, credentials)
+        if address.startswith("unix:"):
+            local = Address(path=address.removeprefix("unix:"))
+        else:
+            local = Address(address.rpartition(":")[0].strip("[]"), port)
+        socket_id = len(self._listening) + 1
+        self._listening.append(SocketCounters(socket_id, f"listens on {address}", local))
+        return port
+
+    def listening(self) -> Sequence[SocketCounters]:
+        """See `FrontCounters`."""
+        return self._listening
+
+    def sockets(self, first_id: int, count_max: int) -> Sequence[SocketCounters]:
+        """See `FrontCounters`. None: grpcio does not tell of its connections."""
+        return ()
 
     async def start(self) -> None:
         """Serve from now on."""
@@ -70,10 +86,7 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
 
     def __init__(self, table: HandlerTable) -> None:
         self._handlers = {
-            path: grpc.unary_unary_rpc_method_handler(_serve_unary(table, method))
-            if method.unary
-            else grpc.unary_stream_rpc_method_handler(_serve_stream(table, method))
-            for path, method in table.methods.items()
+            path: _method_handler(table, method) for path, method in table.methods.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -81,35 +94,60 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
         return self._handlers.get(path) or grpc.stream_stream_rpc_method_handler(_unknown(path))
 
 
-def _serve_unary(
-    table: HandlerTable, method: Method
-) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def serve(data: bytes, context: Context) -> bytes:
+def _method_handler(table: HandlerTable, method: Method) -> Any:
+    if method.unary:
+        return grpc.unary_unary_rpc_method_handler(_serve_one(method, table.call))
+    if method.stream:
+        return grpc.unary_stream_rpc_method_handler(_serve_many(method, table.call_stream))
+    if method.client_stream:
+        return grpc.stream_unary_rpc_method_handler(_serve_one(method, table.call_client_stream))
+    return grpc.stream_stream_rpc_method_handler(_serve_many(method, table.call_bidi))
+
+
+def _serve_one(
+    method: Method, call: Callable[[Method, Any, Invocation], Awaitable[bytes]]
+) -> Callable[[Any, Context], Awaitable[bytes]]:
+    """Calls that end with one answer. grpcio hands over one request, or an iterator of them."""
+
+    async def serve(request: Any, context: Context) -> bytes:
+        invocation = _invocation(context)
         try:
-            return await table.call(method, data, _invocation(context))
+            answer = await call(method, request, invocation)
         except CallError as error:
-            await _abort(context, error)
+            await _abort(context, error, invocation)
             raise
+        await _send_metadata(context, invocation)
+        context.set_trailing_metadata(tuple(invocation.trailing_metadata))
+        return answer
 
     return serve
 
 
-def _serve_stream(
-    table: HandlerTable, method: Method
-) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
-    async def serve(data: bytes, context: Context) -> AsyncIterator[bytes]:
+def _serve_many(
+    method: Method, call: Callable[[Method, Any, Invocation], AsyncIterator[bytes]]
+) -> Callable[[Any, Context], AsyncIterator[bytes]]:
+    """Calls with any number of answers."""
+
+    async def serve(request: Any, context: Context) -> AsyncIterator[bytes]:
+        invocation, first = _invocation(context), True
         try:
-            async for answer in table.call_stream(method, data, _invocation(context)):
+            async for answer in call(method, request, invocation):
+                if first:
+                    first = False
+                    await _send_metadata(context, invocation)
                 yield answer
         except CallError as error:
-            await _abort(context, error)
+            await _abort(context, error, invocation, with_initial=first)
+        if first:
+            await _send_metadata(context, invocation)
+        context.set_trailing_metadata(tuple(invocation.trailing_metadata))
 
     return serve
 
 
 def _unknown(path: str) -> Callable[[Any, Context], AsyncIterator[bytes]]:
     async def serve(requests: Any, context: Context) -> AsyncIterator[bytes]:
-        await _abort(context, unimplemented(path))
+        await _abort(context, unimplemented(path), _invocation(context))
         yield b""
 
     return serve
@@ -117,11 +155,26 @@ def _unknown(path: str) -> Callable[[Any, Context], AsyncIterator[bytes]]:
 
 def _invocation(context: Context) -> Invocation:
     metadata = {
-        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+        key: value
+        for key, value in context.invocation_metadata() or ()
+        if isinstance(value, bytes) == key.endswith("-bin")
     }
-    return Invocation(context.peer(), metadata, context.time_remaining())
+    names = list(context.auth_context().get("x509_common_name") or (b"",))
+    return Invocation(
+        context.peer(), metadata, context.time_remaining(), names[0].decode(errors="replace")
+    )
 
 
-async def _abort(context: Context, error: CallError) -> None:
+async def _send_metadata(context: Context, invocation: Invocation) -> None:
+    if invocation.initial_metadata:
+        await context.send_initial_metadata(tuple(invocation.initial_metadata))
+
+
+async def _abort(
+    context: Context, error: CallError, invocation: Invocation, *, with_initial: bool = True
+) -> None:
+    if with_initial:
+        await _send_metadata(context, invocation)
     status = error.status
-    await context.abort(_CODES[status.code], status.message, status.trailers())
+    trailers = (*invocation.trailing_metadata, *status.trailers())
+    await context.abort(_CODES[status.code], status.message, trailers)

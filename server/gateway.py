@@ -60,8 +60,10 @@ class Gateway:
         view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self.draining.set)
         views = SqlViews(self._spec.places.database_url)
         lines = RecallingLines(gather, views.get_reservation, WallClock())
-        services = self._services = Services(lines, views=views, cluster=view)
-        front = GrpcioFront(services.table, with_reflection=self._own.reflection)
+        services = self._services = Services(
+            lines, views=views, cluster=view, reflection=self._own.reflection
+        )
+        front = GrpcioFront(services.table)
         front.listen(self._own.listen)
         async with services.running(), asyncio.TaskGroup() as tasks:
             tasks.create_task(gather.run())

@@ -2,23 +2,35 @@
 
 Rules
 -----
-* A front hands over the bytes of one request with what it knows of the call (`Invocation`), and
-  gets bytes back, or a `CallError` that says everything the wire must say. It decides nothing.
+* A front hands over the bytes of one request, or an iterator of them, with what it knows of the
+  call (`Invocation`), and gets bytes back, or a `CallError` that says everything the wire must say.
+  It decides nothing. Metadata that a handler sends is in the `Invocation` when the front needs it:
+  the initial before the first answer, the trailing at the end, whatever the end is.
 * A handler sees a parsed message and a `CallContext`, never a front.
 * What is the same for all calls is done here: admission, size and line limits, parsing, the
-  deadline, and that no unknown exception leaves with its text.
+  deadline, counting, and that no unknown exception leaves with its text.
 * A cancelled call cancels its handler; whatever was submitted commits all the same (`lines.py`).
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import structlog
 from google.protobuf.message import DecodeError, Message
 
 from server.admission import LINES_A_CALL_MAX, Admission
+from server.counters import CallCounters, FrontCounters
 from server.errors import (
     CallError,
     StockrayStatus,
@@ -39,42 +51,91 @@ DEADLINE_MAX_MS = 10_000
 
 log = structlog.get_logger("server.handlers")
 
+Metadata = list[tuple[str, str | bytes]]
+"""Pairs to send: text under ASCII keys, bytes under keys that end in "-bin"."""
+
 
 def wall_ms() -> int:
     """Milliseconds since 1970, UTC, by this machine's clock."""
     return time.time_ns() // 1_000_000
 
 
-class Invocation(NamedTuple):
-    """What a front knows of a call besides its bytes."""
+class Invocation:
+    """What a front knows of a call besides its bytes, and what it is to send besides answers."""
 
-    peer: str
-    metadata: Mapping[str, str]
-    timeout_s: float | None
-    """What is left of the caller's deadline; None when it set none."""
+    __slots__ = (
+        "identity",
+        "initial_metadata",
+        "metadata",
+        "peer",
+        "timeout_s",
+        "trailing_metadata",
+    )
+
+    def __init__(
+        self,
+        peer: str,
+        metadata: Mapping[str, str | bytes],
+        timeout_s: float | None,
+        identity: str = "",
+    ) -> None:
+        self.peer = peer
+        self.metadata = metadata
+        """Text under ASCII keys, bytes under keys that end in "-bin"."""
+        self.timeout_s = timeout_s
+        """What is left of the caller's deadline; None when it set none."""
+        self.identity = identity
+        """Who the peer is by its TLS certificate; '' if it showed none."""
+        self.initial_metadata: Metadata = []
+        """To be sent before the first answer, or with the end if there is none."""
+        self.trailing_metadata: Metadata = []
+        """To be sent with the status, beside what an error has of its own."""
 
 
 class CallContext:
     """What a handler may know of its call."""
 
-    __slots__ = ("_now_ms", "caller", "deadline_ms", "metadata", "peer")
+    __slots__ = ("_invocation", "_now_ms", "caller", "deadline_ms")
 
     def __init__(
         self,
         *,
         caller: str,
         deadline_ms: int,
-        peer: str = "",
-        metadata: Mapping[str, str] | None = None,
+        invocation: Invocation | None = None,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self.caller = caller
         """The calling backend, `stockray-caller` of the metadata."""
         self.deadline_ms = deadline_ms
         """Wall-clock milliseconds: the caller's deadline, at most 10 s after the call began."""
-        self.peer = peer
-        self.metadata: Mapping[str, str] = metadata or {}
+        self._invocation = invocation or Invocation("", {}, None)
         self._now_ms = now_ms
+
+    @property
+    def peer(self) -> str:
+        """The other end's address, as the front writes it."""
+        return self._invocation.peer
+
+    @property
+    def identity(self) -> str:
+        """Who the peer is by its TLS certificate; '' if it showed none."""
+        return self._invocation.identity
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        """As it came: text under ASCII keys, bytes under keys that end in "-bin"."""
+        return self._invocation.metadata
+
+    @property
+    def initial_metadata(self) -> Metadata:
+        """To be appended to before the first answer; later changes are not sent."""
+        return self._invocation.initial_metadata
+
+    @property
+    def trailing_metadata(self) -> Metadata:
+        """To be appended to before the handler ends; sent with the status, an error's too."""
+        return self._invocation.trailing_metadata
 
     def now_ms(self) -> int:
         """The gateway's wall clock."""
@@ -91,23 +152,32 @@ class CallContext:
 
 Handler = Callable[[Any, CallContext], Awaitable[Message]]
 StreamHandler = Callable[[Any, CallContext], AsyncIterator[Message]]
+ClientStreamHandler = Callable[[AsyncIterator[Any], CallContext], Awaitable[Message]]
+BidiHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Message]]
 Calls = Mapping[str, tuple[type[Message], Handler]]
 """Name of a call -> its request class and handler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One call. Exactly one of `unary` and `stream` is set."""
+    """One call. Exactly one of the four handlers is set."""
 
     path: str
     """As on the wire, for example "/stockray.v1.InventoryService/Reserve"."""
     request: type[Message]
     unary: Handler | None = None
     stream: StreamHandler | None = None
+    client_stream: ClientStreamHandler | None = None
+    bidi: BidiHandler | None = None
     lines_field: str = ""
     """The repeated field whose length is limited and counted; '' counts the call as one line."""
     always: bool = False
-    """Answered in every phase and under any load, and not counted: health."""
+    """Answered in every phase and under any load, and not held against the limits: health."""
+
+    def __post_init__(self) -> None:
+        handlers = (self.unary, self.stream, self.client_stream, self.bidi)
+        if sum(handler is not None for handler in handlers) != 1:
+            raise ValueError(f"{self.path} must have one handler")
 
 
 class HandlerTable:
@@ -122,7 +192,14 @@ class HandlerTable:
     ) -> None:
         self.methods: dict[str, Method] = {method.path: method for method in methods}
         self.admission = admission
+        self.counters = CallCounters()
+        self.front: FrontCounters | None = None
+        """The front that serves this table, once there is one; for channelz."""
         self._now_ms = now_ms
+
+    def add(self, methods: Iterable[Method]) -> None:
+        """More calls, of services that tell of the table itself. Before a front is made of it."""
+        self.methods.update({method.path: method for method in methods})
 
     def service_names(self) -> list[str]:
         """The full names of all services of the table, sorted."""
@@ -132,29 +209,27 @@ class HandlerTable:
         """One unary call. Raises CallError, and nothing else but a cancellation."""
         handler = method.unary
         if handler is None:
-            raise TypeError(f"{method.path} is a stream")
+            raise TypeError(f"{method.path} is no unary call")
         admission = self.admission
         size_bytes, lines = len(data), 0
-        if not method.always:
-            admission.take_message(size_bytes)
-        try:
-            message = _parse(method, data)
-            context = self._context(invocation)
+        with self._counted(method):
             if not method.always:
-                lines = _count_lines(method, message)
-                admission.take_lines(lines)
+                admission.take_message(size_bytes)
             try:
-                answer = await handler(message, context)
-                return answer.SerializeToString()
+                message = _parse(method, data)
+                context = self._context(invocation)
+                if not method.always:
+                    lines = _count_lines(method, message)
+                    admission.take_lines(lines)
+                try:
+                    answer = await handler(message, context)
+                    return answer.SerializeToString()
+                finally:
+                    admission.give_lines(lines)
             finally:
-                admission.give_lines(lines)
-        except CallError:
-            raise
-        except Exception as error:
-            raise _logged(method.path) from error
-        finally:
-            if not method.always:
-                admission.give_message(size_bytes)
+                if not method.always:
+                    admission.give_message(size_bytes)
+        raise AssertionError("unreachable")
 
     async def call_stream(
         self, method: Method, data: bytes, invocation: Invocation
@@ -162,21 +237,81 @@ class HandlerTable:
         """One server stream. Raises as `call`; ends when the handler does."""
         handler = method.stream
         if handler is None:
-            raise TypeError(f"{method.path} is not a stream")
-        if not method.always:
-            self.admission.take_message(len(data))
-            self.admission.give_message(len(data))
-            self.admission.take_stream()
-        try:
+            raise TypeError(f"{method.path} is no server stream")
+        with self._counted(method), self._streaming(method, len(data)):
             async for answer in handler(_parse(method, data), self._context(invocation)):
                 yield answer.SerializeToString()
+
+    async def call_client_stream(
+        self, method: Method, requests: AsyncIterator[bytes], invocation: Invocation
+    ) -> bytes:
+        """One client stream. Raises as `call`, and what `requests` raises as INTERNAL. The handler
+        may answer before all requests have come."""
+        handler = method.client_stream
+        if handler is None:
+            raise TypeError(f"{method.path} is no client stream")
+        with self._counted(method), self._streaming(method):
+            async with aclosing(self._parsed(method, requests)) as messages:
+                answer = await handler(messages, self._context(invocation))
+                return answer.SerializeToString()
+        raise AssertionError("unreachable")
+
+    async def call_bidi(
+        self, method: Method, requests: AsyncIterator[bytes], invocation: Invocation
+    ) -> AsyncIterator[bytes]:
+        """One stream both ways. Raises as `call_client_stream`."""
+        handler = method.bidi
+        if handler is None:
+            raise TypeError(f"{method.path} is no stream both ways")
+        with self._counted(method), self._streaming(method):
+            async with aclosing(self._parsed(method, requests)) as messages:
+                async for answer in handler(messages, self._context(invocation)):
+                    yield answer.SerializeToString()
+
+    @contextmanager
+    def _counted(self, method: Method) -> Iterator[None]:
+        """Counts the call and how it ended; an exception that nobody expected becomes INTERNAL."""
+        counters = self.counters
+        counters.begin(self._now_ms())
+        try:
+            yield
         except CallError:
+            counters.failed += 1
             raise
         except Exception as error:
+            counters.failed += 1
             raise _logged(method.path) from error
+        except BaseException:
+            counters.failed += 1
+            raise
+        counters.succeeded += 1
+
+    @contextmanager
+    def _streaming(self, method: Method, size_bytes: int = 0) -> Iterator[None]:
+        """Holds a place among the open streams."""
+        if method.always:
+            yield
+            return
+        admission = self.admission
+        admission.take_message(size_bytes)
+        admission.give_message(size_bytes)
+        admission.take_stream()
+        try:
+            yield
         finally:
-            if not method.always:
-                self.admission.give_stream()
+            admission.give_stream()
+
+    async def _parsed(
+        self, method: Method, requests: AsyncIterator[bytes]
+    ) -> AsyncGenerator[Message, None]:
+        """The messages of a stream. Each is held against the limit until the next is asked for."""
+        async for data in requests:
+            size_bytes = len(data)
+            self.admission.take_bytes(size_bytes)
+            try:
+                yield _parse(method, data)
+            finally:
+                self.admission.give_bytes(size_bytes)
 
     def _context(self, invocation: Invocation) -> CallContext:
         now_ms = self._now_ms()
@@ -185,8 +320,7 @@ class HandlerTable:
         return CallContext(
             caller=_caller(invocation.metadata),
             deadline_ms=now_ms + max(0, min(left_ms, DEADLINE_MAX_MS)),
-            peer=invocation.peer,
-            metadata=invocation.metadata,
+            invocation=invocation,
             now_ms=self._now_ms,
         )
 
@@ -214,9 +348,9 @@ def _count_lines(method: Method, message: Message) -> int:
     return count
 
 
-def _caller(metadata: Mapping[str, str]) -> str:
+def _caller(metadata: Mapping[str, str | bytes]) -> str:
     caller = metadata.get(CALLER_KEY, DEFAULT_CALLER)
-    if caller == OWN_CALLER or not is_id(caller):
+    if caller == OWN_CALLER or not isinstance(caller, str) or not is_id(caller):
         allowed = f"1-128 printable characters without spaces, and not '{OWN_CALLER}'"
         refuse_fields([Violation(f"(metadata) {CALLER_KEY}", allowed)])
     return caller

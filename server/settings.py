@@ -59,7 +59,7 @@ class Settings(BaseModel):
     front: Literal["grpcio"] = Field(
         default="grpcio", description="Which gRPC server implementation."
     )
-    reflection: bool = Field(default=True, description="Serve gRPC reflection.")
+    reflection: bool = Field(default=True, description="Serve gRPC reflection and channelz.")
     accept_journal: bool = Field(
         default=False,
         description="Start although the journal ends before the database's position.",

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from server.admission import Admission, AdmissionLimits
+from server.channelz import Channelz
 from server.handlers import HandlerTable, Method, wall_ms
 from server.health import Health
 from server.lines import Lines
+from server.reflection import reflection_methods
 from server.services.cluster_info import ClusterInfo
 from server.services.listings import Listings
 from server.services.ops import Ops
@@ -24,7 +26,7 @@ class Services:
 
     `health.open()` begins to take calls, `health.drain()` ends it. Streams move while `running()`
     is entered. Without `views` lists answer VIEW_UNAVAILABLE, without `cluster` there is no
-    OpsService."""
+    OpsService, without `reflection` neither reflection nor channelz."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Services:
         limits: AdmissionLimits | None = None,
         watch_limits: WatchLimits | None = None,
         now_ms: Callable[[], int] = wall_ms,
+        reflection: bool = True,
     ) -> None:
         self.admission = Admission(limits)
         self.transfers = Transfers(lines, now_ms=now_ms)
@@ -52,6 +55,9 @@ class Services:
         names = {method.path.split("/")[1] for method in methods}
         self.health = Health(names, self.admission, on_drain=self._watch.drain)
         self.table = HandlerTable([*methods, *self.health.methods()], self.admission, now_ms=now_ms)
+        if reflection:
+            self.table.add(Channelz(self.table).methods())
+            self.table.add(reflection_methods(self.table.service_names()))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -187,8 +187,8 @@ async def test_a_drain_tells_health_first_and_lets_what_flies_finish(gateway: Ga
 async def test_reflection_lists_all_services_and_can_be_switched_off(lines: CoreLines) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     for on in (True, False):
-        services = Services(lines, now_ms=lines.clock.now_ms)
-        front = GrpcioFront(services.table, with_reflection=on)
+        services = Services(lines, now_ms=lines.clock.now_ms, reflection=on)
+        front = GrpcioFront(services.table)
         gateway = Gateway(lines, services, front.listen("127.0.0.1:0"))
         await front.start()
         services.health.open()

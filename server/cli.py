@@ -101,7 +101,7 @@ def serve(
     shards: Annotated[int | None, typer.Option(help="Shards of a new cluster.")] = None,
     gateways: Annotated[int | None, typer.Option(help="Gateway processes.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port of the gRPC service.")] = None,
-    front: Annotated[str | None, typer.Option(help="gRPC server: grpcio.")] = None,
+    front: Annotated[str | None, typer.Option(help="gRPC server: nghttp2 or grpcio.")] = None,
     accept_journal: Annotated[
         bool | None,
         typer.Option("--accept-journal", help="Start over a journal that lost its end."),

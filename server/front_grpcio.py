@@ -166,6 +166,8 @@ def _invocation(context: Context) -> Invocation:
 
 
 async def _send_metadata(context: Context, invocation: Invocation) -> None:
+    if invocation.compress:
+        context.set_compression(grpc.Compression.Gzip)
     if invocation.initial_metadata:
         await context.send_initial_metadata(tuple(invocation.initial_metadata))
 

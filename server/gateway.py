@@ -20,7 +20,9 @@ from actors.specs import REPLICAS, ClusterSpec, gateway_name
 from persistence.sql.views import SqlViews
 from server.cluster_view import ClusterView
 from server.front_grpcio import GrpcioFront
+from server.front_nghttp2 import Nghttp2Front
 from server.gather import Gather, GatherLimits, Sender
+from server.handlers import HandlerTable
 from server.recall import RecallingLines
 from server.services.table import Services
 
@@ -37,6 +39,8 @@ class GatewaySpec:
 
     index: int
     listen: str
+    front: str
+    """ "nghttp2" or "grpcio"."""
     reflection: bool
     count: int
     """Gateways of the cluster."""
@@ -63,7 +67,7 @@ class Gateway:
         services = self._services = Services(
             lines, views=views, cluster=view, reflection=self._own.reflection
         )
-        front = GrpcioFront(services.table)
+        front = make_front(self._own.front, services.table)
         front.listen(self._own.listen)
         async with services.running(), asyncio.TaskGroup() as tasks:
             tasks.create_task(gather.run())
@@ -108,6 +112,11 @@ class Gateway:
     async def _do_chore(self, chore: tuple[Any, ...]) -> None:
         if self._services is not None:
             await self._services.transfers.finish(chore)
+
+
+def make_front(kind: str, table: HandlerTable) -> Nghttp2Front | GrpcioFront:
+    """A front of the table: "nghttp2", the fast one, or "grpcio", the reference."""
+    return Nghttp2Front(table) if kind == "nghttp2" else GrpcioFront(table)
 
 
 class GatewayProcess:

@@ -12,6 +12,7 @@ Rules
 * A cancelled call cancels its handler; whatever was submitted commits all the same (`lines.py`).
 """
 
+import asyncio
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -64,6 +65,7 @@ class Invocation:
     """What a front knows of a call besides its bytes, and what it is to send besides answers."""
 
     __slots__ = (
+        "compress",
         "identity",
         "initial_metadata",
         "metadata",
@@ -90,6 +92,8 @@ class Invocation:
         """To be sent before the first answer, or with the end if there is none."""
         self.trailing_metadata: Metadata = []
         """To be sent with the status, beside what an error has of its own."""
+        self.compress: bool | None = None
+        """Whether answers go compressed, if the caller takes that; None: as the request came."""
 
 
 class CallContext:
@@ -136,6 +140,11 @@ class CallContext:
     def trailing_metadata(self) -> Metadata:
         """To be appended to before the handler ends; sent with the status, an error's too."""
         return self._invocation.trailing_metadata
+
+    def compress(self, wanted: bool) -> None:
+        """Whether answers go compressed, if the caller takes that. Before the first answer on the
+        grpcio front; from now on, message by message, on the other."""
+        self._invocation.compress = wanted
 
     def now_ms(self) -> int:
         """The gateway's wall clock."""
@@ -196,6 +205,7 @@ class HandlerTable:
         self.front: FrontCounters | None = None
         """The front that serves this table, once there is one; for channelz."""
         self._now_ms = now_ms
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, methods: Iterable[Method]) -> None:
         """More calls, of services that tell of the table itself. Before a front is made of it."""
@@ -204,6 +214,36 @@ class HandlerTable:
     def service_names(self) -> list[str]:
         """The full names of all services of the table, sorted."""
         return sorted({path.split("/")[1] for path in self.methods})
+
+    def is_quick(self, method: Method) -> bool:
+        """Whether the call answers by its deadline without a timer of the front's."""
+        return False
+
+    def begin(
+        self,
+        method: Method,
+        data: bytes,
+        invocation: Invocation,
+        done: Callable[[bytes | CallError], None],
+    ) -> Callable[[], None] | None:
+        """One unary call, answered by a callback: once, now or later on the loop. What is returned
+        cancels it; a cancelled call is not answered, and what it submitted commits all the same."""
+
+        async def run() -> None:
+            try:
+                answer: bytes | CallError = await self.call(method, data, invocation)
+            except CallError as error:
+                answer = error
+            done(answer)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
 
     async def call(self, method: Method, data: bytes, invocation: Invocation) -> bytes:
         """One unary call. Raises CallError, and nothing else but a cancellation."""
@@ -233,7 +273,7 @@ class HandlerTable:
 
     async def call_stream(
         self, method: Method, data: bytes, invocation: Invocation
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """One server stream. Raises as `call`; ends when the handler does."""
         handler = method.stream
         if handler is None:
@@ -258,7 +298,7 @@ class HandlerTable:
 
     async def call_bidi(
         self, method: Method, requests: AsyncIterator[bytes], invocation: Invocation
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """One stream both ways. Raises as `call_client_stream`."""
         handler = method.bidi
         if handler is None:

@@ -110,6 +110,7 @@ class Service:
                     index=index,
                     listen=self.listen,
                     reflection=settings.reflection,
+                    front=settings.front,
                     count=settings.gateways,
                 ),
             )

@@ -56,8 +56,8 @@ class Settings(BaseModel):
     listen: str = Field(
         default="127.0.0.1:7443", description="host:port of the gRPC service; port 0 picks one."
     )
-    front: Literal["grpcio"] = Field(
-        default="grpcio", description="Which gRPC server implementation."
+    front: Literal["nghttp2", "grpcio"] = Field(
+        default="nghttp2", description="Which gRPC server implementation."
     )
     reflection: bool = Field(default=True, description="Serve gRPC reflection and channelz.")
     accept_journal: bool = Field(

@@ -7,16 +7,20 @@ closes; whoever comes to the port afterwards reaches another process, or nobody.
 
 import asyncio
 import os
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
-from wire.call import MethodEntry
+from wire.call import UNIMPLEMENTED, MethodEntry
 from wire.counters import ListenerCounters
+from wire.headers import Metadata
 from wire.limits import WireLimits
 from wire.server_connection import ServerConnection
 
 Route = Callable[[str], MethodEntry | None]
+Unknown = Callable[[str], tuple[int, str, Metadata]]
 
 LOOK_EVERY_S = 1.0
 BACKLOG = 4_096
@@ -31,19 +35,24 @@ class WireServer:
         *,
         limits: WireLimits | None = None,
         tls: ssl.SSLContext | None = None,
+        unknown: Unknown | None = None,
     ) -> None:
         self.limits = limits or WireLimits()
         self.counters = ListenerCounters()
         self.upload_bytes = 0
         """Of requests that have come in part, over all connections."""
         self.connections: set[ServerConnection] = set()
+        self.numbers: Iterator[int] = count(1)
+        """For connections, in the order in which they came."""
         self._route = route
+        self._unknown = unknown or _unimplemented
         self._known: dict[bytes, MethodEntry] = {}
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._listeners: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
         self._draining = False
+        self._handshake_s = None if tls is None else self.limits.handshake_ms / 1000
         self._all_gone = asyncio.Event()
         self._looking: asyncio.TimerHandle | None = None
 
@@ -56,10 +65,21 @@ class WireServer:
             ssl=self._tls,
             reuse_port=reuse_port,
             backlog=BACKLOG,
-            ssl_handshake_timeout=None if self._tls is None else self.limits.handshake_ms / 1000,
+            ssl_handshake_timeout=self._handshake_s,
         )
         self._accept(listener)
         return int(listener.sockets[0].getsockname()[1])
+
+    async def listen_socket(self, bound: socket.socket) -> None:
+        """Accept on a socket that is bound already."""
+        listener = await self._loop.create_server(
+            lambda: ServerConnection(self),
+            sock=bound,
+            ssl=self._tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=self._handshake_s,
+        )
+        self._accept(listener)
 
     async def listen_unix(self, path: str) -> None:
         """Accept on a socket file that only this user may open. A file left there is replaced."""
@@ -101,6 +121,10 @@ class WireServer:
             if entry is not None:
                 self._known[path] = entry
         return entry
+
+    def unknown(self, path: bytes) -> tuple[int, str, Metadata]:
+        """See Owner."""
+        return self._unknown(path.decode("latin-1")[:200])
 
     def came(self, connection: ServerConnection) -> bool:
         """See Owner."""
@@ -159,6 +183,10 @@ class WireServer:
             for connection in list(self.connections):
                 connection.abort()
             await self._gone()
+
+
+def _unimplemented(path: str) -> tuple[int, str, Metadata]:
+    return UNIMPLEMENTED, f"unknown method {path}", ()
 
 
 def _without_file(place: Path) -> Path:

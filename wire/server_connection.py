@@ -10,7 +10,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import ngh2
@@ -32,7 +32,7 @@ from wire.call import (
 from wire.counters import CallCounters, ListenerCounters
 from wire.endpoint import KEEPALIVE_PING, TINY_UPDATE_BYTES, Endpoint
 from wire.framing import ENCODINGS, BadFraming
-from wire.headers import CONTENT_TYPES, BadHeader, Pair, parse_timeout, status_trailers
+from wire.headers import CONTENT_TYPES, BadHeader, Metadata, Pair, parse_timeout, status_trailers
 from wire.limits import WireLimits
 
 log = structlog.get_logger()
@@ -49,9 +49,13 @@ class Owner(Protocol):
     limits: WireLimits
     counters: ListenerCounters
     upload_bytes: int
+    numbers: Iterator[int]
 
     def route(self, path: bytes) -> MethodEntry | None:
         """What serves a path."""
+
+    def unknown(self, path: bytes) -> tuple[int, str, Metadata]:
+        """Code, message and trailers for a path that nothing serves."""
 
     def came(self, connection: "ServerConnection") -> bool:
         """Whether one more connection is taken."""
@@ -69,6 +73,8 @@ class ServerConnection(Endpoint):
         self.identity = ""
         self.calls: dict[int, ServerCall] = {}
         self.counters = CallCounters()
+        self.number = next(owner.numbers)
+        self.keepalives_sent = 0
         self.draining = False
         self.opened_at = self._loop.time()
         self._crowded: list[ServerCall] = []
@@ -215,6 +221,7 @@ class ServerConnection(Endpoint):
                 return False
         elif passed(now, silent_since, limits.keepalive_ms):
             self._asked_at = now
+            self.keepalives_sent += 1
             self.owner.counters.keepalives_sent += 1
             self.h2.ping(KEEPALIVE_PING)
             self.flush()
@@ -260,7 +267,7 @@ class ServerConnection(Endpoint):
             return
         entry = self.owner.route(path)
         if entry is None:
-            self._reject(event, UNIMPLEMENTED, f"unknown method {path.decode('latin-1')[:200]}")
+            self._reject(event, *self.owner.unknown(path))
             return
         coding = encoding.decode("latin-1")
         if coding not in ENCODINGS:
@@ -409,13 +416,13 @@ class ServerConnection(Endpoint):
         elif kind is ngh2.ConnectionClosed:
             self._loop.call_soon(self.close)
 
-    def _reject(self, event: Any, code: int, message: str) -> None:
+    def _reject(self, event: Any, code: int, message: str, trailers: Metadata = ()) -> None:
         """End a call that never began, with a gRPC status alone."""
         pairs = (
             (b":status", b"200"),
             (b"content-type", b"application/grpc"),
             (b"grpc-accept-encoding", b"identity,gzip"),
-            *status_trailers(code, message),
+            *status_trailers(code, message, trailers),
         )
         self._reject_http(event, pairs)
 

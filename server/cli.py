@@ -102,6 +102,13 @@ def serve(
     gateways: Annotated[int | None, typer.Option(help="Gateway processes.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port of the gRPC service.")] = None,
     front: Annotated[str | None, typer.Option(help="gRPC server: nghttp2 or grpcio.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate chain; serves with TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the key to it.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of who vouches for callers; asks them for one.")
+    ] = None,
     accept_journal: Annotated[
         bool | None,
         typer.Option("--accept-journal", help="Start over a journal that lost its end."),
@@ -123,6 +130,9 @@ def serve(
         gateways=gateways,
         listen=listen,
         front=front,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
         accept_journal=accept_journal,
         expiry_grace_ms=expiry_grace_ms,
     ).settings

@@ -37,9 +37,11 @@ class GrpcioFront:
         table: HandlerTable,
         *,
         options: Sequence[tuple[str, Any]] = (),
+        credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self.name = "grpcio"
         self._listening: list[SocketCounters] = []
+        self._credentials = credentials
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", TRANSPORT_BYTES_MAX),
@@ -50,12 +52,12 @@ class GrpcioFront:
         table.front = self
         self._server.add_generic_rpc_handlers((_Router(table),))
 
-    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+    def listen(self, address: str) -> int:
         """Bind; answers the port (of "127.0.0.1:0", the one that was free). RuntimeError if not."""
-        if credentials is None:
+        if self._credentials is None:
             port = self._server.add_insecure_port(address)
         else:
-            port = self._server.add_secure_port(address, credentials)
+            port = self._server.add_secure_port(address, self._credentials)
         if address.startswith("unix:"):
             local = Address(path=address.removeprefix("unix:"))
         else:
@@ -159,10 +161,17 @@ def _invocation(context: Context) -> Invocation:
         for key, value in context.invocation_metadata() or ()
         if isinstance(value, bytes) == key.endswith("-bin")
     }
-    names = list(context.auth_context().get("x509_common_name") or (b"",))
-    return Invocation(
-        context.peer(), metadata, context.time_remaining(), names[0].decode(errors="replace")
-    )
+    return Invocation(context.peer(), metadata, context.time_remaining(), _identity(context))
+
+
+def _identity(context: Context) -> str:
+    """The peer certificate's first URI name (SPIFFE), else its first other name, else its common
+    name; '' without a certificate. As the other front has it."""
+    told = context.auth_context()
+    names = list(told.get("x509_subject_alternative_name") or ())
+    uris = [name for name in names if b"://" in name]
+    found = (*uris, *names, *(told.get("x509_common_name") or ()), b"")
+    return found[0].decode(errors="replace")
 
 
 async def _send_metadata(context: Context, invocation: Invocation) -> None:

@@ -6,6 +6,7 @@ the kernel spreads connections over them, not calls, so clients open several.
 
 import asyncio
 import platform
+import resource
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,8 @@ from actors.logs import configure_logs
 from actors.specs import REPLICAS, ClusterSpec, gateway_name
 from persistence.sql.views import SqlViews
 from server.cluster_view import ClusterView
-from server.front_grpcio import GrpcioFront
-from server.front_nghttp2 import Nghttp2Front
+from server.fronts import FrontOptions, make_front
 from server.gather import Gather, GatherLimits, Sender
-from server.handlers import HandlerTable
 from server.recall import RecallingLines
 from server.services.table import Services
 
@@ -39,8 +38,7 @@ class GatewaySpec:
 
     index: int
     listen: str
-    front: str
-    """ "nghttp2" or "grpcio"."""
+    front: FrontOptions
     reflection: bool
     count: int
     """Gateways of the cluster."""
@@ -114,9 +112,10 @@ class Gateway:
             await self._services.transfers.finish(chore)
 
 
-def make_front(kind: str, table: HandlerTable) -> Nghttp2Front | GrpcioFront:
-    """A front of the table: "nghttp2", the fast one, or "grpcio", the reference."""
-    return Nghttp2Front(table) if kind == "nghttp2" else GrpcioFront(table)
+def raise_open_files() -> None:
+    """As many open files as this user may have: every caller's connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class GatewayProcess:
@@ -127,6 +126,7 @@ class GatewayProcess:
         self._own = own
         self._name = gateway_name(own.index)
         configure_logs(spec.log_directory, self._name)
+        raise_open_files()
         self._gateway = Gateway(spec, own)
         self._host = Host(self._name)
         self._host.start(self._gateway.run)

@@ -7,6 +7,7 @@ end by write-behind and standbys, then the processes end.
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,8 +23,10 @@ from server.bootstrap import (
     release_quietly,
     require_free_port,
 )
+from server.fronts import FrontOptions, check_tls
 from server.gateway import GatewayProcess, GatewaySpec
 from server.settings import Settings
+from wire.tls import TlsError
 
 log = structlog.get_logger()
 
@@ -89,6 +92,10 @@ class Service:
         settings = self.settings
         self._lock = DirectoryLock(settings)
         self.listen = require_free_port(settings.listen)
+        try:
+            check_tls(front_options(settings))
+        except TlsError as error:
+            raise CannotStart(str(error)) from error
         self._progress("checking journal and database")
         shard_map = prepare(settings, lambda text: self._progress(f"warning: {text}"))
         self._progress("starting Ray")
@@ -110,7 +117,7 @@ class Service:
                     index=index,
                     listen=self.listen,
                     reflection=settings.reflection,
-                    front=settings.front,
+                    front=front_options(settings),
                     count=settings.gateways,
                 ),
             )
@@ -168,6 +175,23 @@ class Service:
             if positions.get(statuses[0]["shard"], 0) < last_seq:
                 return f"database of shard {statuses[0]['shard']}"
         return ""
+
+
+def front_options(settings: Settings) -> FrontOptions:
+    """How the gateways face callers."""
+
+    def path_of(file: Path | None) -> str:
+        return "" if file is None else str(file)
+
+    return FrontOptions(
+        kind=settings.front,
+        tls_certificate=path_of(settings.tls_certificate),
+        tls_key=path_of(settings.tls_key),
+        tls_client_ca=path_of(settings.tls_client_ca),
+        connections_max=settings.connections_max,
+        connection_idle_ms=settings.connection_idle_ms,
+        connection_age_ms=settings.connection_age_ms,
+    )
 
 
 def cluster_spec(settings: Settings, shard_map: ShardMap) -> ClusterSpec:

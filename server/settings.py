@@ -9,9 +9,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PREFIX = "STOCKRAY_"
 FILE_NAME = "stockray.toml"
@@ -59,6 +59,27 @@ class Settings(BaseModel):
     front: Literal["nghttp2", "grpcio"] = Field(
         default="nghttp2", description="Which gRPC server implementation."
     )
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file of the gateways' certificate chain; none: no TLS."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of the key to it.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="PEM file of who vouches for callers; then each needs a certificate.",
+    )
+    connections_max: int = Field(
+        default=20_000, ge=1, le=1_000_000, description="Open connections of one gateway (nghttp2)."
+    )
+    connection_idle_ms: int = Field(
+        default=3_600_000,
+        ge=0,
+        description="A connection without calls for this long is closed; 0: never (milliseconds).",
+    )
+    connection_age_ms: int = Field(
+        default=0,
+        ge=0,
+        description="A connection open for this long is drained; 0: never (milliseconds).",
+    )
     reflection: bool = Field(default=True, description="Serve gRPC reflection and channelz.")
     accept_journal: bool = Field(
         default=False,
@@ -87,10 +108,18 @@ class Settings(BaseModel):
         description="A finished reservation untouched for this long leaves memory (milliseconds).",
     )
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "tls_certificate", "tls_key", "tls_client_ca")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are given together or not at all")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
 
     @field_validator("listen")
     @classmethod

@@ -475,11 +475,15 @@ def passed(now: float, since: float, limit_ms: int) -> bool:
 
 
 def identity_of(certificate: Any) -> str:
-    """Who a verified client certificate speaks for: its first URI name (SPIFFE), else its first DNS
-    name, else its common name; '' without a certificate."""
+    """Who a verified client certificate speaks for: its first URI name (SPIFFE), else its first
+    other name, else its common name; '' without a certificate."""
     if not certificate:
         return ""
-    names = dict(reversed(certificate.get("subjectAltName", ())))
-    subject = dict(field for part in certificate.get("subject", ()) for field in part)
-    found = names.get("URI") or names.get("DNS") or subject.get("commonName") or ""
-    return str(found)
+    names = certificate.get("subjectAltName", ())
+    subject = [field for part in certificate.get("subject", ()) for field in part]
+    found = [
+        *(value for kind, value in names if kind == "URI"),
+        *(value for _, value in names),
+        *(value for kind, value in subject if kind == "commonName"),
+    ]
+    return str(found[0]) if found else ""

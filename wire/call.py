@@ -18,8 +18,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ngh2
+import structlog
 
-from wire.framing import Decoder, MessageTooLarge, frame, frame_gzip
+from wire.framing import (
+    BadFraming,
+    Decoder,
+    MessageTooLarge,
+    Packed,
+    frame,
+    frame_gzip,
+    unpack,
+)
 from wire.headers import (
     GZIP_HEADER,
     OK_HEADERS,
@@ -36,6 +45,11 @@ from wire.limits import WireLimits
 
 CANCELLED, UNKNOWN, DEADLINE_EXCEEDED = 1, 2, 4
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 8, 12, 13, 14
+
+log = structlog.get_logger()
+
+SMALL_ANSWER_BYTES = 16 * 1024
+"""An answer up to this size is taken however many wait: `streams_max` bounds them."""
 
 _NOT_METADATA = frozenset(
     {b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"}
@@ -94,6 +108,7 @@ class ServerCall:
         "entry",
         "idle_looks",
         "initial_metadata",
+        "looks",
         "on_cancel",
         "path",
         "request",
@@ -130,10 +145,11 @@ class ServerCall:
         self.timer: asyncio.TimerHandle | None = None
         self.request: bytes | None = None
         """The connection's: a unary call's message, until its stream has ended."""
-        self.idle_looks = 0
+        self.looks = self.idle_looks = 0
         self._carrier = carrier
         self._headers = headers
-        self._decoder = Decoder(carrier.limits.message_bytes_max, encoding)
+        lazy = entry.stream is not None
+        self._decoder = Decoder(carrier.limits.message_bytes_max, encoding, lazy=lazy)
         self._messages: deque[bytes] = deque()
         self._readable: asyncio.Future[None] | None = None
         self._roomy: asyncio.Future[None] | None = None
@@ -178,18 +194,20 @@ class ServerCall:
 
     @property
     def pending_bytes(self) -> int:
-        """Of a message that has not come whole."""
-        return self._decoder.pending
+        """Of a request, or a stream's message, that has not come whole."""
+        request = self.request
+        return self._decoder.pending + (len(request) if request else 0)
 
     def reply(self, message: bytes, *, trailers: Metadata = (), compress: bool = False) -> None:
         """The answer of a unary call, with status OK. Dropped if the call is gone."""
         if self.closed:
             return
         carrier, stream_id = self._carrier, self.stream_id
-        if len(message) > carrier.limits.message_bytes_max:
-            self._refuse_to_send(len(message))
-            return
         h2 = carrier.h2
+        size = len(message)
+        large = size > SMALL_ANSWER_BYTES or size > carrier.limits.message_bytes_max
+        if large and not self._may_send(size):
+            return
         pairs = OK_TRAILERS if not trailers else status_trailers(0, "", trailers)
         try:
             if compress or self.initial_metadata:
@@ -251,6 +269,12 @@ class ServerCall:
         message = self._messages.popleft()
         if not self._messages:
             self._acknowledge()
+        if type(message) is Packed:
+            try:
+                return unpack(message, self._carrier.limits.message_bytes_max)
+            except BadFraming as error:
+                self.fail(error.code, str(error))
+                raise CallGone from error
         return message
 
     async def send(self, message: bytes, *, compress: bool | None = None) -> None:
@@ -258,10 +282,12 @@ class ServerCall:
         CallGone when it is gone. `compress` None means as `self.compress` says."""
         if self.closed:
             raise CallGone
-        carrier = self._carrier
-        if len(message) > carrier.limits.message_bytes_max:
-            self._refuse_to_send(len(message))
+        carrier, size = self._carrier, len(message)
+        if size > carrier.limits.message_bytes_max:
+            self._refuse_to_send(size)
             raise CallGone
+        while size > SMALL_ANSWER_BYTES and self._would_overfill(size):
+            await self._wait_for_room()
         try:
             if not self._started:
                 self._start(self.compress)
@@ -271,11 +297,7 @@ class ServerCall:
             raise CallGone from None
         carrier.flush_soon()
         while carrier.h2.queued_body_size(self.stream_id) > carrier.limits.stream_backlog_bytes:
-            self._roomy = asyncio.get_running_loop().create_future()
-            carrier.wants_room(self)
-            await self._roomy
-            if self.closed:
-                raise CallGone
+            await self._wait_for_room()
 
     def feed(self, data: bytes, ended: bool) -> list[bytes]:
         """The connection's: bytes came. Answers the messages that are whole now. BadFraming."""
@@ -284,9 +306,21 @@ class ServerCall:
         self._ended = self._ended or ended
         return messages
 
+    def keep(self, messages: list[bytes]) -> None:
+        """The connection's: the request of a unary call. BadFraming if there is more than one."""
+        if self.request is not None or len(messages) > 1:
+            raise BadFraming(UNIMPLEMENTED, "a unary call has one message, and more came")
+        self.request = messages[0]
+
+    @property
+    def cut_short(self) -> bool:
+        """A message has begun and is not whole."""
+        return self._decoder.pending > 0
+
     def drop(self) -> None:
         """The connection's: forget what has come in part."""
         self._decoder = Decoder(0)
+        self.request = None
 
     def queue(self, messages: list[bytes], size: int) -> None:
         """The connection's: messages for `read`, of a frame of `size` bytes."""
@@ -341,6 +375,27 @@ class ServerCall:
             self._carrier.h2.acknowledge_received_data(size, self.stream_id)
             self._carrier.flush_soon()
 
+    def _may_send(self, size: int) -> bool:
+        """Whether a large answer can be sent. If not the call ends with RESOURCE_EXHAUSTED."""
+        if size > self._carrier.limits.message_bytes_max:
+            self._refuse_to_send(size)
+            return False
+        if self._would_overfill(size):
+            self.fail(RESOURCE_EXHAUSTED, "too many answers wait to be taken")
+            return False
+        return True
+
+    def _would_overfill(self, size: int) -> bool:
+        waiting = self._carrier.h2.queued_body_size()
+        return waiting > 0 and waiting + size > self._carrier.limits.outbound_bytes_max
+
+    async def _wait_for_room(self) -> None:
+        self._roomy = asyncio.get_running_loop().create_future()
+        self._carrier.wants_room(self)
+        await self._roomy
+        if self.closed:
+            raise CallGone
+
     def _refuse_to_send(self, size: int) -> None:
         limit = self._carrier.limits.message_bytes_max
         self.fail(RESOURCE_EXHAUSTED, str(MessageTooLarge(size, limit, "a sent")))
@@ -351,7 +406,10 @@ class ServerCall:
         if self.task is not None:
             self.task.cancel()
         if self.on_cancel is not None:
-            self.on_cancel()
+            try:
+                self.on_cancel()
+            except Exception:  # A handler's bug is not its connection's.
+                log.exception("call_failed", path=self.path)
 
     def _last_word(self, ok: bool) -> None:
         self.closed = True

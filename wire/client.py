@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import ngh2
+import structlog
 from ngh2 import ErrorCode, Setting
 
 from wire.call import CANCELLED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED, UNKNOWN
@@ -28,8 +29,10 @@ from wire.headers import (
     format_timeout,
     header_of,
 )
-from wire.limits import WireLimits
-from wire.server_connection import passed
+from wire.limits import WireLimits, passed
+from wire.log_gate import LogGate
+
+log = structlog.get_logger()
 
 Done = Callable[[int, bytes, str], None]
 LOOK_EVERY_S = 0.5
@@ -65,7 +68,7 @@ class WireClient(Endpoint):
     """One connection to a server. Make it with `connect_tcp` or `connect_unix`."""
 
     def __init__(self, authority: str, limits: WireLimits, scheme: bytes) -> None:
-        super().__init__(ngh2.Role.CLIENT, limits)
+        super().__init__(ngh2.Role.CLIENT, limits, LogGate())
         self.gone: asyncio.Future[None] = self._loop.create_future()
         """Done as soon as the connection is over."""
         self._calls: dict[int, _Call] = {}
@@ -73,9 +76,11 @@ class WireClient(Endpoint):
         self._authority = authority.encode()
         self._scheme = scheme
         self._refusing = ""
+        self.refused_alpn = False
+        """The server speaks TLS, and not HTTP/2 in it."""
         self._asked_at = 0.0
         self._heard_at = self._loop.time()
-        self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
+        self._looking: asyncio.TimerHandle | None = None
 
     @classmethod
     async def connect_tcp(
@@ -99,6 +104,8 @@ class WireClient(Endpoint):
                 ssl=tls,
                 server_hostname=name,
             )
+        if made.refused_alpn:
+            raise ConnectionRefusedError(f"{host}:{port} did not agree on h2 by ALPN")
         return made
 
     @classmethod
@@ -110,6 +117,16 @@ class WireClient(Endpoint):
                 lambda: cls("localhost", limits or WireLimits(), b"http"), path
             )
         return made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See Endpoint. TLS without ALPN h2 is not for us."""
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            self.refused_alpn = True
+            transport.close()
+            return
+        self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
+        super().connection_made(transport)
 
     def settings(self) -> dict[Setting, int]:
         """See Endpoint."""
@@ -181,7 +198,7 @@ class WireClient(Endpoint):
             return
         self.h2.reset_stream(stream_id, ErrorCode.CANCEL)
         self.flush_soon()
-        call.done(CANCELLED, b"", "cancelled")
+        _answer(call.done, CANCELLED, b"", "cancelled")
 
     def on_events(self, events: Sequence[Any]) -> None:
         """See Endpoint."""
@@ -204,12 +221,13 @@ class WireClient(Endpoint):
 
     def on_gone(self, error: Exception | None) -> None:
         """See Endpoint."""
-        self._looking.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         calls, self._calls = self._calls, {}
         if not self.gone.done():
             self.gone.set_result(None)
         for call in calls.values():
-            call.done(UNAVAILABLE, b"", "the connection is lost")
+            _answer(call.done, UNAVAILABLE, b"", "the connection is lost")
 
     def on_room(self) -> None:
         """See Endpoint. Nobody waits to send here."""
@@ -258,7 +276,7 @@ class WireClient(Endpoint):
         except BadFraming as error:
             del self._calls[event.stream_id]
             self.h2.reset_stream(event.stream_id, ErrorCode.CANCEL)
-            call.done(error.code, b"", str(error))
+            _answer(call.done, error.code, b"", str(error))
 
     def _status(self, stream_id: int, headers: tuple[Pair, ...]) -> None:
         call = self._calls.get(stream_id)
@@ -277,11 +295,13 @@ class WireClient(Endpoint):
             return
         if call.code < 0:
             code = _OF_RESET.get(event.error_code, INTERNAL)
-            call.done(code, b"", f"the call was reset with HTTP/2 code {event.error_code}")
+            detail = f"the call was reset with HTTP/2 code {event.error_code}"
+            _answer(call.done, code, b"", detail)
         elif call.code == 0 and not call.messages:
-            call.done(INTERNAL, b"", "status OK without a message")
+            _answer(call.done, INTERNAL, b"", "status OK without a message")
         else:
-            call.done(call.code, call.messages[0] if call.messages else b"", call.detail)
+            body = call.messages[0] if call.messages else b""
+            _answer(call.done, call.code, body, call.detail)
 
     def _look(self) -> None:
         """Ask a silent peer whether it is there, and give up if it does not say."""
@@ -298,3 +318,11 @@ class WireClient(Endpoint):
             self._asked_at = now
             self.h2.ping(KEEPALIVE_PING)
             self.flush()
+
+
+def _answer(done: Done, code: int, message: bytes, detail: str) -> None:
+    """Answer one caller; what it makes of it is not the others' affair."""
+    try:
+        done(code, message, detail)
+    except Exception:  # A caller's bug ends neither the connection nor other calls.
+        log.exception("answer_failed", code=code)

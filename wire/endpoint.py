@@ -8,33 +8,42 @@ to a whole round of calls leave in one write.
 
 Rules
 -----
-* The transport's buffer is bounded: while it is full, nothing more is taken from nghttp2, and while
-  nghttp2 holds more than `outbound_bytes_max`, nothing more is read from the peer.
+* The transport's buffer is bounded: while it is full, nothing more is taken from nghttp2, and only
+  `write_buffer_bytes` more are read from the peer: most frames make nghttp2 say something, which it
+  would have to keep.
 * Frames that carry nothing are counted; a peer that chatters is told GOAWAY and closed.
 * Whatever nghttp2 refuses ends this connection and nothing else.
+* A connection that is over leaves no timer behind, so that it is forgotten at once.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ngh2
 import structlog
 from ngh2 import ErrorCode, Setting
 
-from wire.limits import WireLimits
+from wire.limits import WINDOW_MAX_BYTES, WireLimits
+from wire.log_gate import LogGate
 
 log = structlog.get_logger()
 
 TINY_UPDATE_BYTES = 256
+LINGER_S = 1.0
+"""A connection that has said its last word waits this long for its peer to close."""
 KEEPALIVE_PING = b"stillup?"
 
 
 class Endpoint(asyncio.Protocol):
     """What both roles share. A role implements `on_events`, `on_gone` and `on_room`."""
 
-    def __init__(self, role: ngh2.Role, limits: WireLimits) -> None:
+    reads_while_full_bytes = WINDOW_MAX_BYTES
+    """What is still read while the peer takes nothing."""
+
+    def __init__(self, role: ngh2.Role, limits: WireLimits, log_gate: LogGate) -> None:
         self.limits = limits
+        self.log_gate = log_gate
         self.h2 = ngh2.Connection(role, _configuration(limits))
         self.closed = False
         self.peer = ""
@@ -51,7 +60,10 @@ class Endpoint(asyncio.Protocol):
         self._write_paused = False
         self._read_paused = False
         self._closing = False
+        self._hung_up = False
         self._chatter_left = limits.chatter_burst
+        self._read_while_full = 0
+        self._timers: list[asyncio.TimerHandle] = []
 
     def settings(self) -> dict[Setting, int]:
         """The settings this end begins with."""
@@ -86,10 +98,12 @@ class Endpoint(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self.closed:
+        if self.closed or self._hung_up:
             return
         self.heard = True
         self._reading = True
+        if self._write_paused:
+            self._read_while_full += len(data)
         try:
             self.h2.receive_data(data)
             self._take_events()
@@ -106,6 +120,10 @@ class Endpoint(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """See asyncio.Protocol."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self.transport = None
         if not self.closed:
             self.closed = True
             self.on_gone(error)
@@ -117,6 +135,7 @@ class Endpoint(asyncio.Protocol):
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         self._write_paused = False
+        self._read_while_full = 0
         self.flush()
 
     def flush_soon(self) -> None:
@@ -129,7 +148,7 @@ class Endpoint(asyncio.Protocol):
         """Hand to the transport what nghttp2 may send, as long as there is room for it."""
         self._flush_due = False
         transport = self.transport
-        if transport is None or self.closed:
+        if transport is None or self.closed or self._hung_up or transport.is_closing():
             return
         h2, most = self.h2, self.limits.write_buffer_bytes
         try:
@@ -156,8 +175,15 @@ class Endpoint(asyncio.Protocol):
         """Say GOAWAY with a code, and close once it is out."""
         if self.closed or self._closing:
             return
-        log.warning("connection_ended", peer=self.peer, code=code.name, reason=reason)
         self._closing = True
+        if self.log_gate.allow():
+            log.warning(
+                "connection_ended",
+                peer=self.peer,
+                code=code.name,
+                reason=reason,
+                withheld=self.log_gate.withheld,
+            )
         try:
             self.h2.send_goaway(code, debug_data=reason.encode()[:64])
             out = self.h2.data_to_send(self.limits.write_buffer_bytes)
@@ -175,7 +201,22 @@ class Endpoint(asyncio.Protocol):
         if transport is not None and not self.closed:
             self._closing = True
             transport.close()
-            self._loop.call_later(self.limits.keepalive_timeout_ms / 1000, self._end_if_open)
+            self.later(self.limits.keepalive_timeout_ms / 1000, self._end_if_open)
+
+    def hang_up(self) -> None:
+        """Close after a last word. A socket that is closed with something unread in it is reset,
+        and its peer may lose what it has not read: so let the peer close, for a moment."""
+        transport = self.transport
+        if transport is None or self.ending or self._hung_up or transport.is_closing():
+            return
+        self._hung_up = True
+        if transport.can_write_eof():
+            transport.write_eof()
+        self.later(LINGER_S, self.close)
+
+    def later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call `act` once, unless the connection is over by then."""
+        self._timers.append(self._loop.call_later(delay_s, act))
 
     def spend(self) -> None:
         """Count one frame that carries nothing."""
@@ -193,7 +234,7 @@ class Endpoint(asyncio.Protocol):
     @property
     def ending(self) -> bool:
         """No call begins here any more."""
-        return self.closed or self._closing
+        return self.closed or self._closing or self._hung_up
 
     @property
     def stuck(self) -> bool:
@@ -210,9 +251,10 @@ class Endpoint(asyncio.Protocol):
         transport, most = self.transport, self.limits.outbound_bytes_max
         if transport is None or transport.is_closing():
             return
-        waiting = self.h2.queued_body_size()
         # A closed flow-control window opens only by reading on: only a full socket stops that.
-        if self._write_paused and waiting > most:
+        # A caller's end reads on for longer, lest two full ends wait for each other.
+        full = self._read_while_full > self.reads_while_full_bytes
+        if self._write_paused and (full or self.h2.queued_body_size() > most):
             if not self._read_paused:
                 self._read_paused = True
                 transport.pause_reading()
@@ -222,7 +264,13 @@ class Endpoint(asyncio.Protocol):
 
     def _refused(self, error: ngh2.NGH2Error) -> None:
         """nghttp2 cannot go on with this connection; its last words, if any, are lost with it."""
-        log.warning("connection_refused", peer=self.peer, reason=str(error))
+        if not self._closing and self.log_gate.allow():
+            log.warning(
+                "connection_refused",
+                peer=self.peer,
+                reason=str(error),
+                withheld=self.log_gate.withheld,
+            )
         self._closing = True
         if self.transport is not None:
             self.transport.abort()

@@ -4,6 +4,7 @@ Rules
 -----
 * A message is refused by its announced length, before its bytes are kept.
 * Compressed messages are unpacked up to the limit and no further: a small one may hide a huge one.
+  Those of a stream stay packed until their handler reads them: a window may hold many of them.
 """
 
 import zlib
@@ -29,15 +30,21 @@ class MessageTooLarge(BadFraming):
         super().__init__(8, f"{what} message of {size} bytes, at most {limit} are allowed")
 
 
+class Packed(bytes):
+    """A message that is still compressed."""
+
+
 class Decoder:
-    """The messages of one stream, from its bytes. `encoding` is what the call's headers said."""
+    """The messages of one stream, from its bytes. `encoding` is what the call's headers said;
+    a `lazy` one gives compressed messages as they came, as `Packed`."""
 
-    __slots__ = ("_buffer", "_encoding", "_limit")
+    __slots__ = ("_buffer", "_encoding", "_lazy", "_limit")
 
-    def __init__(self, limit: int, encoding: str = IDENTITY) -> None:
+    def __init__(self, limit: int, encoding: str = IDENTITY, *, lazy: bool = False) -> None:
         self._buffer = bytearray()
         self._limit = limit
         self._encoding = encoding
+        self._lazy = lazy
 
     @property
     def pending(self) -> int:
@@ -76,7 +83,7 @@ class Decoder:
             raise BadFraming(13, f"a message's flag byte is {flag}, 0 and 1 are known")
         if self._encoding != GZIP:
             raise BadFraming(13, "a message is compressed, and the call names no grpc-encoding")
-        return unpack(body, self._limit)
+        return Packed(body) if self._lazy else unpack(body, self._limit)
 
 
 def frame(message: bytes) -> bytes:

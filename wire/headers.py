@@ -85,7 +85,7 @@ _OWN_SENT = frozenset({"grpc-status-details-bin", "grpc-retry-pushback-ms"})
 
 def encode_message(message: str) -> bytes:
     """A `grpc-message`."""
-    raw = message.encode()
+    raw = message.encode("utf-8", "replace")
     if _PLAIN.fullmatch(raw):
         return raw
     return b"".join(
@@ -123,3 +123,9 @@ def header_of(headers: Iterable[Pair], name: bytes) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """`application/grpc`, with a `+suffix` of protobuf or with parameters."""
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind in CONTENT_TYPES

@@ -17,10 +17,12 @@ class WireLimits:
     """Open connections of a listener; more are closed as they come."""
     streams_max: int = 2_048
     """Calls at once on a connection (SETTINGS_MAX_CONCURRENT_STREAMS)."""
+    calls_max: int = 200_000
+    """Calls at once over all connections; more are RESOURCE_EXHAUSTED."""
     message_bytes_max: int = 16 * 1024 * 1024
     """One message, either way, unpacked: beyond it RESOURCE_EXHAUSTED."""
     upload_bytes_max: int = 64 * 1024 * 1024
-    """Messages that have come in part, over all connections; calls beyond it RESOURCE_EXHAUSTED."""
+    """Requests that have not come whole, over all connections; beyond it RESOURCE_EXHAUSTED."""
     header_bytes_max: int = 16 * 1024
     """Headers of one call, counted as HTTP/2 does (32 bytes a field more than they have)."""
     header_count_max: int = 128
@@ -30,14 +32,19 @@ class WireLimits:
     """The same for all calls of a connection."""
     stream_backlog_bytes: int = 64 * 1024
     """What a handler may have written to a stream that its caller has not taken; then it waits."""
-    outbound_bytes_max: int = 8 * 1024 * 1024
-    """Answers that a connection has not taken; beyond it no more is read from it."""
+    outbound_bytes_max: int = 64 * 1024 * 1024
+    """Answers that a connection has not taken; beyond it more large ones are RESOURCE_EXHAUSTED."""
+    outbound_total_bytes_max: int = 512 * 1024 * 1024
+    """The same over all connections; beyond it those that hold most are closed."""
     write_buffer_bytes: int = 256 * 1024
     """Framed bytes handed to the socket at once."""
     handshake_ms: int = 10_000
     """From a connection's begin to its first SETTINGS."""
     upload_stall_ms: int = 10_000
-    """A request that has begun must go on within this time."""
+    """A message that has begun must go on within this time."""
+    upload_ms: int = 120_000
+    """A message that has begun must be whole within this time, however it trickles; so must the
+    request of a unary call."""
     write_stall_ms: int = 60_000
     """A connection that takes nothing of what waits for it, for this long, is closed."""
     keepalive_ms: int = 60_000
@@ -58,7 +65,8 @@ class WireLimits:
     chatter_per_s: int = 1_000
 
     def __post_init__(self) -> None:
-        for name in ("connections_max", "streams_max", "message_bytes_max", "header_bytes_max"):
+        counts = ("connections_max", "streams_max", "calls_max")
+        for name in (*counts, "message_bytes_max", "header_bytes_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         for name in ("stream_window_bytes", "connection_window_bytes"):
@@ -78,3 +86,8 @@ ROUNDS = WireLimits(
     keepalive_timeout_ms=2_000,
 )
 """Between a gateway and a shard."""
+
+
+def passed(now: float, since: float, limit_ms: int) -> bool:
+    """Whether a limit of time is over; a limit of 0 never is."""
+    return limit_ms > 0 and (now - since) * 1000 >= limit_ms

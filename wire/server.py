@@ -17,6 +17,7 @@ from wire.call import UNIMPLEMENTED, MethodEntry
 from wire.counters import ListenerCounters
 from wire.headers import Metadata
 from wire.limits import WireLimits
+from wire.log_gate import LogGate
 from wire.server_connection import ServerConnection
 
 Route = Callable[[str], MethodEntry | None]
@@ -41,6 +42,9 @@ class WireServer:
         self.counters = ListenerCounters()
         self.upload_bytes = 0
         """Of requests that have come in part, over all connections."""
+        self.calls_open = 0
+        """Calls whose streams are not over, over all connections."""
+        self.log_gate = LogGate()
         self.connections: set[ServerConnection] = set()
         self.numbers: Iterator[int] = count(1)
         """For connections, in the order in which they came."""
@@ -153,7 +157,20 @@ class WireServer:
         now = self._loop.time()
         for connection in list(self.connections):
             connection.look(now, LOOK_EVERY_S)
+        self._limit_answers()
         self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def _limit_answers(self) -> None:
+        """Close those that hold most of the answers that wait, while they are too many."""
+        waiting = [(each.h2.queued_body_size(), each) for each in self.connections]
+        excess = sum(size for size, _ in waiting) - self.limits.outbound_total_bytes_max
+        if excess <= 0:
+            return
+        for size, connection in sorted(waiting, key=lambda each: each[0], reverse=True):
+            if excess <= 0:
+                return
+            connection.give_up()
+            excess -= size
 
     def _stop_looking(self) -> None:
         if self._looking is not None:

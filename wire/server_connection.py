@@ -11,7 +11,7 @@ Rules
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import ngh2
 import structlog
@@ -30,15 +30,19 @@ from wire.call import (
     ServerCall,
 )
 from wire.counters import CallCounters, ListenerCounters
-from wire.endpoint import KEEPALIVE_PING, TINY_UPDATE_BYTES, Endpoint
+from wire.crowd import Crowd
+from wire.endpoint import KEEPALIVE_PING, TINY_UPDATE_BYTES, Endpoint, peer_name
 from wire.framing import ENCODINGS, BadFraming
-from wire.headers import CONTENT_TYPES, BadHeader, Metadata, Pair, parse_timeout, status_trailers
-from wire.limits import WireLimits
+from wire.headers import (CONTENT_TYPES, BadHeader, Metadata, Pair, is_grpc, parse_timeout, status_trailers)
+from wire.limits import WireLimits, passed
+from wire.log_gate import LogGate
+from wire.tls import identity_of
 
 log = structlog.get_logger()
 
 DRAIN_PING = b"lastcall"
 DRAIN_ROUND_TRIP_S = 1.0
+READS_WHILE_FULL_BYTES = 256 * 1024
 _NOT_POST: tuple[Pair, ...] = ((b":status", b"405"), (b"allow", b"POST"))
 _NOT_GRPC: tuple[Pair, ...] = ((b":status", b"415"), (b"accept-post", b"application/grpc"))
 
@@ -48,7 +52,9 @@ class Owner(Protocol):
 
     limits: WireLimits
     counters: ListenerCounters
+    log_gate: LogGate
     upload_bytes: int
+    calls_open: int
     numbers: Iterator[int]
 
     def route(self, path: bytes) -> MethodEntry | None:
@@ -67,8 +73,10 @@ class Owner(Protocol):
 class ServerConnection(Endpoint):
     """One accepted connection."""
 
+    reads_while_full_bytes = READS_WHILE_FULL_BYTES
+
     def __init__(self, owner: Owner) -> None:
-        super().__init__(ngh2.Role.SERVER, owner.limits)
+        super().__init__(ngh2.Role.SERVER, owner.limits, owner.log_gate)
         self.owner = owner
         self.identity = ""
         self.calls: dict[int, ServerCall] = {}
@@ -77,7 +85,7 @@ class ServerConnection(Endpoint):
         self.keepalives_sent = 0
         self.draining = False
         self.opened_at = self._loop.time()
-        self._crowded: list[ServerCall] = []
+        self._crowd = Crowd(self._loop, self.flush)
         self._unwanted: list[int] = []
         """Streams that were answered before their request had ended."""
         self._said_last = False
@@ -89,9 +97,15 @@ class ServerConnection(Endpoint):
         """See Endpoint. TLS without ALPN h2 is not for us."""
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
-            log.warning("connection_refused", reason="TLS without ALPN h2")
-            transport.close()
+            if self.log_gate.allow():
+                log.warning(
+                    "connection_refused",
+                    peer=peer_name(cast(asyncio.Transport, transport)),
+                    reason="TLS without ALPN h2",
+                    withheld=self.log_gate.withheld,
+                )
             self.closed = True
+            transport.close()
             return
         self.identity = identity_of(transport.get_extra_info("peercert"))
         super().connection_made(transport)
@@ -114,27 +128,31 @@ class ServerConnection(Endpoint):
 
     def on_gone(self, error: Exception | None) -> None:
         """See Endpoint."""
-        for call in self.calls.values():
+        calls, self.calls = self.calls, {}
+        self.owner.calls_open -= len(calls)
+        for call in calls.values():
             self.owner.upload_bytes -= call.pending_bytes
+            call.drop()
             if not call.closed:
                 self._count(ok=False)
             call.gone()
-        self.calls.clear()
-        self._crowded.clear()
+        self._crowd.clear()
+        self._unwanted.clear()
         self.owner.went(self)
 
     def on_room(self) -> None:
         """See Endpoint."""
-        if self._unwanted and not self._write_paused:
+        if self._write_paused or not (self._unwanted or self._crowd):
+            return
+        if not self._crowd.may_look(len(self._unwanted)):
+            return
+        if self._unwanted:
             self._end_unwanted()
-        if self._crowded:
-            crowded, self._crowded = self._crowded, []
-            for call in crowded:
-                call.room()
+        self._crowd.let_on(self.h2, self.limits.stream_backlog_bytes)
 
     def wants_room(self, call: ServerCall) -> None:
         """See Carrier."""
-        self._crowded.append(call)
+        self._crowd.join(call)
 
     def answered(self, call: ServerCall, ok: bool) -> None:
         """See Carrier."""
@@ -155,7 +173,7 @@ class ServerConnection(Endpoint):
         self.h2.send_shutdown_notice()
         self.h2.ping(DRAIN_PING)
         self.flush()
-        self._loop.call_later(DRAIN_ROUND_TRIP_S, self._say_last)
+        self.later(DRAIN_ROUND_TRIP_S, self._say_last)
 
     def cut_calls(self) -> None:
         """The time of grace is over: end what is left."""
@@ -190,15 +208,21 @@ class ServerConnection(Endpoint):
         old = passed(now, self.opened_at, limits.age_ms)
         if not self.draining and (idle or old):
             self.drain()
-            self._loop.call_later(limits.age_grace_ms / 1000, self._cut_if_open)
+            self.later(limits.age_grace_ms / 1000, self._cut_if_open)
 
     def _look_at(self, call: ServerCall, pause_s: float) -> None:
-        """The request of a unary call must go on coming."""
-        if call.request_ended or call.closed or call.entry.stream is not None:
+        """The request of a unary call, and a message that has begun, must go on coming."""
+        streams = call.entry.stream is not None
+        if call.request_ended or call.closed or (streams and not call.pending_bytes):
+            call.looks = 0
             return
+        call.looks += 1
         call.idle_looks += 1
-        if call.idle_looks * pause_s * 1000 >= self.limits.upload_stall_ms:
+        stalled_ms, taken_ms = call.idle_looks * pause_s * 1000, call.looks * pause_s * 1000
+        if 0 < self.limits.upload_stall_ms <= stalled_ms:
             call.expire(DEADLINE_EXCEEDED, "the request stopped coming")
+        elif 0 < self.limits.upload_ms <= taken_ms:
+            call.expire(DEADLINE_EXCEEDED, "the request takes too long to come")
 
     def _end_unwanted(self) -> None:
         """Tell callers to send no more. Only once their answer is out: nghttp2 sends a reset first
@@ -216,7 +240,8 @@ class ServerConnection(Endpoint):
         silent_since = max(self._heard_at, self._asked_at)
         if self._asked_at > self._heard_at:
             if passed(now, self._asked_at, limits.keepalive_timeout_ms):
-                log.info("connection_silent", peer=self.peer)
+                if self.log_gate.allow():
+                    log.info("connection_silent", peer=self.peer, withheld=self.log_gate.withheld)
                 self.abort()
                 return False
         elif passed(now, silent_since, limits.keepalive_ms):
@@ -232,10 +257,16 @@ class ServerConnection(Endpoint):
         if not self.stuck or self.took:
             self.took, self._taken_at = False, now
         elif passed(now, self._taken_at, self.limits.write_stall_ms):
-            log.warning("connection_stuck", peer=self.peer)
-            self.abort()
+            self.give_up()
             return False
         return True
+
+    def give_up(self) -> None:
+        """Close a connection that takes nothing, or too little for what waits for it."""
+        if self.log_gate.allow():
+            log.warning("connection_stuck", peer=self.peer, withheld=self.log_gate.withheld)
+        self.owner.counters.cut_off += 1
+        self.abort()
 
     def _request(self, event: Any) -> None:
         path = b""
@@ -276,6 +307,9 @@ class ServerConnection(Endpoint):
         if self.ending:
             self._reject(event, UNAVAILABLE, "the connection is ending")
             return
+        if self.owner.calls_open >= self.limits.calls_max:
+            self._reject(event, RESOURCE_EXHAUSTED, "too many calls are open")
+            return
         self._begin(
             ServerCall(
                 carrier=self,
@@ -291,6 +325,7 @@ class ServerConnection(Endpoint):
 
     def _begin(self, call: ServerCall, *, ended: bool) -> None:
         self.calls[call.stream_id] = call
+        self.owner.calls_open += 1
         self.counters.started += 1
         self.owner.counters.calls.started += 1
         if call.timeout_s is not None and not call.entry.keeps_deadline:
@@ -333,22 +368,22 @@ class ServerConnection(Endpoint):
         before = call.pending_bytes
         try:
             messages = call.feed(data, ended)
-            if ended and call.pending_bytes:
+            if ended and call.cut_short:
                 raise BadFraming(INTERNAL, "the request ends in the middle of a message")
+            if messages and call.entry.unary is not None:
+                call.keep(messages)
         except BadFraming as error:
             self._acknowledge(call, len(data))
-            self.owner.upload_bytes -= before
-            call.drop()
-            call.expire(error.code, str(error))
+            self._refuse(call, before, error.code, str(error))
             return
-        pending = call.pending_bytes
-        if pending != before:
+        if ended:
+            self.owner.upload_bytes -= before
+        elif (pending := call.pending_bytes) != before:
             self.owner.upload_bytes += pending - before
             if self.owner.upload_bytes > self.limits.upload_bytes_max:
                 self._acknowledge(call, len(data))
-                self.owner.upload_bytes -= pending
-                call.drop()
-                call.expire(RESOURCE_EXHAUSTED, "too many requests are being received")
+                what = "too many requests are being received"
+                self._refuse(call, pending, RESOURCE_EXHAUSTED, what)
                 return
         if messages:
             self.counters.messages_received += len(messages)
@@ -357,17 +392,17 @@ class ServerConnection(Endpoint):
             call.queue(messages, len(data))
             return
         self._acknowledge(call, len(data))
-        self._take_unary(call, messages, ended)
+        if ended:
+            self._take_unary(call)
 
-    def _take_unary(self, call: ServerCall, messages: list[bytes], ended: bool) -> None:
-        """Hand over a request once its stream has ended with exactly one message in it."""
-        if messages:
-            if call.request is not None or len(messages) > 1:
-                call.expire(UNIMPLEMENTED, "a unary call has one message, and more came")
-                return
-            call.request = messages[0]
-        if not ended:
-            return
+    def _refuse(self, call: ServerCall, counted: int, code: int, message: str) -> None:
+        """End a call whose request cannot be taken."""
+        self.owner.upload_bytes -= counted
+        call.drop()
+        call.expire(code, message)
+
+    def _take_unary(self, call: ServerCall) -> None:
+        """Hand over a request: its stream has ended."""
         message, call.request = call.request, None
         if message is None:
             call.expire(UNIMPLEMENTED, "a unary call has one message, and none came")
@@ -388,7 +423,10 @@ class ServerConnection(Endpoint):
         call = self.calls.pop(stream_id, None)
         if call is None:
             return
-        self.owner.upload_bytes -= call.pending_bytes
+        self.owner.calls_open -= 1
+        if pending := call.pending_bytes:
+            self.owner.upload_bytes -= pending
+            call.drop()
         if not call.closed:
             self._count(ok=False)
             call.gone()
@@ -414,7 +452,7 @@ class ServerConnection(Endpoint):
             if event.opaque_data == DRAIN_PING:
                 self._say_last()
         elif kind is ngh2.ConnectionClosed:
-            self._loop.call_soon(self.close)
+            self._loop.call_soon(self._close_if_done if self._said_last else self.close)
 
     def _reject(self, event: Any, code: int, message: str, trailers: Metadata = ()) -> None:
         """End a call that never began, with a gRPC status alone."""
@@ -454,36 +492,11 @@ class ServerConnection(Endpoint):
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if not self.calls:
-            self.flush()
-            self.close()
+        if self.calls or self.transport is None or self.ending:
+            return
+        self.flush()
+        self.hang_up()
 
     def _cut_if_open(self) -> None:
         if not self.ending:
             self.cut_calls()
-
-
-def is_grpc(content_type: bytes) -> bool:
-    """`application/grpc`, with a `+suffix` of protobuf or with parameters."""
-    kind = content_type.partition(b";")[0].strip().lower()
-    return kind in CONTENT_TYPES
-
-
-def passed(now: float, since: float, limit_ms: int) -> bool:
-    """Whether a limit of time is over; a limit of 0 never is."""
-    return limit_ms > 0 and (now - since) * 1000 >= limit_ms
-
-
-def identity_of(certificate: Any) -> str:
-    """Who a verified client certificate speaks for: its first URI name (SPIFFE), else its first
-    other name, else its common name; '' without a certificate."""
-    if not certificate:
-        return ""
-    names = certificate.get("subjectAltName", ())
-    subject = [field for part in certificate.get("subject", ()) for field in part]
-    found = [
-        *(value for kind, value in names if kind == "URI"),
-        *(value for _, value in names),
-        *(value for kind, value in subject if kind == "commonName"),
-    ]
-    return str(found[0]) if found else ""

@@ -33,7 +33,15 @@ from wire.counters import CallCounters, ListenerCounters
 from wire.crowd import Crowd
 from wire.endpoint import KEEPALIVE_PING, TINY_UPDATE_BYTES, Endpoint, peer_name
 from wire.framing import ENCODINGS, BadFraming
-from wire.headers import (CONTENT_TYPES, BadHeader, Metadata, Pair, is_grpc, parse_timeout, status_trailers)
+from wire.headers import (
+    CONTENT_TYPES,
+    BadHeader,
+    Metadata,
+    Pair,
+    is_grpc,
+    parse_timeout,
+    status_trailers,
+)
 from wire.limits import WireLimits, passed
 from wire.log_gate import LogGate
 from wire.tls import identity_of

@@ -21,12 +21,17 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The kind of loop that every program of ours runs on."""
+    return asyncio.new_event_loop()
+
+
 class Host:
     """Runs `main()` on a loop in a thread of its own; `call` runs coroutines beside it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._thread = threading.Thread(target=self._turn, name=name, daemon=True)
 
     def start(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:

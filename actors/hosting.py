@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import structlog
+import uvloop
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """The kind of loop that every program of ours runs on."""
-    return asyncio.new_event_loop()
+    """The kind of loop that every program of ours runs on: libuv's, which takes a third less CPU
+    for a thread's answer or a socket's bytes than asyncio's own."""
+    return uvloop.new_event_loop()
 
 
 class Host:

@@ -311,27 +311,23 @@ class Primary:
     ) -> None:
         """Make a call, and make it again as it was until its outcome is definite. Raises what is
         final: Fenced, Conflict, NoJournal, Corrupt."""
-        patience_until = self._later(self._limits.append_patience_ms)
-        while True:
-            attempt = asyncio.ensure_future(call())
-            if not self.stalled:
-                await asyncio.wait({attempt}, timeout=max(0.0, patience_until - self._now()))
-                if not attempt.done():
-                    self._stall(taken)
-            try:
-                await attempt
-            except StorageError as error:
-                if not error.retriable:
-                    raise
-                if self._now() >= patience_until:
-                    self._stall(taken)
+        patience_s = self._limits.append_patience_ms / 1000
+        patience = asyncio.get_running_loop().call_later(patience_s, self._stall, taken)
+        try:
+            while True:
+                try:
+                    await call()
+                    break
+                except StorageError as error:
+                    if not error.retriable:
+                        raise
                 await asyncio.sleep(self._limits.resend_pause_ms / 1000)
-                continue
-            if self.stalled:
-                self.stalled = False
-                self._quiet_until = self._later(self._limits.expiry_grace_ms)
-                log.info("journal_answers_again", shard=self.identity.shard)
-            return
+        finally:
+            patience.cancel()
+        if self.stalled:
+            self.stalled = False
+            self._quiet_until = self._later(self._limits.expiry_grace_ms)
+            log.info("journal_answers_again", shard=self.identity.shard)
 
     def _stall(self, taken: list[Waiting]) -> None:
         """The journal is slow: say so to everybody who waits."""

@@ -6,13 +6,18 @@ simulator implements the same protocols without threads.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from persistence.errors import NotApplied
 from persistence.ports import Entry, Journal, Meta, Ownership, SnapshotInfo, Snapshots
 
 T = TypeVar("T")
+
+CALLS_WAITING_MAX = 64
+"""Calls that may wait for a store's thread; beyond, one is refused and was not made."""
 
 
 class AsyncJournal(Protocol):
@@ -69,16 +74,73 @@ class AsyncSnapshots(Protocol):
         """All chunks."""
 
 
-class _Thread:
-    def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+class _Call(NamedTuple):
+    make: Callable[[], Any]
+    answer: "asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop
 
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+class _Thread:
+    """A thread and a queue: one hop there and one back. `run_in_executor` takes twice the time,
+    for the two futures and their callbacks."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._closed = False
+        # A daemon: a store that hangs must not keep a process from ending.
+        self._thread = threading.Thread(target=self._turn, name=name, daemon=True)
+        self._thread.start()
+
+    async def _run(self, make: Callable[[], T]) -> T:
+        if self._closed:
+            raise RuntimeError(f"{self._thread.name} is closed")
+        if self._calls.qsize() >= CALLS_WAITING_MAX:
+            raise NotApplied(f"{CALLS_WAITING_MAX} calls wait for {self._thread.name}")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._calls.put(_Call(make, answer, loop))
+        return await answer
 
     def close(self) -> None:
-        """Take no more calls; one that runs is not waited for."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Take no more calls and cancel those that wait; one that runs is not waited for."""
+        self._closed = True
+        while True:
+            try:
+                call = self._calls.get_nowait()
+            except Empty:
+                break
+            if call is not None:
+                _tell(call.loop, call.answer.cancel)
+        self._calls.put(None)
+
+    def _turn(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                answer = call.make()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the caller is told
+                _tell(call.loop, _fail, call.answer, error)
+            else:
+                _tell(call.loop, _settle, call.answer, answer)
+            # The next call may be long in coming: hold nothing of this one until then.
+            call = answer = None
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(callback, *arguments)
+    except RuntimeError:
+        # The loop is closed: nobody waits any more.
+        return
+
+
+def _settle(future: "asyncio.Future[Any]", answer: Any) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 class JournalThread(_Thread):

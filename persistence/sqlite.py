@@ -53,6 +53,14 @@ _TAIL = "SELECT inc, epoch, owner, last_seq, last_batch_id, byte_count FROM meta
 
 _OWNER = "SELECT owner_info FROM meta"
 
+# The checks of an append stand in its first statement: it stores nothing unless all of them hold,
+# and only then is it asked which one did not. A statement less, of five.
+_APPEND = (
+    "INSERT INTO entries SELECT ?, ?, ?, byte_count, ? FROM meta "
+    "WHERE inc = ? AND epoch = ? AND last_seq = ?"
+)
+_ADVANCE = "UPDATE meta SET last_seq = ?, last_batch_id = ?, byte_count = byte_count + ?"
+
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs"}
 
 
@@ -105,22 +113,18 @@ class SqliteJournal:
         self, shard: int, *, incarnation: str, epoch: int, seq: int, batch_id: str, entry: bytes
     ) -> None:
         with self._writing(shard) as db:
-            inc, owned_epoch, owner, last_seq, last_batch_id, byte_count = self._tail(db, shard)
+            stored = db.execute(
+                _APPEND, (seq, epoch, batch_id, entry, incarnation, epoch, seq - 1)
+            ).rowcount
+            if stored == 1:
+                db.execute(_ADVANCE, (seq, batch_id, len(entry)))
+                return
+            inc, owned_epoch, owner, last_seq, last_batch_id, _ = self._tail(db, shard)
             self._require(shard, inc, incarnation)
             if owned_epoch != epoch:
                 raise Fenced(epoch=owned_epoch, owner=owner)
-            if seq == last_seq > 0 and batch_id == last_batch_id:
-                return
-            if seq != last_seq + 1:
+            if not (seq == last_seq > 0 and batch_id == last_batch_id):
                 raise Conflict(last_seq=last_seq)
-            db.execute(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
-                (seq, epoch, batch_id, byte_count, entry),
-            )
-            db.execute(
-                "UPDATE meta SET last_seq = ?, last_batch_id = ?, byte_count = ?",
-                (seq, batch_id, byte_count + len(entry)),
-            )
 
     def check(self, shard: int, *, incarnation: str, epoch: int) -> None:
         inc, owned_epoch, owner, *_ = self._head(shard)

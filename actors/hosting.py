@@ -21,6 +21,10 @@ import uvloop
 log = structlog.get_logger()
 T = TypeVar("T")
 
+STARTED_AFTER_S = 3.0
+"""By then a program has imported what it imports late."""
+COLLECT_EVERY_S = 0.1
+
 
 def new_loop() -> asyncio.AbstractEventLoop:
     """The kind of loop that every program of ours runs on: libuv's, which takes a third less CPU
@@ -48,6 +52,8 @@ class Host:
 
     def _turn(self) -> None:
         try:
+            set_aside()
+            self._loop.call_later(STARTED_AFTER_S, set_aside)
             self._loop.run_until_complete(self._main())
         except BaseException as error:
             log.error("process_failed", name=self._name, exc_info=error)
@@ -96,12 +102,31 @@ def memory_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def set_aside() -> None:
+    """Keep what there is by now out of every later garbage collection.
+
+    A process of ours has some 300,000 objects of modules, classes and descriptors, and a full
+    collection walks all of them: 80 ms, every two seconds in a busy gateway. Nothing is done where
+    the collector is stopped."""
+    if gc.isenabled():
+        gc.collect()
+        gc.freeze()
+
+
 def stop_collector() -> None:
     """No automatic garbage collection: over a million live rows one run stalls 140-320 ms."""
     gc.disable()
 
 
+async def keep_collecting() -> None:
+    """Collect what is new ten times a second, for a process whose collector is stopped. Once a
+    second is too seldom: 20,000 new rows stall it for 10-25 ms."""
+    while True:
+        await asyncio.sleep(COLLECT_EVERY_S)
+        collect_young()
+
+
 def collect_young() -> None:
-    """Collect what is new, and set aside for good what survives. A few ms, at a time of ours."""
+    """Collect what is new, and set aside for good what survives. 6 ms for 100,000 new objects."""
     gc.collect(0)
     gc.freeze()

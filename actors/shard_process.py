@@ -13,7 +13,7 @@ from typing import Any
 from actors.clock import WallClock
 from actors.hosting import (
     Host,
-    collect_young,
+    keep_collecting,
     kill_process,
     memory_bytes,
     process_identity,
@@ -93,11 +93,5 @@ class ShardProcess:
 
 async def _serve(shard: Shard) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_collect())
+        tasks.create_task(keep_collecting())
         await shard.run()
-
-
-async def _collect() -> None:
-    while True:
-        await asyncio.sleep(1)
-        collect_young()

@@ -24,7 +24,7 @@ from actors.clock import ShardTime
 from actors.core import commands as c
 from actors.core.chores import chores
 from actors.core.codec import pack_entry
-from actors.core.decide import answer_after, decide
+from actors.core.decide import CHANGES_ITS_VIEW, answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import Forgetting, recall
 from actors.core.outcomes import Outcome
@@ -52,6 +52,7 @@ WHAT_IS_HELD = READS | {
 }
 """What still goes through when the journal is nearly full: it serves what buyers hold already."""
 FULL_FOR_NEW_PERCENT = 90
+_WRONG_SHARD, _RETRY = (Outcome.WRONG_SHARD,), (Outcome.RETRY,)
 DUE_EVERY_MS = 50
 
 
@@ -228,48 +229,48 @@ class Primary:
     def _decide_line(
         self, line: tuple[Any, ...], sender_ms: int, now_ms: int, records: list[Any]
     ) -> tuple[Any, ...]:
+        state = self.state
         try:
-            refused = self._not_now(line, sender_ms)
-            if refused is not None:
-                return (refused,)
-            command = c.MAKE[line[0]](line)
-            brought = recall(self.state, command) if line[0] == c.RECALLED else ()
+            kind = line[0]
+            if line[1] not in self._owned:
+                return _WRONG_SHARD
+            if line[2] < sender_ms:
+                return _RETRY
+            if self.full_percent >= FULL_FOR_NEW_PERCENT and not self._has_room_for(line):
+                return _RETRY
+            command = c.MAKE[kind](line)
+            brought = recall(state, command) if kind == c.RECALLED else ()
         except Exception:  # A poison line must not take the shard with it.
             log.exception("line_failed", shard=self.identity.shard, line=repr(line)[:100])
             return self._failed()
         # What SQL has is put back first, and stays, whatever becomes of the command.
-        self._fold(brought, records)
+        if brought:
+            self._fold(brought, records)
         try:
-            answer, decided = decide(self.state, command, now_ms)
+            answer, decided = decide(state, command, now_ms)
         except Exception:  # As above.
             log.exception("line_failed", shard=self.identity.shard, line=repr(line)[:100])
             return self._failed()
         if not decided:
             return answer
+        # An exception in here must end the process: nothing of it is journalled yet.
         self._fold(decided, records)
-        return answer_after(self.state, command, answer)
+        return answer_after(state, command, answer) if kind in CHANGES_ITS_VIEW else answer
 
     def _failed(self) -> tuple[Any, ...]:
         self.counters["internal"] += 1
         return (Outcome.INTERNAL,)
 
     def _fold(self, decided: Sequence[Any], records: list[Any]) -> None:
+        state = self.state
         for record in decided:
-            evolve(self.state, record)
-        records.extend(decided)
+            evolve(state, record)
+            records.append(record)
 
-    def _not_now(self, line: tuple[Any, ...], sender_ms: int) -> Outcome | None:
-        kind, slot, deadline_ms = line[:3]
-        if slot not in self._owned:
-            return Outcome.WRONG_SHARD
-        if deadline_ms < sender_ms:
-            return Outcome.RETRY
-        if self.full_percent >= FULL_FOR_NEW_PERCENT:
-            kind = line[5][0] if kind == c.RECALLED else kind
-            allowed = READS if self.full_percent >= 100 else WHAT_IS_HELD
-            if kind not in allowed:
-                return Outcome.RETRY
-        return None
+    def _has_room_for(self, line: tuple[Any, ...]) -> bool:
+        """Whether a journal that is nearly full, or full, still takes a command of this kind."""
+        kind = line[5][0] if line[0] == c.RECALLED else line[0]
+        return kind in (READS if self.full_percent >= 100 else WHAT_IS_HELD)
 
     def _decide_due(self, now_ms: int, records: list[Any]) -> None:
         """Expiries and revocations, folded like any other record. Not while it is quiet: after a

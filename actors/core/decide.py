@@ -115,6 +115,9 @@ _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]]
     c.SET_CAMPAIGN_STATE: _campaign_after,
 }
 
+CHANGES_ITS_VIEW = frozenset(_AFTER)
+"""Kinds of commands whose answer shows what they change."""
+
 
 def answer_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
     """The answer as it reads once its records were folded: views show what stands now."""

@@ -45,20 +45,8 @@ Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
 def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
     """(RESERVED, key, list, unit, payable, currency, deadline_ms, remaining), or a refusal:
     (outcome, remaining, other SKUs of the campaign that still have units)."""
-    (
-        _,
-        number,
-        _,
-        caller,
-        request_id,
-        campaign_id,
-        sku_id,
-        quantity,
-        buyer_id,
-        payable,
-        order_id,
-        *_,
-    ) = command
+    number, _, caller, request_id, campaign_id, sku_id = command[1:7]
+    quantity, buyer_id, payable, order_id = command[7:11]
     slot = state.slots.get(number) or state.slot(number)
     key = request_key(caller, request_id)
     mark = fingerprint_of(f"{campaign_id}\0{sku_id}\0{quantity}\0{buyer_id}\0{payable}\0{order_id}")
@@ -194,12 +182,18 @@ def _not_eligible(campaign: Campaign, claims: tuple[str, ...]) -> Outcome | None
 def exceeds_limit(campaign: Campaign | None, pool: Pool, buyer_id: str, quantity: int) -> bool:
     """Whether `quantity` more units would take the buyer over the line's or campaign's limit."""
     limit = pool.limit_per_buyer
-    if limit and (pool.buyers.get(buyer_id) or 0) + quantity > limit:
-        return True
-    if campaign is None or not campaign.config.limit_per_buyer:
+    campaigns = 0 if campaign is None else campaign.config.limit_per_buyer
+    if not limit and not campaigns:
         return False
-    held = campaign.buyers.get(buyer_id) or 0
-    return held + quantity > campaign.config.limit_per_buyer
+    wanted = (pool.buyers.get(buyer_id) or 0) + quantity
+    if limit and wanted > limit:
+        return True
+    if campaign is None or not campaigns:
+        return False
+    # A campaign of one line counts in one table.
+    if campaign.buyers is not pool.buyers:
+        wanted = (campaign.buyers.get(buyer_id) or 0) + quantity
+    return wanted > campaigns
 
 
 def _alternatives(campaign: Campaign | None, sku_id: str) -> tuple[str, ...]:

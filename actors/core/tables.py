@@ -135,7 +135,9 @@ class Refusals:
 
     def get(self, key: bytes) -> tuple[int, int] | None:
         """(fingerprint, outcome), or None."""
-        packed = self.current.get(key) or self.previous.get(key)
+        packed = self.current.get(key) if self.current.size else None
+        if packed is None and self.previous.size:
+            packed = self.previous.get(key)
         return None if packed is None else (packed >> 8, packed & 255)
 
     def put(self, key: bytes, fingerprint: int, outcome: int) -> None:

@@ -7,6 +7,8 @@ Rules
   the process with nothing journalled; one in `decide` answers that line INTERNAL and goes on.
 * Nothing leaves before the append, or for rounds without records an ownership check, that was made
   after the decision. RETRY, UNKNOWN and BUSY claim nothing and may leave at once.
+* What became due in the meantime is looked for when a round without lines comes, or after those of
+  a round with lines were answered, then in an entry of its own.
 * An append or check without a definite answer is sent again as it was, for as long as it takes.
   After `append_patience_ms` the waiting lines are told UNKNOWN and new rounds BUSY: this process is
   alive and the journal is slow, which is no reason to promote anybody.
@@ -54,6 +56,8 @@ WHAT_IS_HELD = READS | {
 FULL_FOR_NEW_PERCENT = 90
 _WRONG_SHARD, _RETRY = (Outcome.WRONG_SHARD,), (Outcome.RETRY,)
 DUE_EVERY_MS = 50
+TURNS_OF_AN_ANSWER = 3
+"""Of the loop, until an answer is with the link that sends it: its future, its round, its call."""
 
 
 class Waiting(NamedTuple):
@@ -63,6 +67,10 @@ class Waiting(NamedTuple):
     answer: "asyncio.Future[Answers]"
     received_at: float
     """Of the loop's clock."""
+
+
+def _have_lines(taken: Sequence[Waiting]) -> bool:
+    return any(waiting.round.lines for waiting in taken)
 
 
 class Identity(NamedTuple):
@@ -147,7 +155,10 @@ class Primary:
                 await self._work.wait()
                 self._work.clear()
                 while self._queue:
-                    await self._write(self._take())
+                    taken = self._take()
+                    await self._write(taken)
+                    self._let_look()
+                    await self._write_due(taken)
                     self._let_look()
                 self._idle.set()
 
@@ -186,33 +197,55 @@ class Primary:
 
     async def _write(self, taken: list[Waiting]) -> None:
         self._taken_at = self._now()
-        now_ms = self._time.now_ms(max(waiting.round.sent_ms for waiting in taken))
-        seq = self.last_seq + 1
-        open_entry(self.state, seq, now_ms)
+        now_ms = self._begin_entry(taken)
         records: list[Any] = []
         answers = [self._decide_round(waiting, now_ms, records) for waiting in taken]
-        self._decide_due(now_ms, records)
+        if not _have_lines(taken):
+            self._decide_due(now_ms, records)
         self.counters["rounds"] += len(taken)
-        waiting_futures = [waiting.answer for waiting in taken]
         if records:
-            entry = pack_entry(
-                epoch=self.identity.epoch,
-                now_ms=now_ms,
-                records=records,
-                balances=close_entry(self.state),
-            )
-            await self._until_definite(lambda: self._append(seq, entry), taken)
-            self.last_seq = seq
-            self.counters["entries"] += 1
-            self.counters["records"] += len(records)
+            await self._store(now_ms, records, taken)
         else:
             # Time passes for the refusals also when nothing is journalled: with their table full
             # every answer is RETRY, and without this it would stay full.
             self.state.advance(now_ms)
             await self._until_definite(self._check, taken)
-        for future, answer in zip(waiting_futures, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        for waiting, answer in zip(taken, answers, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(answer)
+
+    async def _write_due(self, taken: list[Waiting]) -> None:
+        """What became due, in an entry of its own, after these rounds were answered: looking for it
+        takes a few ms in a large shard, which nobody's reservation need wait for."""
+        if not _have_lines(taken) or not self._is_due():
+            return
+        for _ in range(TURNS_OF_AN_ANSWER):
+            await asyncio.sleep(0)
+        now_ms = self._begin_entry(taken)
+        records: list[Any] = []
+        self._decide_due(now_ms, records)
+        if records:
+            await self._store(now_ms, records, [])
+
+    def _begin_entry(self, taken: list[Waiting]) -> int:
+        """The time of the entry that these rounds make, or cause."""
+        now_ms = self._time.now_ms(max(waiting.round.sent_ms for waiting in taken))
+        open_entry(self.state, self.last_seq + 1, now_ms)
+        return now_ms
+
+    async def _store(self, now_ms: int, records: list[Any], taken: list[Waiting]) -> None:
+        """Append the open entry; it is durable on return."""
+        seq = self.last_seq + 1
+        entry = pack_entry(
+            epoch=self.identity.epoch,
+            now_ms=now_ms,
+            records=records,
+            balances=close_entry(self.state),
+        )
+        await self._until_definite(lambda: self._append(seq, entry), taken)
+        self.last_seq = seq
+        self.counters["entries"] += 1
+        self.counters["records"] += len(records)
 
     def _decide_round(self, waiting: Waiting, now_ms: int, records: list[Any]) -> Answers:
         round_ = waiting.round
@@ -275,7 +308,7 @@ class Primary:
     def _decide_due(self, now_ms: int, records: list[Any]) -> None:
         """Expiries and revocations, folded like any other record. Not while it is quiet: after a
         promotion or a stall the confirms that wait come first."""
-        if self._now() < max(self._quiet_until, self._due_at) or self.full_percent >= 100:
+        if not self._is_due():
             return
         room = self._limits.expiries_a_round
         due = self._pulse.expiries(self.state, now_ms, room)
@@ -294,6 +327,12 @@ class Primary:
                 limit=room,
             )
             self._fold(gone, records)
+
+    def _is_due(self) -> bool:
+        """Whether it is time to look for what is due."""
+        if self.full_percent >= 100:
+            return False
+        return self._now() >= max(self._quiet_until, self._due_at)
 
     async def _append(self, seq: int, entry: bytes) -> None:
         await self._journal.append(

@@ -7,6 +7,7 @@ from actors.core import commands as c
 from actors.core.codec import unpack_entry
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
+from actors.core.records import REQUEST_REFUSED, RESERVATION_EXPIRED, STOCK_RESERVED
 from tests.helpers.shells import (
     SLOT,
     Pair,
@@ -77,6 +78,23 @@ async def test_what_is_due_expires_only_after_the_grace_and_in_slices() -> None:
             await pair.round("b")
         counts = [len(unpack_entry(entry.data).records) for entry in pair.entries()[2:]]
         assert counts == [3, 3, 3, 1]
+
+
+@in_virtual_time
+async def test_a_line_is_answered_before_what_is_due_is_looked_for_and_the_next_one_after() -> None:
+    pair = Pair(limits(expiry_grace_ms=0, housekeeping_ms=60_000))
+    async with running(pair, "a") as pair:
+        primary = await pair.promote("a")
+        soon = pair.clock.now_ms() + 5_000
+        await pair.do("a", put_sku(soon, window_ms=1_000), receive(soon, 1))
+        await pair.do("a", pair.reserve("r1"))
+        await asyncio.sleep(1.5)
+        primary.journal.delay_ms["append"] = 10
+        assert outcomes(await pair.do("a", pair.reserve("r2"))) == [Outcome.SOLD_OUT]
+        assert len(pair.entries()) == 3, "the expiry was not waited for"
+        assert outcomes(await pair.do("a", pair.reserve("r3"))) == [Outcome.RESERVED]
+        kinds = [[r[0] for r in unpack_entry(entry.data).records] for entry in pair.entries()]
+        assert kinds[2:] == [[REQUEST_REFUSED], [RESERVATION_EXPIRED], [STOCK_RESERVED]]
 
 
 @in_virtual_time

@@ -97,7 +97,7 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
 
 
 def _method_handler(table: HandlerTable, method: Method) -> Any:
-    if method.unary:
+    if method.is_unary:
         return grpc.unary_unary_rpc_method_handler(_serve_one(method, table.call))
     if method.stream:
         return grpc.unary_stream_rpc_method_handler(_serve_many(method, table.call_stream))

@@ -22,12 +22,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from actors.clock import Clock
-from actors.core.outcomes import Outcome
 from actors.links import Link, LinkClosed
 from actors.rounds import (
     Answers,
@@ -38,11 +38,16 @@ from actors.rounds import (
     unpack_answers,
 )
 from server.finding import PrimaryFinder, Replica
-from server.waiting import INTERNAL, RETRY, UNKNOWN, Answer, Group, Line
+from server.waiting import INTERNAL, RETRY, UNKNOWN, Answer, Group, Line, Parcel, Waiting
 
 log = structlog.get_logger()
 
 CHORES_WAITING = 128
+SLOT, DEADLINE = 1, 2
+"""Where every command has them (`actors/core/commands.py`)."""
+PARCEL_LINES_MAX = 250
+PARCELS_A_ROUND = 4
+"""Parcels are never cut, so they are made small enough that rounds are filled to three quarters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,28 +106,56 @@ class Sender:
         self._limits = limits
         self._map_version = map_version
         self._on_chore = on_chore
-        self._queue: deque[Line] = deque()
+        self._queue: deque[Waiting] = deque()
+        self._queued = 0
         self._suspects: deque[Line] = deque()
         self._chores: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue(CHORES_WAITING)
         self._work = asyncio.Event()
         self._careful = asyncio.Lock()
-        self._flying: list[list[Line]] = []
+        self._flying: list[list[Waiting]] = []
         self._called_at = 0.0
         self._chores_at = 0.0
         self._busy_since: float | None = None
 
-    def put(self, line: Line) -> None:
-        """Queue a line; RETRY at once if the queue is full."""
-        if len(self._queue) >= self._limits.queue_lines:
+    def put(self, line: Waiting) -> None:
+        """Queue a line or a parcel; RETRY at once if the queue is full."""
+        queued = self._queued + line.count
+        if queued > self._limits.queue_lines:
             line.answer(RETRY)
             return
+        self._queued = queued
         self._queue.append(line)
         self._work.set()
+
+    def put_many(
+        self, commands: Sequence[Any], deadline_ms: int, group: Group, places: Sequence[int]
+    ) -> None:
+        """Queue commands of one deadline in parcels; RETRY at once to those the queue has no room
+        for. `places` is where in the group their answers go."""
+        limits = self._limits
+        room = limits.queue_lines - self._queued
+        if len(commands) > room:
+            group.fill(places[room:], [RETRY] * (len(commands) - room))
+        size = min(PARCEL_LINES_MAX, limits.round_lines)
+        for at in range(0, min(room, len(commands)), size):
+            end = min(at + size, room)
+            self._put_parcel(commands[at:end], deadline_ms, group, places[at:end])
+
+    def _put_parcel(
+        self, commands: Sequence[Any], deadline_ms: int, group: Group, places: Sequence[int]
+    ) -> None:
+        parcel = Parcel(commands, deadline_ms, group, places)
+        half = len(commands) // 2
+        if half and len(parcel.packed) > self._limits.round_bytes // PARCELS_A_ROUND:
+            self._put_parcel(commands[:half], deadline_ms, group, places[:half])
+            self._put_parcel(commands[half:], deadline_ms, group, places[half:])
+        else:
+            self.put(parcel)
 
     @property
     def queued(self) -> int:
         """Lines that wait."""
-        return len(self._queue) + len(self._suspects)
+        return self._queued + len(self._suspects)
 
     @property
     def epoch(self) -> int:
@@ -217,19 +250,23 @@ class Sender:
             for lines in self._flying:
                 for line in lines:
                     self._too_late(line, now_ms)
-            for queue in (self._queue, self._suspects):
-                if any(line.deadline_ms < now_ms for line in queue):
-                    keep = [line for line in queue if not self._too_late(line, now_ms)]
-                    queue.clear()
-                    queue.extend(keep)
+            if any(line.deadline_ms < now_ms for line in self._queue):
+                self._queue = deque(
+                    line for line in self._queue if not self._too_late(line, now_ms)
+                )
+                self._queued = sum(line.count for line in self._queue)
+            if any(line.deadline_ms < now_ms for line in self._suspects):
+                self._suspects = deque(
+                    line for line in self._suspects if not self._too_late(line, now_ms)
+                )
 
-    def _too_late(self, line: Line, now_ms: int) -> bool:
+    def _too_late(self, line: Waiting, now_ms: int) -> bool:
         if line.deadline_ms >= now_ms:
             return False
         line.answer(UNKNOWN if line.sent else RETRY)
         return True
 
-    def _take_suspects(self) -> list[Line]:
+    def _take_suspects(self) -> list[Waiting]:
         """Suspects of one death in a small round, those of more alone. The small rounds come first:
         who was in two of them has been told from the rest, and meets nobody any more."""
         suspects = self._suspects
@@ -237,23 +274,26 @@ class Sender:
         taken = taken or [suspects[0]]
         chosen = set(taken)
         self._suspects = deque(line for line in suspects if line not in chosen)
-        return taken
+        return [*taken]
 
-    def _take(self) -> list[Line]:
+    def _take(self) -> list[Waiting]:
         """The lines of the next round."""
         limits = self._limits
-        taken: list[Line] = []
-        size = 0
+        taken: list[Waiting] = []
+        count = size = 0
         queue = self._queue
-        while queue and len(taken) < limits.round_lines:
-            size += len(queue[0].packed)
-            if taken and size > limits.round_bytes:
+        while queue:
+            line = queue[0]
+            count += line.count
+            size += len(line.packed)
+            if taken and (size > limits.round_bytes or count > limits.round_lines):
                 break
+            self._queued -= line.count
             taken.append(queue.popleft())
         return taken
 
     async def _send(
-        self, primary: Replica, lines: list[Line], *, wants_chores: bool = False
+        self, primary: Replica, lines: list[Waiting], *, wants_chores: bool = False
     ) -> None:
         payload = self._pack(lines, wants_chores)
         for line in lines:
@@ -278,24 +318,24 @@ class Sender:
         finally:
             self._flying = [others for others in self._flying if others is not lines]
 
-    def _pack(self, lines: Sequence[Line], wants_chores: bool = False) -> bytes:
+    def _pack(self, lines: Sequence[Waiting], wants_chores: bool = False) -> bytes:
         return pack_round(
             gateway=self._gateway,
             sent_ms=self._clock.now_ms(),
             map_version=self._map_version,
             lines=[line.packed for line in lines],
+            count=sum([line.count for line in lines]),
             wants_chores=wants_chores,
         )
 
-    async def _answered(self, primary: Replica, lines: list[Line], answers: Answers) -> None:
+    async def _answered(self, primary: Replica, lines: list[Waiting], answers: Answers) -> None:
         self._finder.learn(answers.epoch, answers.owner)
-        if answers.status is RoundStatus.OK and len(answers.answers) == len(lines):
+        found = answers.answers
+        if answers.status is RoundStatus.OK and len(found) == sum([line.count for line in lines]):
             self._busy_since = None
-            for line, answer in zip(lines, answers.answers, strict=True):
-                if answer[0] in (Outcome.WRONG_SHARD, Outcome.RETRY):
-                    line.undone()
-                else:
-                    line.answer(answer)
+            at = 0
+            for line in lines:
+                at = line.take(found, at)
             for chore in answers.chores:
                 if not self._chores.full():
                     self._chores.put_nowait(chore)
@@ -305,7 +345,7 @@ class Sender:
             self._finder.doubt(primary)
             self._again(lines, never_sent=True)
 
-    async def _busy(self, lines: list[Line]) -> None:
+    async def _busy(self, lines: list[Waiting]) -> None:
         now = self._now()
         if self._busy_since is None:
             self._busy_since = now
@@ -318,7 +358,7 @@ class Sender:
             self._again(lines, never_sent=True)
         await asyncio.sleep(self._limits.busy_pause_ms / 1000)
 
-    def _lost(self, primary: Replica, lines: list[Line], *, died: bool) -> None:
+    def _lost(self, primary: Replica, lines: list[Waiting], *, died: bool) -> None:
         """A round without an answer: its lines may have been done."""
         self._finder.doubt(primary)
         for line in lines:
@@ -326,7 +366,8 @@ class Sender:
         if not died:
             self._again(lines)
             return
-        for line in lines:
+        # From here on each line is looked at by itself.
+        for line in [line for parcel in lines for line in parcel.lines()]:
             line.deaths += 1
             if line.answered:
                 continue
@@ -337,14 +378,18 @@ class Sender:
                 self._suspects.append(line)
         self._work.set()
 
-    def _again(self, lines: list[Line], *, never_sent: bool = False) -> None:
+    def _again(self, lines: list[Waiting], *, never_sent: bool = False) -> None:
         """Back to the head of the queue, in order. `never_sent`: the shard decided nothing."""
         for line in reversed(lines):
             if line.answered:
                 continue
             if never_sent and not line.lost:
                 line.sent = False
-            (self._suspects if line.deaths else self._queue).appendleft(line)
+            if isinstance(line, Line) and line.deaths:
+                self._suspects.appendleft(line)
+            else:
+                self._queue.appendleft(line)
+                self._queued += line.count
         if lines:
             self._work.set()
 
@@ -363,12 +408,35 @@ class Gather:
         """Answers, dense and in order. Never raises for a line; returns when all are answered,
         which is at the latest a moment after their deadlines."""
         group = Group(len(commands))
-        for index, command in enumerate(commands):
-            line = Line(pack_line(command), command.deadline_ms, group, index)
-            self._sender_of[command.slot].put(line)
+        if len(commands) > 1 and len({command[DEADLINE] for command in commands}) == 1:
+            self._put_many(commands, group)
+        else:
+            for place, command in enumerate(commands):
+                self.put(command, partial(group.put, place))
         if commands:
-            await asyncio.shield(group.done)
-        return [answer if answer is not None else UNKNOWN for answer in group.answers]
+            await group.done
+        return group.answers
+
+    def put(self, command: Any, on_answer: Callable[[Answer], object]) -> None:
+        """See `Lines.put`."""
+        line = Line(pack_line(command), command[DEADLINE], on_answer)
+        self._sender_of[command[SLOT]].put(line)
+
+    def _put_many(self, commands: Sequence[Any], group: Group) -> None:
+        """Commands of one deadline, to each shard its own."""
+        deadline_ms = commands[0][DEADLINE]
+        places_of: dict[Sender, Sequence[int]] = {}
+        sender_of = self._sender_of
+        if len({sender_of[slot] for slot in {command[SLOT] for command in commands}}) == 1:
+            places_of[sender_of[commands[0][SLOT]]] = range(len(commands))
+        else:
+            found: dict[Sender, list[int]] = {}
+            for place, command in enumerate(commands):
+                found.setdefault(sender_of[command[SLOT]], []).append(place)
+            places_of.update(found)
+        for sender, places in places_of.items():
+            own = commands if len(places) == len(commands) else [commands[at] for at in places]
+            sender.put_many(own, deadline_ms, group, places)
 
     def shard_of(self, slot: int) -> int:
         """The shard that owns the slot by the map in use."""

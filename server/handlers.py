@@ -10,6 +10,8 @@ Rules
 * What is the same for all calls is done here: admission, size and line limits, parsing, the
   deadline, counting, and that no unknown exception leaves with its text.
 * A cancelled call cancels its handler; whatever was submitted commits all the same (`lines.py`).
+* A call that is one line has a `quick` handler: no task, future or coroutine is made for it. It
+  puts its line and leaves; its `Reply` (`reply.py`) makes the answer when the line has its own.
 """
 
 import asyncio
@@ -25,9 +27,9 @@ from collections.abc import (
 )
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
-import structlog
 from google.protobuf.message import DecodeError, Message
 
 from server.admission import LINES_A_CALL_MAX, Admission
@@ -41,6 +43,7 @@ from server.errors import (
     refuse_fields,
     too_many_lines,
 )
+from server.reply import Done, Reply, logged_fault
 from server.validate import is_id
 
 CALLER_KEY = "stockray-caller"
@@ -49,8 +52,6 @@ DEFAULT_CALLER = "default"
 OWN_CALLER = "stockray"
 """The service's own name as a caller, of allocations and returns; nobody else may use it."""
 DEADLINE_MAX_MS = 10_000
-
-log = structlog.get_logger("server.handlers")
 
 Metadata = list[tuple[str, str | bytes]]
 """Pairs to send: text under ASCII keys, bytes under keys that end in "-bin"."""
@@ -159,22 +160,27 @@ class CallContext:
         raise CallError(status)
 
 
-Handler = Callable[[Any, CallContext], Awaitable[Message]]
+Handler = Callable[[Any, CallContext], Awaitable[Message | bytes]]
+"""Answers a message, or the bytes of one where that is quicker."""
+QuickHandler = Callable[[Any, CallContext, Reply], None]
 StreamHandler = Callable[[Any, CallContext], AsyncIterator[Message]]
 ClientStreamHandler = Callable[[AsyncIterator[Any], CallContext], Awaitable[Message]]
 BidiHandler = Callable[[AsyncIterator[Any], CallContext], AsyncIterator[Message]]
 Calls = Mapping[str, tuple[type[Message], Handler]]
 """Name of a call -> its request class and handler."""
+QuickCalls = Mapping[str, tuple[type[Message], QuickHandler]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One call. Exactly one of the four handlers is set."""
+    """One call. Exactly one of the five handlers is set."""
 
     path: str
     """As on the wire, for example "/stockray.v1.InventoryService/Reserve"."""
     request: type[Message]
     unary: Handler | None = None
+    quick: QuickHandler | None = None
+    """Of a unary call that is one line. It may not wait, and counts as one line."""
     stream: StreamHandler | None = None
     client_stream: ClientStreamHandler | None = None
     bidi: BidiHandler | None = None
@@ -184,9 +190,16 @@ class Method:
     """Answered in every phase and under any load, and not held against the limits: health."""
 
     def __post_init__(self) -> None:
-        handlers = (self.unary, self.stream, self.client_stream, self.bidi)
+        handlers = (self.unary, self.quick, self.stream, self.client_stream, self.bidi)
         if sum(handler is not None for handler in handlers) != 1:
             raise ValueError(f"{self.path} must have one handler")
+        if self.quick and (self.lines_field or self.always):
+            raise ValueError(f"{self.path} is quick: it is one line, and counted")
+
+    @property
+    def is_unary(self) -> bool:
+        """Whether one message is answered by one."""
+        return self.unary is not None or self.quick is not None
 
 
 class HandlerTable:
@@ -205,7 +218,8 @@ class HandlerTable:
         self.front: FrontCounters | None = None
         """The front that serves this table, once there is one; for channelz."""
         self._now_ms = now_ms
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bytes]] = set()
+        """Calls that `begin` runs; no more than admission and the front's streams let in."""
 
     def add(self, methods: Iterable[Method]) -> None:
         """More calls, of services that tell of the table itself. Before a front is made of it."""
@@ -217,36 +231,50 @@ class HandlerTable:
 
     def is_quick(self, method: Method) -> bool:
         """Whether the call answers by its deadline without a timer of the front's."""
-        return False
+        return method.quick is not None
 
     def begin(
-        self,
-        method: Method,
-        data: bytes,
-        invocation: Invocation,
-        done: Callable[[bytes | CallError], None],
+        self, method: Method, data: bytes, invocation: Invocation, done: Done
     ) -> Callable[[], None] | None:
-        """One unary call, answered by a callback: once, now or later on the loop. What is returned
-        cancels it; a cancelled call is not answered, and what it submitted commits all the same."""
+        """One unary call, for a front that waits for nobody. `done` is called exactly once, now or
+        later on the loop, with the answer's bytes or a CallError, and must not raise; by then the
+        invocation has all metadata. What is returned cancels: then `done` is not called any more,
+        and what was put commits all the same. None: it is done already."""
+        handler = method.quick
+        if handler is None:
+            task = asyncio.get_running_loop().create_task(self.call(method, data, invocation))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._ended, done))
+            return partial(_cancel, task)
+        now_ms = self._now_ms()
+        self.counters.begin(now_ms)
+        reply = Reply(method.path, self.admission, self.counters, done)
+        try:
+            reply.take_message(len(data))
+            message = _parse(method, data)
+            context = self._context(invocation, now_ms)
+            reply.take_line()
+            handler(message, context, reply)
+        except CallError as error:
+            reply.finish(error)
+        except Exception as error:  # noqa: BLE001 - as in `call`, and it is logged.
+            reply.finish(logged_fault(method.path, error))
+        return None if reply.over else reply.cancel
 
-        async def run() -> None:
-            try:
-                answer: bytes | CallError = await self.call(method, data, invocation)
-            except CallError as error:
-                answer = error
-            done(answer)
-
-        task = asyncio.get_running_loop().create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-        def cancel() -> None:
-            task.cancel()
-
-        return cancel
+    def _ended(self, done: Done, task: "asyncio.Task[bytes]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            done(task.result())
+        else:
+            done(error if isinstance(error, CallError) else internal())
 
     async def call(self, method: Method, data: bytes, invocation: Invocation) -> bytes:
         """One unary call. Raises CallError, and nothing else but a cancellation."""
+        if method.quick is not None:
+            return await self._call_quick(method, data, invocation)
         handler = method.unary
         if handler is None:
             raise TypeError(f"{method.path} is no unary call")
@@ -257,19 +285,38 @@ class HandlerTable:
                 admission.take_message(size_bytes)
             try:
                 message = _parse(method, data)
-                context = self._context(invocation)
+                context = self._context(invocation, self._now_ms())
                 if not method.always:
                     lines = _count_lines(method, message)
                     admission.take_lines(lines)
                 try:
                     answer = await handler(message, context)
-                    return answer.SerializeToString()
+                    return answer if isinstance(answer, bytes) else answer.SerializeToString()
                 finally:
                     admission.give_lines(lines)
             finally:
                 if not method.always:
                     admission.give_message(size_bytes)
         raise AssertionError("unreachable")
+
+    async def _call_quick(self, method: Method, data: bytes, invocation: Invocation) -> bytes:
+        """For a front that waits."""
+        told: asyncio.Future[bytes | CallError] = asyncio.get_running_loop().create_future()
+
+        def tell(outcome: bytes | CallError) -> None:
+            if not told.done():
+                told.set_result(outcome)
+
+        cancel = self.begin(method, data, invocation, tell)
+        try:
+            outcome = await told
+        except asyncio.CancelledError:
+            if cancel is not None:
+                cancel()
+            raise
+        if isinstance(outcome, CallError):
+            raise outcome
+        return outcome
 
     async def call_stream(
         self, method: Method, data: bytes, invocation: Invocation
@@ -279,7 +326,9 @@ class HandlerTable:
         if handler is None:
             raise TypeError(f"{method.path} is no server stream")
         with self._counted(method), self._streaming(method, len(data)):
-            async for answer in handler(_parse(method, data), self._context(invocation)):
+            async for answer in handler(
+                _parse(method, data), self._context(invocation, self._now_ms())
+            ):
                 yield answer.SerializeToString()
 
     async def call_client_stream(
@@ -292,7 +341,7 @@ class HandlerTable:
             raise TypeError(f"{method.path} is no client stream")
         with self._counted(method), self._streaming(method):
             async with aclosing(self._parsed(method, requests)) as messages:
-                answer = await handler(messages, self._context(invocation))
+                answer = await handler(messages, self._context(invocation, self._now_ms()))
                 return answer.SerializeToString()
         raise AssertionError("unreachable")
 
@@ -305,7 +354,7 @@ class HandlerTable:
             raise TypeError(f"{method.path} is no stream both ways")
         with self._counted(method), self._streaming(method):
             async with aclosing(self._parsed(method, requests)) as messages:
-                async for answer in handler(messages, self._context(invocation)):
+                async for answer in handler(messages, self._context(invocation, self._now_ms())):
                     yield answer.SerializeToString()
 
     @contextmanager
@@ -320,7 +369,7 @@ class HandlerTable:
             raise
         except Exception as error:
             counters.failed += 1
-            raise _logged(method.path) from error
+            raise logged_fault(method.path, error) from error
         except BaseException:
             counters.failed += 1
             raise
@@ -353,8 +402,7 @@ class HandlerTable:
             finally:
                 self.admission.give_bytes(size_bytes)
 
-    def _context(self, invocation: Invocation) -> CallContext:
-        now_ms = self._now_ms()
+    def _context(self, invocation: Invocation, now_ms: int) -> CallContext:
         timeout_s = invocation.timeout_s
         left_ms = DEADLINE_MAX_MS if timeout_s is None else int(timeout_s * 1_000)
         return CallContext(
@@ -365,10 +413,8 @@ class HandlerTable:
         )
 
 
-def _logged(path: str) -> CallError:
-    """An exception nobody expected: its text goes to the log, never to the caller."""
-    log.exception("call_failed", path=path)
-    return internal()
+def _cancel(task: "asyncio.Task[bytes]") -> None:
+    task.cancel()
 
 
 def _parse(method: Method, data: bytes) -> Message:
@@ -389,7 +435,9 @@ def _count_lines(method: Method, message: Message) -> int:
 
 
 def _caller(metadata: Mapping[str, str | bytes]) -> str:
-    caller = metadata.get(CALLER_KEY, DEFAULT_CALLER)
+    caller = metadata.get(CALLER_KEY)
+    if caller is None:
+        return DEFAULT_CALLER
     if caller == OWN_CALLER or not isinstance(caller, str) or not is_id(caller):
         allowed = f"1-128 printable characters without spaces, and not '{OWN_CALLER}'"
         refuse_fields([Violation(f"(metadata) {CALLER_KEY}", allowed)])

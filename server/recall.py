@@ -8,6 +8,7 @@ answer in time the caller is told RETRY: nothing was applied.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
 from persistence.errors import StorageError
 from server.lines import Lines
-from server.waiting import RETRY
+from server.waiting import INTERNAL, RETRY, UNKNOWN, Answer
 
 log = structlog.get_logger()
 
@@ -27,6 +28,8 @@ THREADS = 4
 WAITING_MAX = 1_000
 """Rows being fetched at once; commands on more are answered RETRY."""
 LOOK_TIMEOUT_MS = 2_500
+
+_RECALL = int(Outcome.RECALL)
 
 FindRow = Callable[[str], Mapping[str, Any] | None]
 """A reservation's row in SQL by its id. Blocks. StorageError."""
@@ -40,22 +43,56 @@ class RecallingLines:
         self._find_row = find_row
         self._clock = clock
         self._waiting = 0
+        self._tasks: set[asyncio.Task[list[Answer]]] = set()
+        """Of commands that came one by one, at most `WAITING_MAX`."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="recall")
 
     async def submit(self, commands: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
         """See `Lines.submit`."""
         answers = await self._lines.submit(commands)
-        wanted = [at for at, answer in enumerate(answers) if answer[0] == Outcome.RECALL]
-        if not wanted:
+        if _RECALL not in {answer[0] for answer in answers}:
             return answers
+        wanted = [at for at, answer in enumerate(answers) if answer[0] == _RECALL]
         told = list(answers)
-        found = await asyncio.gather(*(self._recalled(commands[at]) for at in wanted))
-        ready = [(at, again) for at, again in zip(wanted, found, strict=True) if again is not None]
+        again = await self._again([commands[at] for at in wanted])
+        for at, answer in zip(wanted, again, strict=True):
+            told[at] = answer
+        return told
+
+    def put(self, command: Any, on_answer: Callable[[Answer], object]) -> None:
+        """See `Lines.put`. Only an answer that asks for recall makes a task."""
+        self._lines.put(command, partial(self._told, command, on_answer))
+
+    def _told(self, command: Any, on_answer: Callable[[Answer], object], answer: Answer) -> None:
+        if answer[0] != _RECALL:
+            on_answer(answer)
+        elif len(self._tasks) >= WAITING_MAX:
+            on_answer(RETRY)
+        else:
+            task = asyncio.get_running_loop().create_task(self._again([command]))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._recalled_one, on_answer))
+
+    def _recalled_one(
+        self, on_answer: Callable[[Answer], object], task: "asyncio.Task[list[Answer]]"
+    ) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            on_answer(UNKNOWN)
+        elif (error := task.exception()) is not None:
+            log.error("recall_failed", error=repr(error))
+            on_answer(INTERNAL)
+        else:
+            on_answer(task.result()[0])
+
+    async def _again(self, commands: Sequence[Any]) -> list[Answer]:
+        """The answers to commands that a shard answered RECALL."""
+        told = [RETRY] * len(commands)
+        found = await asyncio.gather(*(self._recalled(command) for command in commands))
+        ready = [(at, again) for at, again in enumerate(found) if again is not None]
         second = await self._lines.submit([again for _, again in ready]) if ready else ()
-        for at in wanted:
-            told[at] = RETRY
         for (at, _), answer in zip(ready, second, strict=True):
-            told[at] = RETRY if answer[0] == Outcome.RECALL else answer
+            told[at] = RETRY if answer[0] == _RECALL else answer
         return told
 
     def shard_of(self, slot: int) -> int:

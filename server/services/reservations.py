@@ -1,20 +1,20 @@
 """InventoryService, the part about reservations and money; Grab of SeckillService is the same."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stockray_proto.v1 import (
     common_pb2,
     inventory_service_pb2,
-    reservation_pb2,
     seckill_service_pb2,
 )
 
 from actors.core import commands as c
 from actors.core.outcomes import Outcome
 from server.errors import refuse_fields
-from server.handlers import CallContext, Calls, Method
+from server.handlers import CallContext, Calls, Method, QuickCalls
 from server.lines import Lines
+from server.reply import Reply
 from server.translate.payment import (
     NOT_FOUND,
     begin_payment_command,
@@ -40,7 +40,7 @@ from server.translate.reserve import (
     add_results,
     reserve_command,
     reserve_commands,
-    reserve_result,
+    reserve_response,
 )
 from server.translate.scalars import age_of, stamp
 from server.translate.stock import head, item
@@ -59,7 +59,7 @@ class Reservations:
     def methods(self) -> list[Method]:
         """The calls of this part."""
         inv, sec = inventory_service_pb2, seckill_service_pb2
-        one: Calls = {
+        one: QuickCalls = {
             "Reserve": (inv.ReserveRequest, self.reserve),
             "Confirm": (inv.ConfirmRequest, self.confirm),
             "Release": (inv.ReleaseRequest, self.release),
@@ -76,12 +76,12 @@ class Reservations:
             "ReleaseMany": (inv.ReleaseManyRequest, self.release_many),
         }
         return [
-            *(Method(path=INVENTORY + n, request=r, unary=h) for n, (r, h) in one.items()),
+            *(Method(path=INVENTORY + n, request=r, quick=h) for n, (r, h) in one.items()),
             *(
                 Method(path=INVENTORY + n, request=r, unary=h, lines_field="lines")
                 for n, (r, h) in many.items()
             ),
-            Method(path=SECKILL + "Grab", request=sec.GrabRequest, unary=self.grab),
+            Method(path=SECKILL + "Grab", request=sec.GrabRequest, quick=self.grab),
             Method(
                 path=SECKILL + "GrabMany",
                 request=sec.GrabManyRequest,
@@ -90,23 +90,19 @@ class Reservations:
             ),
         ]
 
-    async def reserve(
-        self, request: inventory_service_pb2.ReserveRequest, context: CallContext
-    ) -> inventory_service_pb2.ReserveResponse:
+    def reserve(
+        self, request: inventory_service_pb2.ReserveRequest, context: CallContext, reply: Reply
+    ) -> None:
         """One line from a base pool or a campaign."""
-        result = await self._reserve_one(request, context, grab=False)
-        return inventory_service_pb2.ReserveResponse(result=result)
+        self._reserve_one(request, context, reply, grab=False)
 
-    async def grab(
-        self, request: seckill_service_pb2.GrabRequest, context: CallContext
-    ) -> seckill_service_pb2.GrabResponse:
+    def grab(
+        self, request: seckill_service_pb2.GrabRequest, context: CallContext, reply: Reply
+    ) -> None:
         """One line of a campaign."""
-        result = await self._reserve_one(request, context, grab=True)
-        return seckill_service_pb2.GrabResponse(result=result)
+        self._reserve_one(request, context, reply, grab=True)
 
-    async def _reserve_one(
-        self, request: Any, context: CallContext, *, grab: bool
-    ) -> reservation_pb2.ReserveResult:
+    def _reserve_one(self, request: Any, context: CallContext, reply: Reply, *, grab: bool) -> None:
         _require_line(request)
         try:
             command = reserve_command(
@@ -118,7 +114,7 @@ class Reservations:
             )
         except LineRefused as error:
             refuse_fields(error.violations.found)
-        return reserve_result(command, await self._ask(command))
+        self._lines.put(command, reply.after(reserve_response, command))
 
     async def reserve_many(
         self, request: inventory_service_pb2.ReserveManyRequest, context: CallContext
@@ -145,17 +141,16 @@ class Reservations:
         answers = await self._lines.submit(commands) if commands else ()
         add_results(results, lines, commands, refused, answers)
 
-    async def confirm(
-        self, request: inventory_service_pb2.ConfirmRequest, context: CallContext
-    ) -> inventory_service_pb2.ConfirmResponse:
+    def confirm(
+        self, request: inventory_service_pb2.ConfirmRequest, context: CallContext, reply: Reply
+    ) -> None:
         """A payment that came in."""
         _require_line(request)
         payment_violations(request.line, "line.").refuse()
         command = confirm_command(
             request.line, caller=context.caller, deadline_ms=context.deadline_ms
         )
-        result = confirm_result(command, await self._ask(command))
-        return inventory_service_pb2.ConfirmResponse(result=result)
+        self._lines.put(command, reply.after(_confirmed, command))
 
     async def confirm_many(
         self, request: inventory_service_pb2.ConfirmManyRequest, context: CallContext
@@ -177,15 +172,13 @@ class Reservations:
                 response.results.append(confirm_result(*next(decided)))
         return response
 
-    async def release(
-        self, request: inventory_service_pb2.ReleaseRequest, context: CallContext
-    ) -> inventory_service_pb2.ReleaseResponse:
+    def release(
+        self, request: inventory_service_pb2.ReleaseRequest, context: CallContext, reply: Reply
+    ) -> None:
         """Give up one reservation."""
         _require_line(request)
         release_violations(request.line, "line.").refuse()
-        answer = await self._ask(release_command(request.line, context))
-        result = release_result(request.line.reservation_id, answer)
-        return inventory_service_pb2.ReleaseResponse(result=result)
+        self._put(release_command(request.line, context), reply.after(_released, request))
 
     async def release_many(
         self, request: inventory_service_pb2.ReleaseManyRequest, context: CallContext
@@ -215,93 +208,134 @@ class Reservations:
             response.results.append(release_result(line.reservation_id, answer))
         return response
 
-    async def begin_payment(
-        self, request: inventory_service_pb2.BeginPaymentRequest, context: CallContext
-    ) -> inventory_service_pb2.BeginPaymentResponse:
+    def begin_payment(
+        self, request: inventory_service_pb2.BeginPaymentRequest, context: CallContext, reply: Reply
+    ) -> None:
         """The buyer is at the cashier."""
-        answer = await self._ask(begin_payment_command(request, context))
-        begun = answer[0] == Outcome.PAYMENT_BEGUN
-        return inventory_service_pb2.BeginPaymentResponse(
-            **head(answer),
-            reservation_id=request.reservation_id,
-            payment_id=request.payment_id,
-            state=item(answer, 1, 0),
-            deadline_time=stamp(answer[2]) if begun else None,
-        )
+        self._put(begin_payment_command(request, context), reply.after(_payment_begun, request))
 
-    async def report_payment(
-        self, request: inventory_service_pb2.ReportPaymentRequest, context: CallContext
-    ) -> inventory_service_pb2.ReportPaymentResponse:
+    def report_payment(
+        self,
+        request: inventory_service_pb2.ReportPaymentRequest,
+        context: CallContext,
+        reply: Reply,
+    ) -> None:
         """How an attempt to pay ended."""
         command = report_payment_command(request, context)
-        answer = await self._ask(command)
-        slot = 0 if command is None else command.slot
-        return inventory_service_pb2.ReportPaymentResponse(
-            **head(answer),
-            reservation_id=request.reservation_id,
-            payment_id=request.payment_id,
-            state=item(answer, 1, 0),
-            refund=refund_message(slot, item(answer, 2)),
-        )
+        self._put(command, reply.after(_payment_reported, (request, command)))
 
-    async def return_units(
-        self, request: inventory_service_pb2.ReturnUnitsRequest, context: CallContext
-    ) -> inventory_service_pb2.ReturnUnitsResponse:
+    def return_units(
+        self, request: inventory_service_pb2.ReturnUnitsRequest, context: CallContext, reply: Reply
+    ) -> None:
         """Confirmed units come back."""
         command = return_units_command(request, context)
-        answer = await self._ask(command)
-        slot = 0 if command is None else command.slot
-        return inventory_service_pb2.ReturnUnitsResponse(
-            **head(answer),
-            reservation_id=request.reservation_id,
-            state=item(answer, 1, 0),
-            returned_quantity=item(answer, 2, 0),
-            refund=refund_message(slot, item(answer, 3)),
-        )
+        self._put(command, reply.after(_returned, (request, command)))
 
-    async def get_reservation(
-        self, request: inventory_service_pb2.GetReservationRequest, context: CallContext
-    ) -> inventory_service_pb2.GetReservationResponse:
-        """Read one from its shard, which keeps all of them in this release."""
-        asked_ms = context.now_ms()
+    def get_reservation(
+        self,
+        request: inventory_service_pb2.GetReservationRequest,
+        context: CallContext,
+        reply: Reply,
+    ) -> None:
+        """Read one, from its shard or from where it went when its shard forgot it."""
         command = get_reservation_command(request, context)
-        answer = await self._ask(command)
-        response = inventory_service_pb2.GetReservationResponse(**head(answer))
-        if command is not None and answer[0] == Outcome.FOUND:
-            reservation, payment = reservation_message(command.slot, answer[1])
-            response.reservation.CopyFrom(reservation)
-            if payment is not None:
-                response.payments.append(payment)
-            age = age_of(asked_ms, context.now_ms(), common_pb2.DATA_SOURCE_SHARD)
-            response.age.CopyFrom(age)
-        return response
+        self._put(command, reply.after(_read, (command, context, context.now_ms())))
 
-    async def report_fulfilment(
-        self, request: inventory_service_pb2.ReportFulfilmentRequest, context: CallContext
-    ) -> inventory_service_pb2.ReportFulfilmentResponse:
+    def report_fulfilment(
+        self,
+        request: inventory_service_pb2.ReportFulfilmentRequest,
+        context: CallContext,
+        reply: Reply,
+    ) -> None:
         """Shipped, delivered or complete."""
-        answer = await self._ask(report_fulfilment_command(request, context))
-        return inventory_service_pb2.ReportFulfilmentResponse(
-            **head(answer), stage=item(answer, 1, 0)
-        )
+        command = report_fulfilment_command(request, context)
+        self._put(command, reply.after(_fulfilment_reported, None))
 
-    async def report_refund(
-        self, request: inventory_service_pb2.ReportRefundRequest, context: CallContext
-    ) -> inventory_service_pb2.ReportRefundResponse:
+    def report_refund(
+        self, request: inventory_service_pb2.ReportRefundRequest, context: CallContext, reply: Reply
+    ) -> None:
         """How an attempt to pay a refund back ended."""
         command = report_refund_command(request, context)
-        answer = await self._ask(command)
-        slot = 0 if command is None else command.slot
-        return inventory_service_pb2.ReportRefundResponse(
-            **head(answer), refund=refund_message(slot, item(answer, 1))
-        )
+        self._put(command, reply.after(_refund_reported, command))
 
-    async def _ask(self, command: Any | None) -> tuple[Any, ...]:
-        """The answer to one command; NOT_FOUND for the id that no shard can know."""
+    def _put(self, command: Any | None, on_answer: Callable[[tuple[Any, ...]], None]) -> None:
+        """One command; NOT_FOUND at once for the id that no shard can know."""
         if command is None:
-            return NOT_FOUND
-        (answer,) = await self._lines.submit([command])
-        return answer
+            on_answer(NOT_FOUND)
+        else:
+            self._lines.put(command, on_answer)
+
+
+def _confirmed(command: Any, answer: tuple[Any, ...]) -> bytes:
+    result = confirm_result(command, answer)
+    return inventory_service_pb2.ConfirmResponse(result=result).SerializeToString()
+
+
+def _released(request: Any, answer: tuple[Any, ...]) -> bytes:
+    result = release_result(request.line.reservation_id, answer)
+    return inventory_service_pb2.ReleaseResponse(result=result).SerializeToString()
+
+
+def _payment_begun(request: Any, answer: tuple[Any, ...]) -> bytes:
+    begun = answer[0] == Outcome.PAYMENT_BEGUN
+    return inventory_service_pb2.BeginPaymentResponse(
+        **head(answer),
+        reservation_id=request.reservation_id,
+        payment_id=request.payment_id,
+        state=item(answer, 1, 0),
+        deadline_time=stamp(answer[2]) if begun else None,
+    ).SerializeToString()
+
+
+def _payment_reported(subject: tuple[Any, Any], answer: tuple[Any, ...]) -> bytes:
+    request, command = subject
+    return inventory_service_pb2.ReportPaymentResponse(
+        **head(answer),
+        reservation_id=request.reservation_id,
+        payment_id=request.payment_id,
+        state=item(answer, 1, 0),
+        refund=refund_message(_slot(command), item(answer, 2)),
+    ).SerializeToString()
+
+
+def _returned(subject: tuple[Any, Any], answer: tuple[Any, ...]) -> bytes:
+    request, command = subject
+    return inventory_service_pb2.ReturnUnitsResponse(
+        **head(answer),
+        reservation_id=request.reservation_id,
+        state=item(answer, 1, 0),
+        returned_quantity=item(answer, 2, 0),
+        refund=refund_message(_slot(command), item(answer, 3)),
+    ).SerializeToString()
+
+
+def _read(subject: tuple[Any, CallContext, int], answer: tuple[Any, ...]) -> bytes:
+    command, context, asked_ms = subject
+    response = inventory_service_pb2.GetReservationResponse(**head(answer))
+    if command is not None and answer[0] == Outcome.FOUND:
+        reservation, payment = reservation_message(command.slot, answer[1])
+        response.reservation.CopyFrom(reservation)
+        if payment is not None:
+            response.payments.append(payment)
+        age = age_of(asked_ms, context.now_ms(), common_pb2.DATA_SOURCE_SHARD)
+        response.age.CopyFrom(age)
+    return response.SerializeToString()
+
+
+def _fulfilment_reported(_: None, answer: tuple[Any, ...]) -> bytes:
+    return inventory_service_pb2.ReportFulfilmentResponse(
+        **head(answer), stage=item(answer, 1, 0)
+    ).SerializeToString()
+
+
+def _refund_reported(command: Any, answer: tuple[Any, ...]) -> bytes:
+    return inventory_service_pb2.ReportRefundResponse(
+        **head(answer), refund=refund_message(_slot(command), item(answer, 1))
+    ).SerializeToString()
+
+
+def _slot(command: Any | None) -> int:
+    return 0 if command is None else int(command.slot)
 
 
 def _require_line(request: Any) -> None:

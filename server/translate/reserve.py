@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from stockray_proto.v1 import reservation_pb2
+from stockray_proto.v1 import inventory_service_pb2
 
 from actors.core.commands import DEFAULT_PAYABLE, RESERVE, Reserve
 from actors.core.outcomes import Outcome
@@ -210,13 +210,8 @@ def _add_other(add: Any, command: Reserve, answer: tuple[Any, ...]) -> None:
         result.remaining_count = answer[1]
 
 
-def reserve_result(command: Reserve, answer: tuple[Any, ...]) -> reservation_pb2.ReserveResult:
-    """The result of one line."""
-    made: list[reservation_pb2.ReserveResult] = []
-
-    def add(**fields: Any) -> reservation_pb2.ReserveResult:
-        made.append(reservation_pb2.ReserveResult(**fields))
-        return made[0]
-
-    _add_result(add, command, answer, Deadlines())
-    return made[0]
+def reserve_response(command: Reserve, answer: tuple[Any, ...]) -> bytes:
+    """The bytes of a ReserveResponse or GrabResponse: they have the same fields."""
+    response = inventory_service_pb2.ReserveManyResponse()
+    _add_result(response.results.add, command, answer, Deadlines())
+    return inventory_service_pb2.ReserveResponse(result=response.results[0]).SerializeToString()

@@ -8,7 +8,7 @@ count what reached the shard.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -80,6 +80,11 @@ class CoreLines:
         self._queue.put_nowait(([msgpack.packb(command) for command in commands], future))
         answers: Sequence[tuple[Any, ...]] = await asyncio.shield(future)
         return answers
+
+    def put(self, command: Any, on_answer: Callable[[tuple[Any, ...]], object]) -> None:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: on_answer(done.result()[0]))
+        self._queue.put_nowait(([msgpack.packb(command)], future))
 
     def shard_of(self, slot: int) -> int:
         return 0

@@ -148,6 +148,60 @@ async def test_chores_are_handed_on_and_one_that_fails_ends_nothing() -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@in_virtual_time
+async def test_a_line_that_is_put_is_told_once_and_who_is_told_may_fail() -> None:
+    async with desk() as gateway:
+        told: list[tuple[Any, ...]] = []
+
+        def fail(answer: tuple[Any, ...]) -> None:
+            told.append(answer)
+            raise ZeroDivisionError
+
+        gateway.links["a"].lose_answers = 1
+        gateway.gather.put(gateway.reserve("r1"), fail)
+        gateway.gather.put(gateway.reserve("r2"), told.append)
+        assert await gateway.ask(gateway.reserve("r3")) == [Outcome.RESERVED]
+        assert [answer[0] for answer in told] == [Outcome.RESERVED] * 2
+        gateway.gather.put(gateway.reserve("r4", wait_ms=-1), told.append)
+        await until(lambda: len(told) == 3)
+        assert told[2] == (Outcome.RETRY,)
+
+
+@in_virtual_time
+async def test_parcels_answer_as_their_lines_would() -> None:
+    """Over three shards, with deadlines alike and different, refused and wrong lines among them."""
+
+    def some(payload: bytes) -> Answers:
+        answers = [
+            (int(Outcome.WRONG_SHARD),) if line[4].endswith("7") else (1, line[4])
+            for line in unpack_round(payload).lines
+        ]
+        return Answers(RoundStatus.OK, 1, "x", "x", tuple(answers), ())
+
+    link = ScriptedLink(some)
+    senders = [
+        Sender(
+            shard=shard,
+            gateway="test",
+            links=[("a", link), ("b", link)],
+            clock=LoopClock(),
+            limits=GatherLimits(),
+            map_version=1,
+            on_chore=no_chores,
+        )
+        for shard in range(3)
+    ]
+    gather = Gather(senders, [slot % 3 for slot in range(1024)])
+    task = asyncio.create_task(gather.run())
+    late = LoopClock().now_ms() + 900
+    for step in (0, 1):
+        lines = [reserve(late + step * n, f"r{n}")._replace(slot=n % 7) for n in range(700)]
+        expected = [(Outcome.RETRY,) if n % 10 == 7 else (1, f"r{n}") for n in range(700)]
+        assert await gather.submit(lines) == expected
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 # Lost rounds
 
 

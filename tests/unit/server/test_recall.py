@@ -1,5 +1,6 @@
 """The gateway fetches what left a shard's memory, or says RETRY."""
 
+import asyncio
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,3 +129,28 @@ async def test_a_line_whose_time_is_up_is_not_looked_for(lines: CoreLines) -> No
         assert await gateway.submit([late]) == [(Outcome.RETRY,)]
     assert asked == []
     gateway.close()
+
+
+async def told(gateway: RecallingLines, command: Any) -> tuple[Any, ...]:
+    """The answer to one command that is put."""
+    answer: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
+    gateway.put(command, answer.set_result)
+    return await answer
+
+
+async def test_a_line_that_is_put_is_recalled_as_well(
+    lines: CoreLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines.forget()
+    gateway = RecallingLines(lines, away, lines.clock)
+    broken = RecallingLines(lines, lambda _: 1 // 0, lines.clock)  # type: ignore[arg-type, return-value]
+    async with lines.running():
+        assert await told(gateway, give_back(lines)) == (Outcome.RETRY,)
+        assert await told(broken, give_back(lines)) == (Outcome.INTERNAL,)
+        gone = RecallingLines(lines, lambda _: None, lines.clock)
+        with monkeypatch.context() as patch:
+            patch.setattr(recall, "WAITING_MAX", 0)
+            assert await told(gone, reserve(lines)) == (Outcome.RETRY,)
+        assert (await told(gone, reserve(lines)))[0] == Outcome.RESERVED
+    for opened in (gateway, broken, gone):
+        opened.close()

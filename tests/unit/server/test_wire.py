@@ -85,10 +85,10 @@ async def test_an_unknown_call_is_unimplemented_with_details(gateway: Gateway, p
 
 
 async def test_a_fault_leaks_no_text(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
-    async def broken(commands: Any) -> Any:
+    def broken(*_: Any) -> Any:
         raise RuntimeError("the password is tiger")
 
-    gateway.lines.submit = broken  # type: ignore[method-assign]
+    gateway.lines.put = broken  # type: ignore[method-assign]
     error = await refused(gateway.reserve("r-1"))
     assert error.code() is grpc.StatusCode.INTERNAL
     assert reason_of(error) == "INTERNAL"

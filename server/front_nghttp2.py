@@ -100,7 +100,7 @@ class Nghttp2Front:
 
 
 def _entry(table: HandlerTable, method: Method) -> MethodEntry:
-    if method.unary:
+    if method.unary or method.quick:
         return MethodEntry(unary=_serve_unary(table, method), keeps_deadline=table.is_quick(method))
     if method.client_stream:
         return MethodEntry(stream=_serve_client_stream(table, method))

@@ -78,13 +78,17 @@ class Carrier(Protocol):
         """Call `call.room()` when something was taken."""
 
 
+Stream = Callable[["ServerCall"], Coroutine[Any, Any, None]]
+"""What serves a call that is not unary."""
+
+
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
     """What serves a path: exactly one of the two."""
 
     unary: Callable[["ServerCall", bytes], None] | None = None
     """Called on the loop with the whole request; must not wait."""
-    stream: Callable[["ServerCall"], Coroutine[Any, Any, None]] | None = None
+    stream: Stream | None = None
     """Runs in a task of the call's own, which is cancelled when the call is gone."""
     keeps_deadline: bool = False
     """The handler answers by the deadline itself, and no timer is set for it."""

@@ -53,7 +53,7 @@ class Endpoint(asyncio.Protocol):
         self.heard = True
         """Something has come since the last look."""
         self.took = False
-        """The transport has taken something since the last look."""
+        """The peer has made room for more since the last look."""
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._flush_due = False
@@ -136,6 +136,7 @@ class Endpoint(asyncio.Protocol):
         """See asyncio.Protocol."""
         self._write_paused = False
         self._read_while_full = 0
+        self.took = True
         self.flush()
 
     def flush_soon(self) -> None:
@@ -156,7 +157,6 @@ class Endpoint(asyncio.Protocol):
                 out = h2.data_to_send(most)
                 if out:
                     transport.write(out)
-                    self.took = True
                 self._take_events()
                 if len(out) < most:
                     break

@@ -28,6 +28,7 @@ from wire.call import (
     CallGone,
     MethodEntry,
     ServerCall,
+    Stream,
 )
 from wire.counters import CallCounters, ListenerCounters
 from wire.crowd import Crowd
@@ -100,6 +101,7 @@ class ServerConnection(Endpoint):
         self._idle_since = self._heard_at = self._taken_at = self.opened_at
         self._asked_at = 0.0
         self._calls_at_look = 0
+        self._waiting_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See Endpoint. TLS without ALPN h2 is not for us."""
@@ -261,8 +263,11 @@ class ServerConnection(Endpoint):
         return True
 
     def _taking(self, now: float) -> bool:
-        """Give up on a peer that takes nothing. False if so."""
-        if not self.stuck or self.took:
+        """Give up on a peer that takes nothing of what waits for it, even if it takes answers to
+        its PINGs. False if so."""
+        waiting, before = self.h2.queued_body_size(), self._waiting_bytes
+        self._waiting_bytes = waiting
+        if not self.stuck or self.took or waiting < before:
             self.took, self._taken_at = False, now
         elif passed(now, self._taken_at, self.limits.write_stall_ms):
             self.give_up()
@@ -339,14 +344,14 @@ class ServerConnection(Endpoint):
         if call.timeout_s is not None and not call.entry.keeps_deadline:
             call.timer = self._loop.call_later(call.timeout_s, self._expire, call)
         if call.entry.stream is not None:
-            call.task = self._loop.create_task(self._run(call, call.entry.stream(call)))
+            call.task = self._loop.create_task(self._run(call, call.entry.stream))
         if ended:
             self._take(call, b"", ended=True)
 
-    async def _run(self, call: ServerCall, work: Any) -> None:
+    async def _run(self, call: ServerCall, serve: Stream) -> None:
         """A streaming handler to its end, however it ends."""
         try:
-            await work
+            await serve(call)
             call.finish()
         except CallGone:
             call.fail(CANCELLED, "cancelled")
@@ -451,6 +456,8 @@ class ServerConnection(Endpoint):
         elif kind is ngh2.WindowUpdated:
             if event.increment < TINY_UPDATE_BYTES:
                 self.spend()
+            else:
+                self.took = True
         elif kind is ngh2.SettingsReceived:
             self.greeted = True
             self.spend()

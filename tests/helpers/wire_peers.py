@@ -1,4 +1,4 @@
-"""A service that the wire's tests call, a transport without a socket, and a peer that sends bytes."""
+"""A service for the wire's tests, a transport without a socket, and a peer that sends bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -196,6 +196,11 @@ class Bench:
             self.connection.data_received(data)
         await turns()
         return self.transport.take()
+
+    async def ended(self) -> None:
+        """Waits until no call is open. The test's time limit is the limit."""
+        while self.server.calls_open:  # noqa: ASYNC110 - the listener has no event for it.
+            await asyncio.sleep(0.001)
 
     def leaves_nothing(self) -> None:
         """Asserts that a lost connection has let go of everything."""

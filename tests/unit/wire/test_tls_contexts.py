@@ -32,15 +32,15 @@ def test_a_file_that_cannot_be_read_is_named(authority: Authority, tmp_path: Pat
     server = authority.issue("server2", names="DNS:localhost")
     absent = str(tmp_path / "absent.pem")
     for arguments in ((absent, server.key), (server.certificate, absent)):
-        with pytest.raises(TlsError, match="absent.pem: cannot be read: No such file"):
+        with pytest.raises(TlsError, match=r"absent\.pem: cannot be read: No such file"):
             server_context(*arguments)
-    with pytest.raises(TlsError, match="absent.pem"):
+    with pytest.raises(TlsError, match=r"absent\.pem"):
         client_context(absent)
 
 
 def test_a_key_of_another_certificate_is_named(authority: Authority) -> None:
     one, other = (authority.issue(name, names="DNS:localhost") for name in ("one", "other"))
-    with pytest.raises(TlsError, match="other.key: is not the key of .*one.pem"):
+    with pytest.raises(TlsError, match=r"other\.key: is not the key of .*one\.pem"):
         server_context(one.certificate, other.key)
 
 
@@ -48,15 +48,15 @@ def test_what_is_no_pem_is_named(authority: Authority, tmp_path: Path) -> None:
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
     server = authority.issue("server3", names="DNS:localhost")
-    with pytest.raises(TlsError, match="text.pem"):
+    with pytest.raises(TlsError, match=r"text\.pem"):
         server_context(str(text), server.key)
-    with pytest.raises(TlsError, match="text.pem"):
+    with pytest.raises(TlsError, match=r"text\.pem"):
         server_context(server.certificate, server.key, str(text))
 
 
 def test_an_encrypted_key_is_refused_and_nobody_is_asked(authority: Authority) -> None:
     server = authority.issue("locked", names="DNS:localhost", password="secret")
-    with pytest.raises(TlsError, match="locked.key: is encrypted"):
+    with pytest.raises(TlsError, match=r"locked\.key: is encrypted"):
         server_context(server.certificate, server.key)
 
 

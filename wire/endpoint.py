@@ -54,6 +54,8 @@ class Endpoint(asyncio.Protocol):
         """Something has come since the last look."""
         self.took = False
         """The peer has made room for more since the last look."""
+        self.was_cut_off = False
+        """It broke a rule or a limit."""
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._flush_due = False
@@ -175,7 +177,7 @@ class Endpoint(asyncio.Protocol):
         """Say GOAWAY with a code, and close once it is out."""
         if self.closed or self._closing:
             return
-        self._closing = True
+        self._closing = self.was_cut_off = True
         if self.log_gate.allow():
             log.warning(
                 "connection_ended",
@@ -271,7 +273,7 @@ class Endpoint(asyncio.Protocol):
                 reason=str(error),
                 withheld=self.log_gate.withheld,
             )
-        self._closing = True
+        self._closing = self.was_cut_off = True
         if self.transport is not None:
             self.transport.abort()
 

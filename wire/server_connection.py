@@ -43,9 +43,10 @@ from wire.headers import (
     parse_timeout,
     status_trailers,
 )
-from wire.limits import WireLimits, passed
+from wire.limits import WireLimits
 from wire.log_gate import LogGate
 from wire.tls import identity_of
+from wire.watch import Watch
 
 log = structlog.get_logger()
 
@@ -98,10 +99,7 @@ class ServerConnection(Endpoint):
         self._unwanted: list[int] = []
         """Streams that were answered before their request had ended."""
         self._said_last = False
-        self._idle_since = self._heard_at = self._taken_at = self.opened_at
-        self._asked_at = 0.0
-        self._calls_at_look = 0
-        self._waiting_bytes = 0
+        self._watch = Watch(self.opened_at)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See Endpoint. TLS without ALPN h2 is not for us."""
@@ -148,6 +146,7 @@ class ServerConnection(Endpoint):
             call.gone()
         self._crowd.clear()
         self._unwanted.clear()
+        self.owner.counters.cut_off += self.was_cut_off
         self.owner.went(self)
 
     def on_room(self) -> None:
@@ -194,45 +193,34 @@ class ServerConnection(Endpoint):
 
     def look(self, now: float, pause_s: float) -> None:
         """Enforce the limits of time. Called every `pause_s` seconds."""
-        limits = self.limits
-        if self.ending:
-            return
-        self.refill(pause_s)
-        if self.heard:
-            self.heard, self._heard_at = False, now
-        if not self.greeted:
-            if passed(now, self.opened_at, limits.handshake_ms):
-                self.terminate(ErrorCode.SETTINGS_TIMEOUT, "no SETTINGS in time")
-            return
-        for call in list(self.calls.values()):
-            self._look_at(call, pause_s)
-        if self._kept_alive(now) and self._taking(now):
-            self._look_at_age(now)
+        if not self.ending:
+            self.refill(pause_s)
+            self._watch.look(self, now, pause_s)
 
-    def _look_at_age(self, now: float) -> None:
-        limits = self.limits
-        if self.calls or self._calls_at_look != self.counters.started:
-            self._idle_since = now
-            self._calls_at_look = self.counters.started
-        idle = passed(now, self._idle_since, limits.idle_ms)
-        old = passed(now, self.opened_at, limits.age_ms)
-        if not self.draining and (idle or old):
-            self.drain()
-            self.later(limits.age_grace_ms / 1000, self._cut_if_open)
+    def ask(self) -> None:
+        """See Watched."""
+        self.keepalives_sent += 1
+        self.owner.counters.keepalives_sent += 1
+        self.h2.ping(KEEPALIVE_PING)
+        self.flush()
 
-    def _look_at(self, call: ServerCall, pause_s: float) -> None:
-        """The request of a unary call, and a message that has begun, must go on coming."""
-        streams = call.entry.stream is not None
-        if call.request_ended or call.closed or (streams and not call.pending_bytes):
-            call.looks = 0
-            return
-        call.looks += 1
-        call.idle_looks += 1
-        stalled_ms, taken_ms = call.idle_looks * pause_s * 1000, call.looks * pause_s * 1000
-        if 0 < self.limits.upload_stall_ms <= stalled_ms:
-            call.expire(DEADLINE_EXCEEDED, "the request stopped coming")
-        elif 0 < self.limits.upload_ms <= taken_ms:
-            call.expire(DEADLINE_EXCEEDED, "the request takes too long to come")
+    def silent(self) -> None:
+        """See Watched."""
+        if self.log_gate.allow():
+            log.info("connection_silent", peer=self.peer, withheld=self.log_gate.withheld)
+        self.abort()
+
+    def give_up(self) -> None:
+        """See Watched. Also for a connection that takes too little of too much."""
+        if self.log_gate.allow():
+            log.warning("connection_stuck", peer=self.peer, withheld=self.log_gate.withheld)
+        self.was_cut_off = True
+        self.abort()
+
+    def grow_old(self) -> None:
+        """See Watched."""
+        self.drain()
+        self.later(self.limits.age_grace_ms / 1000, self._cut_if_open)
 
     def _end_unwanted(self) -> None:
         """Tell callers to send no more. Only once their answer is out: nghttp2 sends a reset first
@@ -243,43 +231,6 @@ class ServerConnection(Endpoint):
             if not h2.queued_body_size(stream):
                 h2.reset_stream(stream, ErrorCode.NO_ERROR)
         self.flush_soon()
-
-    def _kept_alive(self, now: float) -> bool:
-        """Ask a silent peer whether it is there. False if it is not."""
-        limits = self.limits
-        silent_since = max(self._heard_at, self._asked_at)
-        if self._asked_at > self._heard_at:
-            if passed(now, self._asked_at, limits.keepalive_timeout_ms):
-                if self.log_gate.allow():
-                    log.info("connection_silent", peer=self.peer, withheld=self.log_gate.withheld)
-                self.abort()
-                return False
-        elif passed(now, silent_since, limits.keepalive_ms):
-            self._asked_at = now
-            self.keepalives_sent += 1
-            self.owner.counters.keepalives_sent += 1
-            self.h2.ping(KEEPALIVE_PING)
-            self.flush()
-        return True
-
-    def _taking(self, now: float) -> bool:
-        """Give up on a peer that takes nothing of what waits for it, even if it takes answers to
-        its PINGs. False if so."""
-        waiting, before = self.h2.queued_body_size(), self._waiting_bytes
-        self._waiting_bytes = waiting
-        if not self.stuck or self.took or waiting < before:
-            self.took, self._taken_at = False, now
-        elif passed(now, self._taken_at, self.limits.write_stall_ms):
-            self.give_up()
-            return False
-        return True
-
-    def give_up(self) -> None:
-        """Close a connection that takes nothing, or too little for what waits for it."""
-        if self.log_gate.allow():
-            log.warning("connection_stuck", peer=self.peer, withheld=self.log_gate.withheld)
-        self.owner.counters.cut_off += 1
-        self.abort()
 
     def _request(self, event: Any) -> None:
         path = b""

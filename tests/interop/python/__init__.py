@@ -1,0 +1,1 @@
+"""The scripted sale by both Python clients of gRPC, run as processes of their own."""

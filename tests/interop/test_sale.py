@@ -1,0 +1,40 @@
+"""Stock gRPC clients of four languages run the scripted sale against the real service."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.stack import Stack, running_stack
+from tests.interop import sale
+from tests.interop.fronts import FRONTS
+from tests.interop.toolchains import require_language
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """`stockray serve`, embedded, by one front for all clients."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sr-") as directory,
+        running_stack("sqlite", Path(directory)) as stack,
+    ):
+        stack.flags = [*stack.flags, "--front", request.param]
+        stack.ensure_running()
+        yield stack
+
+
+@pytest.mark.parametrize("name", sale.CLIENTS)
+async def test_a_stock_client_sells_by_the_script(stack: Stack, name: str) -> None:
+    require_language(sale.CLIENTS[name].language)
+    run = name.replace(".", "-")
+    async with stack.client() as client:
+        await sale.stock_up(client, run)
+        steps = sale.run_client(name, stack.listen, run)
+        sale.assert_script(steps, run)
+        await sale.assert_books(client, run)
+
+
+async def test_after_all_clients_the_cluster_agrees_with_itself(stack: Stack) -> None:
+    async with stack.client() as client:
+        await stack.check(client)

@@ -12,6 +12,7 @@ Rules
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ log = structlog.get_logger()
 
 SMALL_ANSWER_BYTES = 16 * 1024
 """An answer up to this size is taken however many wait: `streams_max` bounds them."""
+TOO_LATE = (ngh2.StreamProtocolError, ngh2.ConnectionStateError, ngh2.ConnectionClosingError)
+"""What nghttp2 says to words for a stream that was reset, or a connection that ended, in this same
+turn; the event is on the way."""
 
 _NOT_METADATA = frozenset(
     {b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"}
@@ -101,6 +105,7 @@ class ServerCall:
         "_carrier",
         "_decoder",
         "_ended",
+        "_gzip",
         "_headers",
         "_messages",
         "_readable",
@@ -159,6 +164,8 @@ class ServerCall:
         self._roomy: asyncio.Future[None] | None = None
         self._unacknowledged = 0
         self._started = False
+        self._gzip = False
+        """The headers said so: only then may a message go compressed."""
         self._ended = False
 
     @property
@@ -218,11 +225,10 @@ class ServerCall:
                 self._start(compress)
             elif not self._started:
                 h2.send_response(stream_id, OK_HEADERS)
-            zipped = compress and self.takes_gzip
+            zipped = compress and self._gzip
             h2.send_data(stream_id, frame_gzip(message) if zipped else frame(message))
             h2.send_trailers(stream_id, pairs)
-        except ngh2.StreamProtocolError:
-            # Reset in this same turn; its event is on the way.
+        except TOO_LATE:
             return
         self._last_word(ok=True)
 
@@ -238,7 +244,7 @@ class ServerCall:
             else:
                 head = [*OK_HEADERS, *encode_metadata(self.initial_metadata), *pairs]
                 h2.send_response(stream_id, head, end_stream=True)
-        except ngh2.StreamProtocolError:
+        except TOO_LATE:
             return
         self._last_word(ok=False)
 
@@ -251,7 +257,7 @@ class ServerCall:
                 self._start(self.compress)
             pairs = OK_TRAILERS if not trailers else status_trailers(0, "", trailers)
             self._carrier.h2.send_trailers(self.stream_id, pairs)
-        except ngh2.StreamProtocolError:
+        except TOO_LATE:
             return
         self._last_word(ok=True)
 
@@ -283,7 +289,8 @@ class ServerCall:
 
     async def send(self, message: bytes, *, compress: bool | None = None) -> None:
         """A message of a stream. Waits while the caller does not take what was sent before.
-        CallGone when it is gone. `compress` None means as `self.compress` says."""
+        CallGone when it is gone. `compress` None means as `self.compress` says; a stream that did
+        not begin with `self.compress` stays uncompressed."""
         if self.closed:
             raise CallGone
         carrier, size = self._carrier, len(message)
@@ -295,9 +302,9 @@ class ServerCall:
         try:
             if not self._started:
                 self._start(self.compress)
-            zipped = (self.compress if compress is None else compress) and self.takes_gzip
+            zipped = (self.compress if compress is None else compress) and self._gzip
             carrier.h2.send_data(self.stream_id, frame_gzip(message) if zipped else frame(message))
-        except ngh2.StreamProtocolError:
+        except TOO_LATE:
             raise CallGone from None
         carrier.flush_soon()
         while carrier.h2.queued_body_size(self.stream_id) > carrier.limits.stream_backlog_bytes:
@@ -368,15 +375,17 @@ class ServerCall:
     def _start(self, compress: bool) -> None:
         head = OK_HEADERS
         if self.initial_metadata or compress:
+            self._gzip = compress and self.takes_gzip
             extra = encode_metadata(self.initial_metadata)
-            head = (*head, *extra, *((GZIP_HEADER,) if compress and self.takes_gzip else ()))
+            head = (*head, *extra, *((GZIP_HEADER,) if self._gzip else ()))
         self._carrier.h2.send_response(self.stream_id, head)
         self._started = True
 
     def _acknowledge(self) -> None:
         if self._unacknowledged:
             size, self._unacknowledged = self._unacknowledged, 0
-            self._carrier.h2.acknowledge_received_data(size, self.stream_id)
+            with contextlib.suppress(*TOO_LATE):
+                self._carrier.h2.acknowledge_received_data(size, self.stream_id)
             self._carrier.flush_soon()
 
     def _may_send(self, size: int) -> bool:

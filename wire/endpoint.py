@@ -17,6 +17,7 @@ Rules
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -265,7 +266,7 @@ class Endpoint(asyncio.Protocol):
             transport.resume_reading()
 
     def _refused(self, error: ngh2.NGH2Error) -> None:
-        """nghttp2 cannot go on with this connection; its last words, if any, are lost with it."""
+        """nghttp2 cannot go on with this connection. Its last words, if it has any, say why."""
         if not self._closing and self.log_gate.allow():
             log.warning(
                 "connection_refused",
@@ -273,9 +274,16 @@ class Endpoint(asyncio.Protocol):
                 reason=str(error),
                 withheld=self.log_gate.withheld,
             )
-        self._closing = self.was_cut_off = True
-        if self.transport is not None:
-            self.transport.abort()
+        self.was_cut_off = True
+        out = b""
+        with contextlib.suppress(ngh2.NGH2Error):
+            out = self.h2.data_to_send(self.limits.write_buffer_bytes)
+        if out and self.transport is not None:
+            self.transport.write(out)
+            self.hang_up()
+        else:
+            self._closing = True
+            self.abort()
 
     def _end_if_open(self) -> None:
         if not self.closed:

@@ -22,6 +22,7 @@ from wire.call import (
     DEADLINE_EXCEEDED,
     INTERNAL,
     RESOURCE_EXHAUSTED,
+    TOO_LATE,
     UNAVAILABLE,
     UNIMPLEMENTED,
     UNKNOWN,
@@ -53,8 +54,10 @@ log = structlog.get_logger()
 DRAIN_PING = b"lastcall"
 DRAIN_ROUND_TRIP_S = 1.0
 READS_WHILE_FULL_BYTES = 256 * 1024
-_NOT_POST: tuple[Pair, ...] = ((b":status", b"405"), (b"allow", b"POST"))
-_NOT_GRPC: tuple[Pair, ...] = ((b":status", b"415"), (b"accept-post", b"application/grpc"))
+_TEXT: Pair = (b"content-type", b"text/plain")
+_NOT_POST: tuple[Pair, ...] = ((b":status", b"405"), (b"allow", b"POST"), _TEXT)
+_NOT_GRPC: tuple[Pair, ...] = ((b":status", b"415"), (b"accept-post", b"application/grpc"), _TEXT)
+_ONLY_GRPC = b"This port speaks gRPC: POST with content-type application/grpc.\n"
 
 
 class Owner(Protocol):
@@ -255,10 +258,10 @@ class ServerConnection(Endpoint):
             self._reject(event, INTERNAL, str(error))
             return
         if method != b"POST":
-            self._reject_http(event, _NOT_POST)
+            self._reject_http(event, _NOT_POST, _ONLY_GRPC)
             return
         if content_type not in CONTENT_TYPES and not is_grpc(content_type):
-            self._reject_http(event, _NOT_GRPC)
+            self._reject_http(event, _NOT_GRPC, _ONLY_GRPC)
             return
         entry = self.owner.route(path)
         if entry is None:
@@ -430,11 +433,16 @@ class ServerConnection(Endpoint):
         )
         self._reject_http(event, pairs)
 
-    def _reject_http(self, event: Any, pairs: Sequence[Pair]) -> None:
+    def _reject_http(self, event: Any, pairs: Sequence[Pair], body: bytes = b"") -> None:
         self.counters.started += 1
         self.owner.counters.calls.started += 1
         self._count(ok=False)
-        self.h2.send_response(event.stream_id, pairs, end_stream=True)
+        try:
+            self.h2.send_response(event.stream_id, pairs, end_stream=not body)
+            if body:
+                self.h2.send_data(event.stream_id, body, end_stream=True)
+        except TOO_LATE:
+            return
         if not event.end_stream:
             self._unwanted.append(event.stream_id)
 

@@ -137,6 +137,8 @@ def _serve_many(
                 if first:
                     first = False
                     await _send_metadata(context, invocation)
+                elif invocation.compress is False:
+                    context.disable_next_message_compression()
                 yield answer
         except CallError as error:
             await _abort(context, error, invocation, with_initial=first)

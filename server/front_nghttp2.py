@@ -192,10 +192,12 @@ async def _only_request(call: ServerCall) -> bytes:
 def _invocation(call: ServerCall) -> Invocation | None:
     """What the table is told of a call; None if that cannot be, and the caller was told so."""
     try:
-        return Invocation(call.peer, call.metadata, call.timeout_s, call.identity)
+        invocation = Invocation(call.peer, call.metadata, call.timeout_s, call.identity)
     except BadHeader as error:
         call.fail(Code.INTERNAL, str(error))
         return None
+    invocation.request_compressed = call.sent_gzip
+    return invocation
 
 
 def _prepare(call: ServerCall, invocation: Invocation) -> None:

@@ -71,6 +71,7 @@ class Invocation:
         "initial_metadata",
         "metadata",
         "peer",
+        "request_compressed",
         "timeout_s",
         "trailing_metadata",
     )
@@ -95,6 +96,8 @@ class Invocation:
         """To be sent with the status, beside what an error has of its own."""
         self.compress: bool | None = None
         """Whether answers go compressed, if the caller takes that; None: as the request came."""
+        self.request_compressed: bool | None = None
+        """Whether the caller said that its messages are compressed; None if nobody can say."""
 
 
 class CallContext:
@@ -142,9 +145,15 @@ class CallContext:
         """To be appended to before the handler ends; sent with the status, an error's too."""
         return self._invocation.trailing_metadata
 
+    @property
+    def request_compressed(self) -> bool | None:
+        """Whether the caller said that its messages are compressed; None if the front cannot say
+        (grpcio)."""
+        return self._invocation.request_compressed
+
     def compress(self, wanted: bool) -> None:
-        """Whether answers go compressed, if the caller takes that. Before the first answer on the
-        grpcio front; from now on, message by message, on the other."""
+        """Whether answers go compressed from now on, if the caller takes that. A stream that is
+        ever to compress says so before its first answer."""
         self._invocation.compress = wanted
 
     def now_ms(self) -> int:

@@ -20,7 +20,7 @@ demo: $(STAMP) ## Run a flash sale through a kill, from nothing, and print the b
 	@$(BIN)/stockray demo $(ARGS)
 
 demo-cluster: $(STAMP) ## The same on a private Redis and MariaDB, started for it
-	@./tools/services.sh
+	@./tools/services.sh redis-server mariadbd
 	@$(BIN)/stockray demo --private-services $(ARGS)
 
 test: $(STAMP) ## Everything: checks, unit, contract, cluster and end-to-end tests (installs Redis, MariaDB)
@@ -50,6 +50,7 @@ lock: ## Renew requirements.lock (names no package index, so it works behind any
 	@$(UV) export -q --all-packages --all-extras --all-groups --no-emit-workspace --no-header -o requirements.lock >/dev/null
 
 bench: $(STAMP) ## Throughput and latency against a bare grpc.aio echo in the same run
+	@./tools/services.sh h2load openssl
 	@$(BIN)/stockray bench $(ARGS)
 
 clean: ## Remove the environment and caches

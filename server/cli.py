@@ -22,7 +22,8 @@ from stockray import AsyncClient, StockrayError
 from persistence.errors import StorageError
 from persistence.open import open_sink
 from persistence.private import ServerFailedError
-from server.bench import PEERS, BenchOptions, run_bench
+from server.bench.result import CROWD, PEERS, BenchOptions, CannotMeasure
+from server.bench.run import run_bench
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
 from server.demo import DemoOptions, run_demo
@@ -249,13 +250,27 @@ def bench(
     *,
     seconds: Annotated[float, typer.Option(min=0.5, max=600, help="For each row.")] = 5.0,
     callers: Annotated[int, typer.Option(min=1, max=4096, help="Calls in flight.")] = 64,
+    crowd: Annotated[int, typer.Option(min=1, max=4096, help="And of the other rows.")] = CROWD,
+    many_lines: Annotated[int, typer.Option(min=1, max=4096, help="Lines of a grab_many.")] = 1_000,
     kills: Annotated[int, typer.Option(min=0, max=1000, help="Measure so many failovers.")] = 0,
     open_reservations: Annotated[
         int, typer.Option(min=0, max=5_000_000, help="Measure memory with so many.")
     ] = 0,
+    idle_connections: Annotated[
+        int, typer.Option(min=0, max=60_000, help="Measure with so many idle ones held.")
+    ] = 0,
     private_services: Annotated[
         bool, typer.Option("--private-services", help="Run on a Redis and MariaDB of its own.")
     ] = False,
+    front: Annotated[str, typer.Option(help="As of `serve`; left out: its default.")] = "",
+    gateways: Annotated[int, typer.Option(min=1, max=64, help="Gateway processes.")] = 1,
+    generators: Annotated[int, typer.Option(min=1, max=64, help="Processes that make load.")] = 1,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="With TLS (needs the openssl command).")
+    ] = False,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=100, help="Measure each rate so often; the median counts.")
+    ] = 1,
     against: Annotated[
         str, typer.Option(help="Peers to measure in the same run: echo,redis-lua,mysql.")
     ] = "echo",
@@ -273,15 +288,25 @@ def bench(
         against=peers,
         seconds=seconds,
         callers=callers,
+        crowd=crowd,
+        many_lines=many_lines,
         kills=kills,
         open_reservations=open_reservations,
+        idle_connections=idle_connections,
         private_services=private_services,
+        front=front,
+        gateways=gateways,
+        generators=generators,
+        tls=tls,
+        rounds=rounds,
     )
     try:
         result = run_bench(options, lambda text: messages.print(f"[dim]{text}[/]"))
+    except SettingsError as error:
+        fail(str(error), EXIT_USAGE)
     except ChildFailed as error:
         fail(f"the service did not start or stop:\n{error}", error.exit_code or EXIT_FAILED)
-    except (CannotStart, StorageError, ServerFailedError) as error:
+    except (CannotMeasure, CannotStart, StorageError, ServerFailedError) as error:
         fail(str(error))
     if output is Output.JSON:
         print(json.dumps(result.as_data(), indent=2))

@@ -4,13 +4,15 @@ A closed loop: so many unary calls in flight over so many connections, `Grab` of
 of the same bytes, against any gRPC server. It prints one JSON object. Every answer is checked
 (`load_calls.py`) and every failure counted (`load_connection.py`).
 
-With `--wait` it connects, warms up, prints "ready" and starts at the first line on standard input,
-so that several generators start at once, and CPU is read around the measured part alone.
+With `--wait` it connects, warms up, prints "ready", starts at the first line on standard input and
+ends with that input: so several generators start at once, and CPU is read around the measured part
+alone.
 """
 
 import argparse
 import asyncio
 import base64
+import gc
 import json
 import ssl
 import sys
@@ -80,6 +82,10 @@ class CannotConnect(Exception):
     """The target does not take connections."""
 
 
+class Abandoned(Exception):
+    """Whoever started this generator ended before it was to start."""
+
+
 class Load:
     """One generator: `open`, then `run` for the warm-up and for what is measured, then `close`."""
 
@@ -107,7 +113,7 @@ class Load:
             for _ in range(self._options.connections):
                 self._connections.append(await self._connect())
         except (OSError, TimeoutError) as error:
-            raise CannotConnect(f"{self._options.target}: {error}") from error
+            raise CannotConnect(f"cannot connect to {self._options.target}: {error}") from error
 
     async def run(self, seconds: float) -> tuple[Tally, float]:
         """The loop for so long, and what it took with the last answers."""
@@ -209,6 +215,8 @@ def as_data(load: Load, tally: Tally, took_s: float, cpu_s: float) -> dict[str, 
 
 def status_name(status: int) -> str:
     """As people write it."""
+    if status == ECHOED:
+        return "ECHOED"
     known = common_pb2.LineStatus.DESCRIPTOR.values_by_number.get(status)
     return known.name.removeprefix("LINE_STATUS_") if known else str(status)
 
@@ -222,7 +230,11 @@ async def generate(options: LoadOptions, *, wait: bool) -> dict[str, Any]:
             await load.run(options.warm_up_s)
         if wait:
             print("ready", flush=True)
-            await asyncio.to_thread(sys.stdin.readline)
+            if not await asyncio.to_thread(sys.stdin.readline):
+                raise Abandoned("whoever was to say when to start is gone")
+        # What is there stays: walking it again and again would be latency that nobody else has.
+        gc.collect()
+        gc.freeze()
         cpu_s = time.process_time()
         tally, took_s = await load.run(options.seconds)
         return as_data(load, tally, took_s, time.process_time() - cpu_s)
@@ -253,10 +265,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             result = runner.run(generate(options, wait=wait))
-    except CannotConnect as error:
-        print(f"error: cannot connect to {error}", file=sys.stderr)
+    except (CannotConnect, Abandoned) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 4
-    print(json.dumps(result))
+    print(json.dumps(result), flush=True)
+    if wait:
+        sys.stdin.read()  # Whoever waited for this reads this process's CPU next.
     return 0
 
 

@@ -18,10 +18,9 @@ GRAB_PATH = "/stockray.v1.SeckillService/Grab"
 ECHO_PATH = "/floor.Echo/Echo"
 DIGITS = 12
 RESERVED = common_pb2.LINE_STATUS_RESERVED
-ECHOED = 1
-"""The status that an echo counts as, if what came back is what was sent."""
-MALFORMED, WRONG_ID = -1, -2
-"""In place of a status: not to be read; of another request than the one that was sent."""
+MALFORMED, WRONG_ID, ECHOED = -1, -2, -3
+"""In place of a LineStatus: not to be read; of another request than the one that was sent; an echo
+of what was sent."""
 _ACK_BLOCK = 65_536
 
 

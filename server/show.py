@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from server.bench import BenchResult
+from server.bench.result import BenchResult, Measured
 from server.demo import Books, balances_of
 from server.doctor import Finding, Verdict
 from server.verify import INVARIANTS, Report
@@ -122,31 +122,48 @@ def show_report(report: Report, console: Console, *, title: str = "Invariants") 
 
 
 def show_bench(result: BenchResult, console: Console) -> None:
-    """Rates, latencies and CPU of a benchmark."""
-    table = Table(title="One run; compare ratios, not rates of different runs")
-    table.add_column("")
+    """Rates, latencies, and where the time goes."""
+    setting = "  ".join(f"{key} {value}" for key, value in result.setting.items())
+    table = Table(title="One run; compare ratios, not rates of different runs", caption=setting)
+    table.add_column("", no_wrap=True)
     for name in ("rate/s", "p50 ms", "p99 ms", "p99.9 ms"):
-        table.add_column(name, justify="right")
-    table.add_column("CPU us a line")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("CPU us a line (time wanted by the busiest thread)")
     for row in result.results:
-        cpu = "  ".join(f"{role} {used:,.1f}" for role, used in row.cpu_us_per_line.items())
         table.add_row(
             row.name,
             f"{row.rate_per_s:,.0f}",
-            f"{row.p50_ms:,.2f}",
-            f"{row.p99_ms:,.2f}",
-            f"{row.p99_9_ms:,.2f}",
-            cpu,
+            *(
+                "-" if value is None else f"{value:,.2f}"
+                for value in (row.p50_ms, row.p99_ms, row.p99_9_ms)
+            ),
+            _where_the_time_goes(row),
         )
     console.print(table)
+    for row in result.results:
+        if row.refused or row.errors:
+            console.print(f"[bold red]{row.name}[/]: refused {row.refused}, failed {row.errors}")
     for title, values in (
         ("ratios", result.ratios),
         ("failover gap (ms)", result.failover_gap_ms),
         ("memory", result.memory),
+        ("idle connections", result.idle),
     ):
         if values:
             console.print(f"{title}: " + "  ".join(f"{k} {v:,}" for k, v in values.items()))
+    console.print(f"{result.acks_checked:,} acknowledged sales looked for in the journal")
     console.print("[green]invariants hold[/]" if result.ok else "[bold red]invariants broken[/]")
+
+
+def _where_the_time_goes(row: Measured) -> str:
+    """CPU by role; the role that had no time left is marked."""
+    parts = []
+    for role, used in row.cpu_us_per_line.items():
+        text = f"{role} {used:,.1f}"
+        if role in row.wanted:
+            text += f" ({row.wanted[role]:.0%})"
+        parts.append(f"[bold yellow]{text}[/]" if role == row.limit else text)
+    return "  ".join(parts)
 
 
 def _pools_table(report: Report, title: str) -> Table:

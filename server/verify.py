@@ -10,7 +10,7 @@ that checked nothing shows it.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -139,7 +139,7 @@ class Verifier:
         dump: SqlDump,
         shard_map: ShardMap,
         claims: Sequence[ReplicaClaim] = (),
-        acks: Sequence[Ack] = (),
+        acks: Iterable[Ack] = (),
     ) -> None:
         self.report = Report()
         self.states: list[s.ShardState] = []

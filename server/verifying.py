@@ -1,6 +1,6 @@
 """`verify` over the stores that settings name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from persistence.open import open_journal, open_snapshots
 from persistence.sql.dump import SqlDump
@@ -13,7 +13,7 @@ def verify_stores(
     settings: Settings,
     *,
     claims: Sequence[ReplicaClaim] = (),
-    acks: Sequence[Ack] = (),
+    acks: Iterable[Ack] = (),
 ) -> Report:
     """All invariants over journal, SQL and what replicas and clients claim. Reads only, so it may
     run beside a live service. CannotStart if there is no cluster, StorageError if a store cannot

@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Install redis-server and mariadbd if they are missing and this user may. Starts nothing:
-# the tests and the demo start private ones on ports of their own.
+# Install the programs named if they are missing and this user may; all that tests use if none is.
+# Starts nothing: the tests, the demo and the benchmark start private ones on ports of their own.
 set -euo pipefail
+[ $# -gt 0 ] || set -- redis-server mariadbd h2load openssl
 missing=()
-command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
-command -v mariadbd >/dev/null 2>&1 || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
+for program in "$@"; do
+  command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] && continue
+  case $program in
+    mariadbd) missing+=(mariadb-server) ;;
+    h2load) missing+=(nghttp2-client) ;;
+    *) missing+=("$program") ;;
+  esac
+done
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   echo "installing ${missing[*]} ..." >&2
@@ -13,6 +20,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 else
-  echo "warning: missing ${missing[*]}; tests that need them are skipped (and fail when CI is set)." >&2
+  echo "warning: missing ${missing[*]}; what needs them is skipped (tests fail when CI is set)." >&2
   echo "         As root: apt-get install ${missing[*]}" >&2
 fi

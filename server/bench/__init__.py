@@ -1,0 +1,1 @@
+"""`stockray bench`: how fast, against a bare grpc.aio echo measured in the same run."""

@@ -1,0 +1,282 @@
+"""The rows of a benchmark, one after the other, and the ratios between them.
+
+Rows are measured in rounds, each row once a round, and the median of the rounds counts: what else a
+shared machine does then meets all of them. The floor that everything is compared with is the bare
+grpc.aio echo, by whichever generator drove it fastest.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc.aio
+from stockray import AsyncClient, ClusterStatus
+
+from actors.core.identity import slot_of
+from server.bench import clients
+from server.bench.generators import Generators, has_h2load, measure_h2load
+from server.bench.idle import idle_connections
+from server.bench.kills import measure_kills
+from server.bench.processes import Roles, service_roles
+from server.bench.result import CAMPAIGN, SKU, AckedSales, BenchOptions, BenchResult, Measured, Say
+from server.demo import until_settled
+from server.echo import Certificate, EchoChild
+from server.load import LoadOptions
+
+CONNECTIONS = 4
+"""Of a generator with many calls in flight; more with several gateways, which share by them."""
+ONE_CALL_S = 2.0
+"""The row of one call in flight needs no longer."""
+
+Measure = Callable[[], Awaitable[Measured]]
+
+
+class Row(NamedTuple):
+    """One row to measure."""
+
+    name: str
+    what: str
+    measure: Measure
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """The service under test."""
+
+    listen: str
+    serve_pid: int
+    client: AsyncClient
+    channel: grpc.aio.Channel
+    directory: Path
+    certificate: Certificate | None = None
+    roles: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def ca(self) -> str:
+        """For generators."""
+        return self.certificate.certificate if self.certificate else ""
+
+    async def look(self) -> ClusterStatus:
+        """Find its processes; after a failover they have other roles."""
+        status = await self.client.cluster_status()
+        self.roles = service_roles(status, self.serve_pid)
+        return status
+
+
+class Rows:
+    """Measures one service."""
+
+    def __init__(
+        self, options: BenchOptions, service: Service, result: BenchResult, say: Say
+    ) -> None:
+        self.acked = AckedSales()
+        self._options = options
+        self._service = service
+        self._result = result
+        self._say = say
+        self._numbers = count()
+        self._generators = Generators(options.generators, self.acked)
+
+    async def measure(self) -> None:
+        """Everything that was asked for, into the result."""
+        options, client = self._options, self._service.client
+        await self._service.look()
+        with ExitStack() as stack:
+            echoes = {
+                front: stack.enter_context(EchoChild(front, self._service.certificate))
+                for front in ("grpcio", "nghttp2")
+            }
+            rows = [*self._echo_rows(echoes), *self._grab_rows(), *self._client_rows()]
+            await self._take(rows)
+        self._result.ratios = ratios(self._result, options)
+        if options.idle_connections:
+            await self._measure_idle()
+        if options.open_reservations:
+            await self._measure_memory()
+        if options.kills:
+            self._result.failover_gap_ms = await measure_kills(
+                client,
+                kills=options.kills,
+                callers=options.callers,
+                numbers=self._numbers,
+                say=self._say,
+            )
+
+    async def _take(self, rows: list[Row]) -> None:
+        found: dict[str, list[Measured]] = {row.name: [] for row in rows}
+        steps = len(rows) * self._options.rounds
+        step = count(1)
+        for _ in range(self._options.rounds):
+            for row in rows:
+                self._say(f"[{next(step)}/{steps}] {row.name}: {row.what}")
+                found[row.name].append(await row.measure())
+        for measured in found.values():
+            measured.sort(key=lambda one: one.rate_per_s)
+            self._result.results.append(measured[len(measured) // 2])
+
+    def _echo_rows(self, echoes: dict[str, EchoChild]) -> list[Row]:
+        rows = []
+        for front, echo in echoes.items():
+            roles = {"server": [echo.pid]}
+            for in_flight in (self._options.callers, self._options.crowd):
+                load = self._load(in_flight, target=echo.target, kind="echo")
+                name = f"echo_{front}_{in_flight}"
+                rows.append(self._generated(name, load, roles))
+                if has_h2load():
+                    rows.append(self._by_h2load(f"{name}_h2load", load, roles))
+        if not has_h2load():
+            self._say("h2load is not installed (package nghttp2-client): its rows are left out")
+        return rows
+
+    def _grab_rows(self) -> list[Row]:
+        return [
+            self._generated(f"grab_unary_{in_flight}", self._load(in_flight), self._service.roles)
+            for in_flight in dict.fromkeys((1, self._options.callers, self._options.crowd))
+        ]
+
+    def _client_rows(self) -> list[Row]:
+        options, service = self._options, self._service
+        loops = (
+            ("grab_aio", options.callers, clients.aio_grab(service.channel, self._numbers)),
+            (
+                "grab_many",
+                clients.MANY_CALLERS,
+                clients.grab_many(service.client, self._numbers, options.many_lines),
+            ),
+            (
+                "client_gathered",
+                8 * options.callers,
+                clients.gathered_grab(service.client, self._numbers),
+            ),
+        )
+        return [self._looped(name, callers, once) for name, callers, once in loops]
+
+    def _looped(self, name: str, callers: int, once: clients.Once) -> Row:
+        async def measure() -> Measured:
+            return await clients.loop(
+                name,
+                once,
+                callers=callers,
+                seconds=self._options.seconds,
+                roles=self._service.roles,
+            )
+
+        what = f"{callers} callers in one Python client, {self._options.seconds:g} s"
+        return Row(name, what, measure)
+
+    def _generated(self, name: str, load: LoadOptions, roles: Roles) -> Row:
+        async def measure() -> Measured:
+            return await self._generators.measure(name, load, roles)
+
+        return Row(name, _what(load, "the generator"), measure)
+
+    def _by_h2load(self, name: str, load: LoadOptions, roles: Roles) -> Row:
+        async def measure() -> Measured:
+            return await measure_h2load(name, load, roles, self._service.directory)
+
+        return Row(name, _what(load, "h2load"), measure)
+
+    def _load(self, in_flight: int, *, target: str = "", kind: str = "grab") -> LoadOptions:
+        options = self._options
+        connections = CONNECTIONS * max(options.gateways, options.generators)
+        return LoadOptions(
+            target=target or self._service.listen,
+            kind=kind,
+            campaign_id=CAMPAIGN,
+            sku_id=SKU,
+            in_flight=in_flight,
+            connections=min(in_flight, connections),
+            seconds=min(options.seconds, ONE_CALL_S) if in_flight == 1 else options.seconds,
+            warm_up_s=min(0.5, options.seconds / 4),
+            ca=self._service.ca,
+        )
+
+    async def _measure_idle(self) -> None:
+        """Memory of idle connections, and the rate with and without them, in turn."""
+        options, service = self._options, self._service
+        wanted, gateways = options.idle_connections, self._service.roles["gateway"]
+        load = self._load(options.callers)
+        names = f"grab_unary_{options.callers}_alone", f"grab_unary_{options.callers}_beside_idle"
+        found: dict[str, list[Measured]] = {name: [] for name in names}
+        bytes_each, alive = 0.0, wanted
+        for turn in range(options.rounds):
+            self._say(f"{names[0]}: {_what(load, 'the generator')}")
+            found[names[0]].append(await self._generators.measure(names[0], load, service.roles))
+            self._say(f"opening {wanted:,} idle connections")
+            async with idle_connections(service.listen, wanted, gateways, service.ca) as held:
+                self._say(f"{names[1]}: {_what(load, 'the generator')}")
+                row = await self._generators.measure(names[1], load, service.roles)
+                found[names[1]].append(row)
+            # Freed memory is used again, so only the first opening shows what one takes.
+            bytes_each = bytes_each if turn else held.bytes_each
+            alive = min(alive, held.alive_at_end)
+        for measured in found.values():
+            measured.sort(key=lambda one: one.rate_per_s)
+            self._result.results.append(measured[len(measured) // 2])
+        alone, beside = (self._result.rate(name) for name in names)
+        self._result.idle = {
+            "connections": wanted,
+            "alive_at_end": alive,
+            "gateway_bytes_each": round(bytes_each),
+        }
+        self._result.ratios["beside_idle_to_alone"] = _ratio(beside, alone)
+
+    async def _measure_memory(self) -> None:
+        """Resident memory of both replicas per open reservation."""
+        client, wanted = self._service.client, self._options.open_reservations
+        self._say(f"memory: {wanted:,} open reservations")
+        await until_settled(client)
+        before = _memory(await client.cluster_status())
+        for start in range(0, wanted, 4_000):
+            size = min(4_000, wanted - start)
+            await client.grab_many(clients.grab_lines(self._numbers, size))
+        await until_settled(client)
+        after = _memory(await client.cluster_status())
+        self._result.memory = {
+            "open_reservations": wanted,
+            **{
+                f"{role}_bytes_each": round((after[role] - before[role]) / wanted) for role in after
+            },
+        }
+
+
+def ratios(result: BenchResult, options: BenchOptions) -> dict[str, float]:
+    """To the grpc.aio echo with `callers` in flight, unless the name says another number."""
+
+    def echo(front: str, in_flight: int) -> float:
+        name = f"echo_{front}_{in_flight}"
+        return result.rate(name, f"{name}_h2load")
+
+    few, crowd = options.callers, options.crowd
+    floor = echo("grpcio", few)
+    grab = result.rate(f"grab_unary_{few}")
+    return {
+        "grab_to_echo": _ratio(grab, floor),
+        "grab_many_to_echo": _ratio(result.rate("grab_many"), floor),
+        "client_to_echo": _ratio(result.rate("client_gathered"), floor),
+        f"grab_to_echo_{few}": _ratio(grab, floor),
+        f"grab_to_echo_{crowd}": _ratio(result.rate(f"grab_unary_{crowd}"), echo("grpcio", crowd)),
+        f"echo_nghttp2_to_echo_{few}": _ratio(echo("nghttp2", few), floor),
+        f"echo_nghttp2_to_echo_{crowd}": _ratio(echo("nghttp2", crowd), echo("grpcio", crowd)),
+        "grab_aio_to_echo": _ratio(result.rate("grab_aio"), floor),
+    }
+
+
+def _ratio(rate: float, base: float) -> float:
+    return round(rate / base, 2) if base else 0.0
+
+
+def _what(load: LoadOptions, tool: str) -> str:
+    tls = " over TLS" if load.ca else ""
+    return (
+        f"{load.in_flight} in flight on {load.connections} connections{tls} by {tool}, "
+        f"{load.seconds:g} s"
+    )
+
+
+def _memory(status: ClusterStatus) -> dict[str, int]:
+    shard = status.shards[slot_of(CAMPAIGN) % len(status.shards)]
+    return {replica.role.name.lower(): replica.memory_bytes for replica in shard.replicas}

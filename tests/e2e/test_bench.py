@@ -1,0 +1,86 @@
+"""The benchmark, as anybody runs it: all its rows, and books that balance. Its numbers are not
+judged here: a test's machine is nobody's measure."""
+
+import json
+import shutil
+
+import pytest
+
+from persistence.private import PrivateMariaDB, PrivateRedis
+from tests.helpers.services import require
+from tests.helpers.stack import stockray
+
+ROWS = {
+    "echo_grpcio_8",
+    "echo_grpcio_16",
+    "echo_nghttp2_8",
+    "echo_nghttp2_16",
+    "grab_unary_1",
+    "grab_unary_8",
+    "grab_unary_16",
+    "grab_aio",
+    "grab_many",
+    "client_gathered",
+}
+RATIOS = {
+    "grab_to_echo",
+    "grab_many_to_echo",
+    "client_to_echo",
+    "grab_to_echo_8",
+    "grab_to_echo_16",
+    "echo_nghttp2_to_echo_8",
+    "echo_nghttp2_to_echo_16",
+}
+SMALL = ("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", "50", "-o", "json")
+
+
+@pytest.mark.parametrize(
+    ("flags", "roles"),
+    [
+        (("--kills", "1", "--idle-connections", "50", "--open-reservations", "500"), set()),
+        (("--tls", "--gateways", "2", "--generators", "2", "--rounds", "2"), set()),
+        (("--private-services", "--front", "grpcio", "--against", "redis-lua"), {"journal"}),
+    ],
+    ids=["embedded", "tls", "cluster"],
+)
+def test_the_benchmark_measures_every_row_and_its_books_balance(
+    flags: tuple[str, ...], roles: set[str]
+) -> None:
+    if "--private-services" in flags:
+        require(PrivateRedis.available() and PrivateMariaDB.available(), "Redis, MariaDB missing")
+    require("--tls" not in flags or shutil.which("openssl") is not None, "openssl is missing")
+    done = stockray("bench", *SMALL, *flags)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-4_000:]
+    found = json.loads(done.stdout)
+    rows = {row["name"]: row for row in found["results"]}
+    assert rows.keys() >= ROWS
+    assert found["ratios"].keys() >= RATIOS
+    for name in ROWS:
+        row = rows[name]
+        assert row["rate_per_s"] > 0, name
+        assert row["refused"] == {}, name
+        assert row["errors"] == {}, name
+        assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["p99_9_ms"], name
+        assert row["cpu_us_per_line"].keys() == row["cores"].keys() == row["wanted"].keys()
+    path = {"client", "gateway", "shard", "standby", "projector"} | roles
+    assert rows["grab_unary_8"]["cpu_us_per_line"].keys() >= path
+    assert found["ok"] is True
+    assert found["acks_checked"] > 100
+    assert all(law["violations"] == 0 for law in found["invariants"].values())
+    if "--kills" in flags:
+        assert 0 < found["failover_gap_ms"]["median"] <= found["failover_gap_ms"]["worst"]
+        assert (found["idle"]["connections"], found["idle"]["alive_at_end"]) == (50, 50)
+        assert found["memory"]["open_reservations"] == 500
+    if "redis-lua" in flags:
+        assert found["ratios"]["client_to_redis_lua"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [(("--against", "echo,oracle"), "no such peer 'oracle'"), (("--front", "h3"), "front (flag)")],
+    ids=["peer", "front"],
+)
+def test_what_nobody_knows_is_named(flags: tuple[str, ...], named: str) -> None:
+    done = stockray("bench", *flags)
+    assert done.returncode == 2
+    assert named in done.stderr

@@ -1,22 +1,12 @@
 """How a gateway reaches a replica: one narrow link, `round(bytes) -> bytes`, control calls apart.
 
-Today a Ray call carries both. A process on this machine is watched through a pidfd as well, since
-Ray takes more than a second to say that it died, and the kernel says it at once.
+`ray_link.py` carries both by Ray calls; `road_link.py` carries rounds on a connection of their own.
 """
 
-import asyncio
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import ray
-import ray.exceptions
-import structlog
-
-from actors.hosting import process_identity
-from actors.shard import PromoteStatus, Promotion
-
-log = structlog.get_logger()
+from actors.shard import Promotion
 
 
 class LinkClosed(Exception):
@@ -26,9 +16,16 @@ class LinkClosed(Exception):
 class Link(Protocol):
     """A way to one replica."""
 
+    on_closed: Callable[[], None] | None
+    """Called when the instance that `hello` met is known to be dead or unreachable."""
+
     @property
     def token(self) -> str:
         """The replica instance's token; '' before the first `hello`."""
+
+    @property
+    def round_bytes(self) -> int:
+        """How large a round may be that this link carries well, now."""
 
     async def hello(self) -> str:
         """(Re)connect to the instance that is there now; answers its token. LinkClosed."""
@@ -47,84 +44,9 @@ class Link(Protocol):
         """Any other control call of the replica's process. LinkClosed."""
 
 
-class RayLink:
-    """A link over Ray calls to a named actor."""
+class ControlLink(Link, Protocol):
+    """A link that also knows where the instance takes rounds."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-        self.token = ""
-        self._closed: asyncio.Future[None] | None = None
-        self._pidfd = -1
-
-    async def hello(self) -> str:
-        """See Link."""
-        self.token, identity = await self._call(self._handle.hello.remote)
-        self._watch(identity)
-        return self.token
-
-    def forget(self) -> None:
-        """See Link."""
-        self._unwatch()
-        self.token = ""
-
-    async def round(self, payload: bytes) -> bytes:
-        """See Link."""
-        answer: bytes = await self._call(lambda: self._handle.round.remote(payload))
-        return answer
-
-    async def promote(self, seen_epoch: int) -> Promotion:
-        """See Link."""
-        status, epoch, owner = await self._call(lambda: self._handle.promote.remote(seen_epoch))
-        return Promotion(PromoteStatus(status), epoch, owner)
-
-    async def control(self, method: str, *arguments: Any) -> Any:
-        """See Link. It also reaches an instance that came after the one that `hello` met: nobody
-        says hello to a standby that was restarted, and operators ask for it all the same."""
-        remote: Callable[..., Any] = getattr(self._handle, method).remote
-        ended = self._closed is not None and self._closed.done()
-        return await self._call(lambda: remote(*arguments), watched=not ended)
-
-    async def _call(self, remote: Callable[[], Any], *, watched: bool = True) -> Any:
-        closed = self._closed if watched else None
-        try:
-            answer = asyncio.wrap_future(remote().future())
-            if closed is None:
-                return await answer
-            await asyncio.wait({answer, closed}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                answer.cancel()
-                raise LinkClosed("the process has ended")
-            return answer.result()
-        except ray.exceptions.RayError as error:
-            # Also an exception that the replica's own code raised: what failed there cannot be
-            # known here, and must end no gateway.
-            raise LinkClosed((str(error) or repr(error)).splitlines()[0]) from error
-
-    def _watch(self, identity: str) -> None:
-        """Learn from the kernel when a process of this machine ends."""
-        self._unwatch()
-        pid = identity.split(":")[1]
-        if not identity or process_identity(int(pid)) != identity:
-            return
-        loop = asyncio.get_running_loop()
-        try:
-            self._pidfd = os.pidfd_open(int(pid))
-        except OSError as error:
-            log.warning("no_pidfd", error=str(error))
-            return
-        self._closed = loop.create_future()
-        loop.add_reader(self._pidfd, self._ended)
-
-    def _ended(self) -> None:
-        closed = self._closed
-        self._unwatch()
-        if closed is not None and not closed.done():
-            closed.set_result(None)
-        self._closed = closed
-
-    def _unwatch(self) -> None:
-        if self._pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-        self._closed = None
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Of the road to the instance that `hello` met, best first."""

@@ -60,11 +60,31 @@ TURNS_OF_AN_ANSWER = 3
 """Of the loop, until an answer is with the link that sends it: its future, its round, its call."""
 
 
+class Reply:
+    """As much of a future as `Waiting` needs, for who is called and does not wait. `call` runs in
+    the writer's turn and must not raise."""
+
+    __slots__ = ("_call", "_done")
+
+    def __init__(self, call: Callable[[Answers], None]) -> None:
+        self._call = call
+        self._done = False
+
+    def done(self) -> bool:
+        """Whether it was answered."""
+        return self._done
+
+    def set_result(self, answers: Answers) -> None:
+        """Answer it."""
+        self._done = True
+        self._call(answers)
+
+
 class Waiting(NamedTuple):
     """A round in the queue, and who waits for its answer."""
 
     round: Round
-    answer: "asyncio.Future[Answers]"
+    answer: "asyncio.Future[Answers] | Reply"
     received_at: float
     """Of the loop's clock."""
 
@@ -136,15 +156,23 @@ class Primary:
 
     async def submit(self, round_: Round) -> Answers:
         """Queue a round; its answer comes after its entry is durable."""
+        answer: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        self._queue_up(round_, answer)
+        return await answer
+
+    def submit_then(self, round_: Round, done: Callable[[Answers], None]) -> None:
+        """The same, answered by a call, perhaps before this one returns; `done` must not raise."""
+        self._queue_up(round_, Reply(done))
+
+    def _queue_up(self, round_: Round, answer: "asyncio.Future[Answers] | Reply") -> None:
         if self.stalled or len(self._queue) >= self._limits.queue_rounds:
-            return self._answers(RoundStatus.BUSY, ())
-        waiting = Waiting(round_, asyncio.get_running_loop().create_future(), self._now())
-        self._queue.append(waiting)
+            answer.set_result(self._answers(RoundStatus.BUSY, ()))
+            return
+        self._queue.append(Waiting(round_, answer, self._now()))
         if round_.lines:
             self._busy_at = self._now()
         self._idle.clear()
         self._work.set()
-        return await waiting.answer
 
     async def run(self) -> None:
         """Take rounds until the journal says that this process is no longer the owner."""

@@ -141,16 +141,28 @@ class Shard:
 
     async def round(self, payload: bytes) -> bytes:
         """A gateway's round. Never raises for what is in it."""
+        answer: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+
+        def settle(found: Answers) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        self.take_round(payload, settle)
+        return pack_answers(await answer)
+
+    def take_round(self, payload: bytes, done: Callable[[Answers], None]) -> None:
+        """The same, answered by a call, perhaps before this one returns; `done` must not raise."""
         try:
             round_ = unpack_round(payload)
         except MalformedRound as error:
             log.warning("malformed_round", shard=self.shard, error=str(error))
-            return pack_answers(self._refusal(RoundStatus.MALFORMED))
+            done(self._refusal(RoundStatus.MALFORMED))
+            return
         if self._primary is None or self.role is not Role.PRIMARY:
             halted = self.role is Role.HALTED
-            status = RoundStatus.HALTED if halted else RoundStatus.NOT_PRIMARY
-            return pack_answers(self._refusal(status))
-        return pack_answers(await self._primary.submit(round_))
+            done(self._refusal(RoundStatus.HALTED if halted else RoundStatus.NOT_PRIMARY))
+        else:
+            self._primary.submit_then(round_, done)
 
     async def promote(self, seen_epoch: int) -> Promotion:
         """Become primary if the journal's epoch is still `seen_epoch`. Safe to ask for again, and
@@ -504,8 +516,3 @@ def _fail(waiting: Sequence["asyncio.Future[SnapshotInfo]"], error: Exception) -
     for future in waiting:
         if not future.done():
             future.set_exception(error)
-
-
-def owned_by(shard: int, slots_of: Sequence[int]) -> frozenset[int]:
-    """The slots that a map (slot -> shard) gives to a shard."""
-    return frozenset(slot for slot, owner in enumerate(slots_of) if owner == shard)

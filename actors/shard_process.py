@@ -8,7 +8,10 @@ that waits keeps the next one waiting.
 import asyncio
 import platform
 import uuid
+from concurrent.futures import Future
 from typing import Any
+
+import ray.util
 
 from actors.clock import WallClock
 from actors.hosting import (
@@ -20,10 +23,14 @@ from actors.hosting import (
     stop_collector,
 )
 from actors.logs import configure_logs
-from actors.shard import Shard, Stores, owned_by
-from actors.specs import SINK_READER, ClusterSpec, replica_name
+from actors.road import Road
+from actors.shard import Shard, Stores
+from actors.specs import SINK_READER, ClusterSpec, Rounds, owned_by, replica_name
 from actors.threads import JournalThread, SnapshotsThread
 from persistence.open import open_journal, open_snapshots
+
+ADDRESSES_TIMEOUT_S = 5.0
+"""A listener takes milliseconds; a process that has none by then has other troubles."""
 
 
 class ShardProcess:
@@ -53,12 +60,16 @@ class ShardProcess:
             readers=(SINK_READER,),
             kill_owner=kill_process,
         )
+        self._addresses: Future[tuple[str, ...]] = Future()
+        own_address: Any = ray.util.get_node_ip_address
+        host = "" if spec.road.rounds is Rounds.RAY else own_address()
         stop_collector()
-        self._host.start(lambda: _serve(self._shard))
+        self._host.start(lambda: _serve(self._shard, spec, host, self._addresses))
 
-    def hello(self) -> tuple[str, str]:
-        """(token, process identity)."""
-        return self._shard.token, self._identity
+    def hello(self) -> tuple[str, str, tuple[str, ...]]:
+        """(token, process identity, addresses of the road, best first)."""
+        addresses = self._addresses.result(ADDRESSES_TIMEOUT_S)
+        return self._shard.token, self._identity, addresses
 
     def round(self, payload: bytes) -> bytes:
         """A gateway's round; see `Shard.round`."""
@@ -91,7 +102,12 @@ class ShardProcess:
         self._host.call(self._shard.settle())
 
 
-async def _serve(shard: Shard) -> None:
+async def _serve(
+    shard: Shard, spec: ClusterSpec, host: str, addresses: Future[tuple[str, ...]]
+) -> None:
+    name = shard.token.rpartition("-")[0]
+    road = Road(spec.road, name=name, token=shard.token, take_round=shard.take_round)
+    addresses.set_result(await road.open(host))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(keep_collecting())
         await shard.run()

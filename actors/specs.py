@@ -3,7 +3,9 @@
 They travel as constructor arguments, which Ray keeps to restart the process with.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from actors.limits import ShardLimits
 
@@ -22,6 +24,28 @@ class Places:
     database_url: str
 
 
+class Rounds(StrEnum):
+    """What rounds travel on. Everything else always travels as Ray calls."""
+
+    ROAD = "road"
+    """A Unix socket on the same machine, TCP across machines."""
+    TCP = "tcp"
+    """TCP everywhere."""
+    RAY = "ray"
+    """Ray calls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoadSpec:
+    """How gateways and shards of a cluster reach each other."""
+
+    rounds: Rounds = Rounds.RAY
+    directory: str = ""
+    """Of Unix sockets, on every machine; made by who comes first."""
+    certificate: str = field(default="", repr=False)
+    """The cluster's certificate and key as PEM; '' where no road leads across machines."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSpec:
     """One cluster."""
@@ -37,6 +61,12 @@ class ClusterSpec:
     log_directory: str
     """Where each process writes its log; '' for standard error."""
     limits: ShardLimits = field(default_factory=ShardLimits)
+    road: RoadSpec = field(default_factory=RoadSpec)
+
+
+def owned_by(shard: int, slots_of: Sequence[int]) -> frozenset[int]:
+    """The slots that a map (slot -> shard) gives to a shard."""
+    return frozenset(slot for slot, owner in enumerate(slots_of) if owner == shard)
 
 
 def replica_name(shard: int, replica: str) -> str:

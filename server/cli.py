@@ -110,6 +110,7 @@ def serve(
     tls_client_ca: Annotated[
         Path | None, typer.Option(help="PEM file of who vouches for callers; asks them for one.")
     ] = None,
+    rounds: Annotated[str | None, typer.Option(help="Gateway to shard: road, tcp or ray.")] = None,
     accept_journal: Annotated[
         bool | None,
         typer.Option("--accept-journal", help="Start over a journal that lost its end."),
@@ -134,6 +135,7 @@ def serve(
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
+        rounds=rounds,
         accept_journal=accept_journal,
         expiry_grace_ms=expiry_grace_ms,
     ).settings

@@ -5,13 +5,18 @@ Rules
 * Every answer carries (epoch, owner). On NOT_PRIMARY the highest epoch seen is followed, and nobody
   is promoted while that owner is one of the two instances that answer.
 * Only OK proves ownership, for it follows a check. BUSY is believed of the highest epoch alone.
-* A closed link is a dead primary, known at once. A silent one may only be slow.
+* A closed link is a dead primary, known at once, also between two rounds. A silent one may only be
+  slow.
 * A standby is asked to take over with the epoch seen last; if it says NOT_READY, both are asked
   again, however long it takes.
+* A standby that came back is greeted before it is needed: the way to an heir is known when the
+  primary dies.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -20,6 +25,9 @@ from actors.rounds import Answers, MalformedRound, RoundStatus, unpack_answers
 from actors.shard import PromoteStatus
 
 log = structlog.get_logger()
+
+GREET_EVERY_S = 0.5
+GREET_TIMEOUT_S = 1.0
 
 
 class Replica:
@@ -55,7 +63,10 @@ class PrimaryFinder:
         self._answer_timeout_ms = answer_timeout_ms
         self._promotion_gap_ms = promotion_gap_ms
         self._finding = asyncio.Lock()
+        self._alarm = asyncio.Event()
         self._promoted_at = -1e9
+        for replica in replicas:
+            replica.link.on_closed = partial(self._closed, replica)
 
     def doubt(self, replica: Replica) -> None:
         """This one did not answer as a primary does: look again before the next round."""
@@ -81,6 +92,37 @@ class PrimaryFinder:
                 await self._look()
             self.ready.set()
             return self.primary
+
+    async def stay_acquainted(self) -> None:
+        """For ever: greet whoever came back, since a hello over Ray to a process that is being
+        started takes longer than a failover may, and look for a primary when its link closes, also
+        when nobody calls."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GREET_EVERY_S):
+                    await self._alarm.wait()
+                self._alarm.clear()
+                await self.find()
+            for replica in self._replicas:
+                # While the primary is looked for, the search greets.
+                if not replica.link.token and not self._finding.locked():
+                    await self._greet(replica)
+
+    async def _greet(self, replica: Replica) -> None:
+        try:
+            async with asyncio.timeout(GREET_TIMEOUT_S):
+                await replica.link.hello()
+        except (LinkClosed, TimeoutError):
+            return
+
+    def _closed(self, replica: Replica) -> None:
+        """Its process is gone. The primary's link stays closed, so that the next look need not ask
+        it; the other's is forgotten, so that it is greeted again."""
+        if self.primary is replica:
+            self.doubt(replica)
+            self._alarm.set()
+        elif not self._finding.locked():
+            replica.link.forget()
 
     async def _look(self) -> None:
         """One attempt: follow the owner that is known, else have a standby take over."""

@@ -15,9 +15,11 @@ import structlog
 from actors import cluster
 from actors.clock import WallClock
 from actors.hosting import Host, process_identity
-from actors.links import RayLink
+from actors.links import Link
 from actors.logs import configure_logs
-from actors.specs import REPLICAS, ClusterSpec, gateway_name
+from actors.ray_link import RayLink
+from actors.road_link import RoadLink
+from actors.specs import REPLICAS, ClusterSpec, Rounds, gateway_name, replica_name
 from persistence.sql.views import SqlViews
 from server.cluster_view import ClusterView
 from server.fronts import FrontOptions, make_front
@@ -96,7 +98,8 @@ class Gateway:
                 shard=shard,
                 gateway=gateway_name(self._own.index),
                 links=[
-                    (name, RayLink(handle)) for name, handle in zip(REPLICAS, pair, strict=True)
+                    (name, make_link(spec, replica_name(shard, name), handle))
+                    for name, handle in zip(REPLICAS, pair, strict=True)
                 ],
                 clock=WallClock(),
                 limits=GatherLimits(),
@@ -116,6 +119,12 @@ def raise_open_files() -> None:
     """As many open files as this user may have: every caller's connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def make_link(spec: ClusterSpec, name: str, handle: Any) -> Link:
+    """The link that the cluster wants to a replica, given its actor's handle."""
+    link = RayLink(handle)
+    return link if spec.road.rounds is Rounds.RAY else RoadLink(link, spec.road, name=name)
 
 
 class GatewayProcess:

@@ -185,6 +185,7 @@ class Sender:
             tasks.create_task(self._keep_alive())
             tasks.create_task(self._sweep())
             tasks.create_task(self._do_chores())
+            tasks.create_task(self._finder.stay_acquainted())
 
     async def control(self, replica: str, method: str, *arguments: Any) -> Any:
         """A control call to the replica of this name. LinkClosed."""

@@ -5,6 +5,7 @@ primary. Stop: gateways answer NOT_SERVING and finish what is in flight, the jou
 end by write-behind and standbys, then the processes end.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 import structlog
 
 from actors import cluster
+from actors.certificates import NoCertificate, make_certificate
 from actors.limits import ShardLimits
-from actors.specs import REPLICAS, ClusterSpec, Places, gateway_name
+from actors.road import road_directory
+from actors.specs import REPLICAS, ClusterSpec, Places, RoadSpec, Rounds, gateway_name
 from server.bootstrap import (
     CannotStart,
     DirectoryLock,
@@ -85,6 +88,9 @@ class Service:
         if self._connected:
             cluster.disconnect()
             self._connected = False
+        if self._spec is not None:
+            shutil.rmtree(self._spec.road.directory, ignore_errors=True)
+            self._spec = None
         release_quietly(self._lock)
         self._lock = None
 
@@ -101,7 +107,7 @@ class Service:
         self._progress("starting Ray")
         cluster.connect(settings.ray_address, namespace=settings.namespace)
         self._connected = True
-        spec = self._spec = cluster_spec(settings, shard_map)
+        spec = self._spec = cluster_spec(settings, shard_map, self._certificate())
         left = cluster.clear(spec)
         if left:
             self._progress(f"ended {left} processes that an earlier server had left")
@@ -128,6 +134,20 @@ class Service:
             timeout_s=START_TIMEOUT_S,
             what=f"every shard to have a primary (logs: {settings.log_directory})",
         )
+
+    def _certificate(self) -> str:
+        """The cluster's certificate; '' where rounds need none, or it cannot be made."""
+        settings = self.settings
+        near_only = settings.rounds is Rounds.ROAD and settings.ray_address == "local"
+        if near_only or settings.rounds is Rounds.RAY:
+            return ""
+        try:
+            return make_certificate()
+        except NoCertificate as error:
+            if settings.rounds is Rounds.TCP:
+                raise CannotStart(f"rounds: {error}") from error
+            self._progress(f"warning: rounds to other machines go as Ray calls: {error}")
+            return ""
 
     def _ready(self) -> bool:
         for gateway in self._gateways:
@@ -194,7 +214,7 @@ def front_options(settings: Settings) -> FrontOptions:
     )
 
 
-def cluster_spec(settings: Settings, shard_map: ShardMap) -> ClusterSpec:
+def cluster_spec(settings: Settings, shard_map: ShardMap, certificate: str = "") -> ClusterSpec:
     """What the processes are told."""
     return ClusterSpec(
         namespace=settings.namespace,
@@ -208,6 +228,11 @@ def cluster_spec(settings: Settings, shard_map: ShardMap) -> ClusterSpec:
             database_url=settings.database_url,
         ),
         log_directory=str(settings.log_directory),
+        road=RoadSpec(
+            rounds=settings.rounds,
+            directory=road_directory(shard_map.incarnation),
+            certificate=certificate,
+        ),
         limits=ShardLimits(
             expiry_grace_ms=settings.expiry_grace_ms,
             snapshot_every_ms=settings.snapshot_every_ms,

@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from actors.specs import Rounds
+
 PREFIX = "STOCKRAY_"
 FILE_NAME = "stockray.toml"
 SECRETS = ("journal", "database")
@@ -79,6 +81,10 @@ class Settings(BaseModel):
         default=0,
         ge=0,
         description="A connection open for this long is drained; 0: never (milliseconds).",
+    )
+    rounds: Rounds = Field(
+        default=Rounds.ROAD,
+        description="Gateway to shard: road (Unix socket, TCP to other machines), tcp or ray.",
     )
     reflection: bool = Field(default=True, description="Serve gRPC reflection and channelz.")
     accept_journal: bool = Field(

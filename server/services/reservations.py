@@ -37,10 +37,10 @@ from server.translate.reservation import (
 )
 from server.translate.reserve import (
     LineRefused,
-    add_results,
     reserve_command,
     reserve_commands,
     reserve_response,
+    reserve_results,
 )
 from server.translate.scalars import age_of, stamp
 from server.translate.stock import head, item
@@ -118,28 +118,22 @@ class Reservations:
 
     async def reserve_many(
         self, request: inventory_service_pb2.ReserveManyRequest, context: CallContext
-    ) -> inventory_service_pb2.ReserveManyResponse:
+    ) -> bytes:
         """Lines, each by itself."""
-        response = inventory_service_pb2.ReserveManyResponse()
-        await self._reserve_lines(request.lines, response.results, context, grab=False)
-        return response
+        return await self._reserve_lines(request.lines, context, grab=False)
 
     async def grab_many(
         self, request: seckill_service_pb2.GrabManyRequest, context: CallContext
-    ) -> seckill_service_pb2.GrabManyResponse:
+    ) -> bytes:
         """Lines, each by itself."""
-        response = seckill_service_pb2.GrabManyResponse()
-        await self._reserve_lines(request.lines, response.results, context, grab=True)
-        return response
+        return await self._reserve_lines(request.lines, context, grab=True)
 
-    async def _reserve_lines(
-        self, lines: Any, results: Any, context: CallContext, *, grab: bool
-    ) -> None:
+    async def _reserve_lines(self, lines: Any, context: CallContext, *, grab: bool) -> bytes:
         commands, refused = reserve_commands(
             lines, caller=context.caller, deadline_ms=context.deadline_ms, grab=grab
         )
         answers = await self._lines.submit(commands) if commands else ()
-        add_results(results, lines, commands, refused, answers)
+        return reserve_results(lines, commands, refused, answers)
 
     def confirm(
         self, request: inventory_service_pb2.ConfirmRequest, context: CallContext, reply: Reply

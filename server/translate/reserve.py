@@ -5,13 +5,15 @@ of a line are tested as one string: if it is printable and without spaces, so is
 it is no longer than one id may be, neither is any part. Measured in `tests/bench/gateway_line.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from binascii import hexlify
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from stockray_proto.v1 import inventory_service_pb2
+from stockray_proto.v1 import common_pb2, inventory_service_pb2, reservation_pb2
 
 from actors.core.commands import DEFAULT_PAYABLE, RESERVE, Reserve
+from actors.core.identity import SLOT_COUNT
 from actors.core.outcomes import Outcome
 from server.translate.scalars import RETRY_AFTER, SLOT_OF_KEY, stamp
 from server.validate import (
@@ -24,6 +26,10 @@ from server.validate import (
 )
 
 ADDRESSES_REMEMBERED_MAX = 65_536
+PARTS_REMEMBERED_MAX = 4_096
+"""Serialized parts of results kept of each kind, about 100 bytes each."""
+RESULT_BYTES_MAX = 4_096
+"""Above any result: three ids of 128 characters with four bytes each, and 256 of a message."""
 ONLY_SESSION = "main"
 
 _RESERVED, _RETRY, _UNKNOWN = int(Outcome.RESERVED), int(Outcome.RETRY), int(Outcome.UNKNOWN)
@@ -31,6 +37,8 @@ _INVALID, _SOLD_OUT = int(Outcome.INVALID), int(Outcome.SOLD_OUT)
 _NOT_LOOKED_UP = frozenset({Outcome.ID_REUSED, Outcome.NOT_FOUND})
 _PAYABLE_TOO_HIGH = "payable_minor: at most unit price x quantity"
 
+_new_reserve = partial(tuple.__new__, Reserve)
+"""A Reserve of all its fields: 0.1 us, where calling the class takes 0.23."""
 _addresses: set[str] = set()
 """IP addresses found well-formed lately; forgotten all at once when full."""
 
@@ -50,7 +58,8 @@ def reserve_command(
     request_id, sku_id, campaign_id = line.request_id, line.sku_id, line.campaign_id
     quantity, buyer, order_id = line.quantity, line.buyer, line.order_id
     buyer_id, device_id, ip = buyer.buyer_id, buyer.device_id, buyer.ip
-    claims = tuple(buyer.claims)
+    claimed = buyer.claims
+    claims = tuple(claimed) if claimed else ()
     share_code = channel = experiment = ""
     if line.HasField("attribution"):
         way = line.attribution
@@ -80,24 +89,26 @@ def reserve_command(
         violations = find_violations(line, grab=grab, prefix=prefix)
         if violations.found:
             raise LineRefused(violations)
-    return Reserve(
-        RESERVE,
-        SLOT_OF_KEY[campaign_id or sku_id],
-        deadline_ms,
-        caller,
-        request_id,
-        campaign_id,
-        sku_id,
-        quantity,
-        buyer_id,
-        payable if payable or line.HasField("payable_minor") else DEFAULT_PAYABLE,
-        order_id,
-        device_id,
-        ip,
-        claims,
-        share_code,
-        channel,
-        experiment,
+    return _new_reserve(
+        (
+            RESERVE,
+            SLOT_OF_KEY[campaign_id or sku_id],
+            deadline_ms,
+            caller,
+            request_id,
+            campaign_id,
+            sku_id,
+            quantity,
+            buyer_id,
+            payable if payable or line.HasField("payable_minor") else DEFAULT_PAYABLE,
+            order_id,
+            device_id,
+            ip,
+            claims,
+            share_code,
+            channel,
+            experiment,
+        )
     )
 
 
@@ -144,74 +155,126 @@ def reserve_commands(
     return commands, refused
 
 
-class Deadlines(dict[int, Timestamp]):
-    """Timestamps of one call: the lines of a round mostly share theirs."""
+class Parts(dict[Any, bytes]):
+    """Serialized parts of results by what is in them: the answers of a sale mostly share theirs.
+    Forgets all when it is full."""
 
-    def __missing__(self, at_ms: int) -> Timestamp:
-        made = self[at_ms] = stamp(at_ms)
-        return made
+    def __init__(self, make: Callable[[Any], reservation_pb2.ReserveResult]) -> None:
+        self._make = make
+
+    def __missing__(self, key: Any) -> bytes:
+        if len(self) >= PARTS_REMEMBERED_MAX:
+            self.clear()
+        part = self[key] = self._make(key).SerializeToString()
+        return part
 
 
-def add_results(
-    results: Any,
+def _price_part(prices: tuple[int, int, int, str]) -> reservation_pb2.ReserveResult:
+    list_price, unit_price, payable, currency = prices
+    return reservation_pb2.ReserveResult(
+        unit_price_minor=unit_price,
+        list_price_minor=list_price,
+        payable_minor=payable,
+        currency_code=currency,
+    )
+
+
+_prices = Parts(_price_part)
+_deadlines = Parts(lambda at_ms: reservation_pb2.ReserveResult(deadline_time=stamp(at_ms)))
+_remaining = Parts(lambda count: reservation_pb2.ReserveResult(remaining_count=count))
+
+
+def reserve_results(
     lines: Sequence[Any],
     commands: Sequence[Reserve],
     refused: dict[int, str],
     answers: Sequence[tuple[Any, ...]],
-) -> None:
-    """Append the result of every line, in order, to the repeated field `results`."""
-    add = results.add
-    deadlines = Deadlines()
-    if not refused:
-        for command, answer in zip(commands, answers, strict=True):
-            _add_result(add, command, answer, deadlines)
-        return
+) -> bytes:
+    """The bytes of a ReserveManyResponse or GrabManyResponse: a result for every line, in order."""
+    if not refused and len(commands) == len(answers):
+        return b"".join(map(_field, commands, answers))
     decided = zip(commands, answers, strict=True)
+    results = []
     for index, line in enumerate(lines):
         if index in refused:
-            add(status=_INVALID, request_id=line.request_id, message=refused[index])
+            result = reservation_pb2.ReserveResult(
+                status=common_pb2.LINE_STATUS_INVALID,
+                request_id=line.request_id,
+                message=refused[index],
+            )
+            results.append(_as_field(result.SerializeToString()))
         else:
-            _add_result(add, *next(decided), deadlines)
+            results.append(_field(*next(decided)))
+    return b"".join(results)
 
 
-def _add_result(add: Any, command: Reserve, answer: tuple[Any, ...], deadlines: Deadlines) -> None:
-    if answer[0] == _RESERVED:
-        status, key, list_price, unit_price, payable, currency, deadline_ms, remaining = answer
-        add(
-            status=status,
-            request_id=command[4],
-            reservation_id=f"{command[1]:03x}{key.hex()}",
-            unit_price_minor=unit_price,
-            list_price_minor=list_price,
-            payable_minor=payable,
-            currency_code=currency,
-            deadline_time=deadlines[deadline_ms],
-            remaining_count=remaining,
-        )
-    elif answer[0] == _SOLD_OUT:
-        add(
-            status=_SOLD_OUT,
-            request_id=command[4],
-            remaining_count=answer[1],
-            alternative_sku_ids=answer[2],
-        )
-    else:
-        _add_other(add, command, answer)
+def reserve_response(command: Reserve, answer: tuple[Any, ...]) -> bytes:
+    """The bytes of a ReserveResponse or GrabResponse."""
+    return _field(command, answer)
 
 
-def _add_other(add: Any, command: Reserve, answer: tuple[Any, ...]) -> None:
+def _field(command: Reserve, answer: tuple[Any, ...]) -> bytes:
+    """One result as the field of its response. A message's bytes are its fields' one after the
+    other, so the two answers of a sale are put together from parts: 0.6 us where making the message
+    and serializing it takes 2. All others are made as messages."""
     status = answer[0]
-    result = add(status=status, request_id=command.request_id)
+    request_id = command[4].encode()
+    if status == _RESERVED:
+        _, key, list_price, unit_price, payable, currency, deadline_ms, remaining = answer
+        reservation_id = _SLOTS[command[1]] + hexlify(key)
+        result = (
+            _RESERVED_TO
+            + _LENGTHS[len(request_id)]
+            + request_id
+            + _RESERVATION
+            + _LENGTHS[len(reservation_id)]
+            + reservation_id
+            + _prices[list_price, unit_price, payable, currency]
+            + _deadlines[deadline_ms]
+            + _remaining[remaining]
+        )
+    elif status == _SOLD_OUT and not answer[2]:
+        result = _SOLD_OUT_TO + _LENGTHS[len(request_id)] + request_id + _remaining[answer[1]]
+    else:
+        result = _other(command, answer).SerializeToString()
+    return _as_field(result)
+
+
+def _as_field(result: bytes) -> bytes:
+    return _RESULT + _LENGTHS[len(result)] + result
+
+
+def _other(command: Reserve, answer: tuple[Any, ...]) -> reservation_pb2.ReserveResult:
+    status: Any = answer[0]
+    result = reservation_pb2.ReserveResult(status=status, request_id=command.request_id)
     if status in (_RETRY, _UNKNOWN):
         result.retry_after.CopyFrom(RETRY_AFTER)
     elif status == _INVALID:
         result.message = _PAYABLE_TOO_HIGH
+    elif status == _SOLD_OUT:
+        result.alternative_sku_ids.extend(answer[2])
     if len(answer) > 1 and status not in _NOT_LOOKED_UP:
         result.remaining_count = answer[1]
+    return result
 
 
-def reserve_response(command: Reserve, answer: tuple[Any, ...]) -> bytes:
-    """The bytes of a ReserveResponse or GrabResponse: they have the same fields."""
-    response = inventory_service_pb2.ReserveManyResponse()
-    _add_result(response.results.add, command, answer, Deadlines())
-    return inventory_service_pb2.ReserveResponse(result=response.results[0]).SerializeToString()
+def _tag(message: Any, field: str) -> bytes:
+    """What stands before a field of text, bytes or a message whose number is below 16."""
+    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
+
+
+def _length(size: int) -> bytes:
+    """A varint: seven bits a byte, the lowest first, the eighth set in all but the last."""
+    return bytes([size]) if size < 128 else bytes([size & 127 | 128]) + _length(size >> 7)
+
+
+_LENGTHS = [_length(size) for size in range(RESULT_BYTES_MAX)]
+_SLOTS = [b"%03x" % slot for slot in range(SLOT_COUNT)]
+_RESULT = _tag(inventory_service_pb2.ReserveResponse, "result")
+"""The same in all four responses; a test says so."""
+_RESERVATION = _tag(reservation_pb2.ReserveResult, "reservation_id")
+_REQUEST = _tag(reservation_pb2.ReserveResult, "request_id")
+_RESERVED_TO, _SOLD_OUT_TO = (
+    reservation_pb2.ReserveResult(status=status).SerializeToString() + _REQUEST
+    for status in (common_pb2.LINE_STATUS_RESERVED, common_pb2.LINE_STATUS_SOLD_OUT)
+)

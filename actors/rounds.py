@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import msgpack
 
 ROUND_FORMAT = 1
-ARRAY_SHORT_MAX = 15
-"""Elements of a msgpack array whose head is one byte."""
+ARRAY_SHORT_MAX, ARRAY_MEDIUM_MAX = 15, 65_535
+"""Elements of a msgpack array whose head is one byte, and three; five of all others."""
 
 
 class RoundStatus(IntEnum):
@@ -66,11 +66,9 @@ def pack_line(command: Any) -> bytes:
 
 
 def pack_lines(commands: Sequence[Any]) -> bytes:
-    """What `pack_line` makes of each, joined. At most 65,535 commands."""
-    count = len(commands)
+    """What `pack_line` makes of each, joined."""
     packed: bytes = _packer.pack(commands)
-    # Without the head of the array: one byte for up to 15 elements, then three.
-    return packed[1 if count <= ARRAY_SHORT_MAX else 3 :]
+    return packed[len(_array_head(len(commands))) :]
 
 
 def pack_round(
@@ -84,15 +82,17 @@ def pack_round(
 ) -> bytes:
     """A round of lines that were packed by `pack_line`, or by `pack_lines`: then `count` says how
     many they are."""
-    packer = msgpack.Packer(autoreset=False)
-    packer.pack_array_header(6)
-    packer.pack(ROUND_FORMAT)
-    packer.pack(gateway)
-    packer.pack(sent_ms)
-    packer.pack(map_version)
-    packer.pack(wants_chores)
-    packer.pack_array_header(len(lines) if count is None else count)
-    return b"".join((packer.bytes(), *lines))
+    head = _packer.pack((ROUND_FORMAT, gateway, sent_ms, map_version, wants_chores, ()))
+    # The empty array at its end, one byte, makes room for the one of the lines.
+    return b"".join((head[:-1], _array_head(len(lines) if count is None else count), *lines))
+
+
+def _array_head(count: int) -> bytes:
+    if count <= ARRAY_SHORT_MAX:
+        return bytes((0x90 | count,))
+    if count <= ARRAY_MEDIUM_MAX:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
 
 
 def unpack_round(data: bytes) -> Round:

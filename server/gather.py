@@ -38,6 +38,7 @@ from actors.rounds import (
     unpack_answers,
 )
 from server.finding import PrimaryFinder, Replica
+from server.flight import Bell, Flight
 from server.waiting import INTERNAL, RETRY, UNKNOWN, Answer, Group, Line, Parcel, Waiting
 
 log = structlog.get_logger()
@@ -59,7 +60,7 @@ class GatherLimits:
     """Below the 100 kB at which Ray leaves its in-line path, which costs five times as much."""
     round_lines: int = 1_000
     round_timeout_ms: int = 1_000
-    """A round unanswered for this long: its primary is suspected."""
+    """A round unanswered for this long (and `SWEEP_EVERY_MS` at most): its primary is suspected."""
     idle_ms: int = 200
     """A shard not called for this long gets an empty round."""
     busy_pause_ms: int = 10
@@ -74,6 +75,8 @@ class GatherLimits:
     chores_ms: int = 1_000
     """How often a shard is asked for unfinished work."""
 
+
+SWEEP_EVERY_MS = 100
 
 ChoreHandler = Callable[[tuple[Any, ...]], Awaitable[None]]
 
@@ -104,15 +107,16 @@ class Sender:
         )
         self._clock = clock
         self._limits = limits
+        self._round_timeout_s = limits.round_timeout_ms / 1000
         self._map_version = map_version
         self._on_chore = on_chore
         self._queue: deque[Waiting] = deque()
         self._queued = 0
         self._suspects: deque[Line] = deque()
         self._chores: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue(CHORES_WAITING)
-        self._work = asyncio.Event()
+        self._bell = Bell()
         self._careful = asyncio.Lock()
-        self._flying: list[list[Waiting]] = []
+        self._flying: list[Flight] = []
         self._called_at = 0.0
         self._chores_at = 0.0
         self._busy_since: float | None = None
@@ -125,7 +129,7 @@ class Sender:
             return
         self._queued = queued
         self._queue.append(line)
-        self._work.set()
+        self._bell.ring()
 
     def put_many(
         self, commands: Sequence[Any], deadline_ms: int, group: Group, places: Sequence[int]
@@ -196,18 +200,19 @@ class Sender:
 
     async def _send_rounds(self) -> None:
         while True:
-            await self._work.wait()
+            if not self._queue and not self._suspects:
+                await self._bell.wait()
             # First the primary, then the lines: while it is looked for they wait in the queue,
             # where their deadlines are watched.
-            primary = await self._finder.find()
+            primary = self._finder.primary or await self._finder.find()
             if self._suspects:
                 await self._send_suspects()
                 continue
             lines = self._take()
-            if not lines:
-                self._work.clear()
-                continue
-            await self._send(primary, lines)
+            if self._queue:
+                self._bell.ring()
+            if lines:
+                await self._send(primary, lines)
 
     async def _send_suspects(self) -> None:
         """One round of them at a time: two that die together could not be told apart."""
@@ -220,7 +225,10 @@ class Sender:
             if self._suspects:
                 # Who was primary before the wait may have died of the round that was waited for.
                 primary = await self._finder.find()
-                await self._send(primary, self._take_suspects())
+                suspects = self._take_suspects()
+                if self._queue:
+                    self._bell.ring()
+                await self._send(primary, suspects)
 
     async def _keep_alive(self) -> None:
         """Empty rounds for a shard that nobody calls, now and then with a question for chores."""
@@ -244,28 +252,27 @@ class Sender:
                 log.exception("chore_failed", shard=self.shard, kind=chore[0])
 
     async def _sweep(self) -> None:
-        """Answer lines whose time is up, waiting or flying."""
+        """Answer lines whose time is up, waiting or flying, and give up rounds whose time is."""
         while True:
-            await asyncio.sleep(0.1)
-            now_ms = self._clock.now_ms()
-            for lines in self._flying:
-                for line in lines:
-                    self._too_late(line, now_ms)
+            await asyncio.sleep(SWEEP_EVERY_MS / 1000)
+            now_ms, silent_since = self._clock.now_ms(), self._now() - self._round_timeout_s
+            late: list[Waiting] = []
+            for flight in self._flying:
+                if flight.began <= silent_since:
+                    flight.give_up()
+                late += [line for line in flight.lines if line.deadline_ms < now_ms]
             if any(line.deadline_ms < now_ms for line in self._queue):
-                self._queue = deque(
-                    line for line in self._queue if not self._too_late(line, now_ms)
-                )
+                late += [line for line in self._queue if line.deadline_ms < now_ms]
+                self._queue = deque(line for line in self._queue if line.deadline_ms >= now_ms)
                 self._queued = sum(line.count for line in self._queue)
             if any(line.deadline_ms < now_ms for line in self._suspects):
+                late += [line for line in self._suspects if line.deadline_ms < now_ms]
                 self._suspects = deque(
-                    line for line in self._suspects if not self._too_late(line, now_ms)
+                    line for line in self._suspects if line.deadline_ms >= now_ms
                 )
-
-    def _too_late(self, line: Waiting, now_ms: int) -> bool:
-        if line.deadline_ms >= now_ms:
-            return False
-        line.answer(UNKNOWN if line.sent else RETRY)
-        return True
+            # Now that nothing is being looked through: who is told may put new lines.
+            for line in late:
+                line.answer(UNKNOWN if line.sent else RETRY)
 
     def _take_suspects(self) -> list[Waiting]:
         """Suspects of one death in a small round, those of more alone. The small rounds come first:
@@ -299,11 +306,11 @@ class Sender:
         payload = self._pack(lines, wants_chores)
         for line in lines:
             line.sent = True
-        self._called_at = self._now()
-        self._flying.append(lines)
+        self._called_at = now = self._now()
+        flight = Flight(lines, now)
+        self._flying.append(flight)
         try:
-            async with asyncio.timeout(self._limits.round_timeout_ms / 1000):
-                answers = unpack_answers(await primary.link.round(payload))
+            answers = unpack_answers(await flight.land(primary.link.round(payload)))
         except LinkClosed as error:
             log.warning("primary_closed", shard=self.shard, name=primary.name, error=str(error))
             self._lost(primary, lines, died=True)
@@ -317,7 +324,7 @@ class Sender:
         else:
             await self._answered(primary, lines, answers)
         finally:
-            self._flying = [others for others in self._flying if others is not lines]
+            self._flying.remove(flight)
 
     def _pack(self, lines: Sequence[Waiting], wants_chores: bool = False) -> bytes:
         return pack_round(
@@ -377,7 +384,7 @@ class Sender:
                 line.answer(INTERNAL)
             else:
                 self._suspects.append(line)
-        self._work.set()
+        self._bell.ring()
 
     def _again(self, lines: list[Waiting], *, never_sent: bool = False) -> None:
         """Back to the head of the queue, in order. `never_sent`: the shard decided nothing."""
@@ -392,7 +399,7 @@ class Sender:
                 self._queue.appendleft(line)
                 self._queued += line.count
         if lines:
-            self._work.set()
+            self._bell.ring()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

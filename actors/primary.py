@@ -93,6 +93,29 @@ def _have_lines(taken: Sequence[Waiting]) -> bool:
     return any(waiting.round.lines for waiting in taken)
 
 
+class _Patience:
+    """Calls `over` once so much time has passed, unless ended before.
+
+    When the loop itself stood still for that long (the process was stopped, or had no CPU), an
+    answer that came meanwhile is heard first: it is in the loop's queue, two turns before its task.
+    """
+
+    def __init__(self, length_ms: int, over: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over = over
+        self._handle: asyncio.Handle = self._loop.call_later(length_ms / 1000, self._turn, 2)
+
+    def end(self) -> None:
+        """It is not needed any more."""
+        self._handle.cancel()
+
+    def _turn(self, turns: int) -> None:
+        if turns:
+            self._handle = self._loop.call_soon(self._turn, turns - 1)
+        else:
+            self._over()
+
+
 class Identity(NamedTuple):
     """Whose primary this is: all that stands in every answer and every append."""
 
@@ -379,8 +402,7 @@ class Primary:
     ) -> None:
         """Make a call, and make it again as it was until its outcome is definite. Raises what is
         final: Fenced, Conflict, NoJournal, Corrupt."""
-        patience_s = self._limits.append_patience_ms / 1000
-        patience = asyncio.get_running_loop().call_later(patience_s, self._stall, taken)
+        patience = _Patience(self._limits.append_patience_ms, lambda: self._stall(taken))
         try:
             while True:
                 try:
@@ -391,7 +413,7 @@ class Primary:
                         raise
                 await asyncio.sleep(self._limits.resend_pause_ms / 1000)
         finally:
-            patience.cancel()
+            patience.end()
         if self.stalled:
             self.stalled = False
             self._quiet_until = self._later(self._limits.expiry_grace_ms)

@@ -252,12 +252,13 @@ class WireClient(Endpoint):
             return
         status = header_of(event.headers, b":status") or b""
         if status != b"200":
-            call.code, call.detail = UNKNOWN, f"HTTP status {status.decode('latin-1')}"
+            self._give_up(event.stream_id, UNKNOWN, f"HTTP status {status.decode('latin-1')}")
             return
         coding = (header_of(event.headers, b"grpc-encoding") or b"identity").decode("latin-1")
         if coding not in ENCODINGS:
-            call.code, call.detail = UNIMPLEMENTED, f"grpc-encoding {coding[:20]!r}"
-        elif coding != ENCODINGS[0]:
+            self._give_up(event.stream_id, UNIMPLEMENTED, f"grpc-encoding {coding[:20]!r}")
+            return
+        if coding != ENCODINGS[0]:
             call.decoder = Decoder(self.limits.message_bytes_max, coding)
         if event.end_stream:
             self._status(event.stream_id, event.headers)
@@ -274,9 +275,13 @@ class WireClient(Endpoint):
             if len(call.messages) > 1:
                 raise BadFraming(INTERNAL, "a unary answer of several messages")
         except BadFraming as error:
-            del self._calls[event.stream_id]
-            self.h2.reset_stream(event.stream_id, ErrorCode.CANCEL)
-            _answer(call.done, error.code, b"", str(error))
+            self._give_up(event.stream_id, error.code, str(error))
+
+    def _give_up(self, stream_id: int, code: int, detail: str) -> None:
+        """End a call whose answer cannot be read, whatever of it is still to come."""
+        call = self._calls.pop(stream_id)
+        self.h2.reset_stream(stream_id, ErrorCode.CANCEL)
+        _answer(call.done, code, b"", detail)
 
     def _status(self, stream_id: int, headers: tuple[Pair, ...]) -> None:
         call = self._calls.get(stream_id)

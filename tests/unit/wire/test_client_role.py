@@ -38,6 +38,7 @@ class Server:
         self.client.connection_made(self.transport)
         self.answers: list[Answer] = []
         self.client.data_received(HELLO.removeprefix(PREFACE))
+        self.transport.take()
 
     def start(self, path: str = "/test/Echo") -> int:
         """Begin a call, whose answer is kept."""

@@ -22,7 +22,7 @@ from stockray import AsyncClient, StockrayError
 from persistence.errors import StorageError
 from persistence.open import open_sink
 from persistence.private import ServerFailedError
-from server.bench.result import CROWD, PEERS, BenchOptions, CannotMeasure
+from server.bench.result import CROWD, PEERS, BenchOptions, BenchResult, CannotMeasure
 from server.bench.run import run_bench
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
@@ -279,15 +279,8 @@ def bench(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Measure rates, latencies and CPU against a bare grpc.aio echo in the same run."""
-    peers = tuple(peer for peer in against.split(",") if peer and peer != "echo")
-    unknown = sorted(set(peers) - set(PEERS))
-    if unknown:
-        fail(
-            f"--against: no such peer {unknown[0]!r}; known are echo, {', '.join(PEERS)}",
-            EXIT_USAGE,
-        )
     options = BenchOptions(
-        against=peers,
+        against=_peers(against),
         seconds=seconds,
         callers=callers,
         crowd=crowd,
@@ -302,20 +295,35 @@ def bench(
         tls=tls,
         rounds=rounds,
     )
-    try:
-        result = run_bench(options, lambda text: messages.print(f"[dim]{text}[/]"))
-    except SettingsError as error:
-        fail(str(error), EXIT_USAGE)
-    except ChildFailed as error:
-        fail(f"the service did not start or stop:\n{error}", error.exit_code or EXIT_FAILED)
-    except (CannotMeasure, CannotStart, StorageError, ServerFailedError) as error:
-        fail(str(error))
+    result = _benched(options)
     if output is Output.JSON:
         print(json.dumps(result.as_data(), indent=2))
     else:
         show_bench(result, Console())
     if not result.ok:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _peers(against: str) -> tuple[str, ...]:
+    peers = tuple(peer for peer in against.split(",") if peer and peer != "echo")
+    unknown = sorted(set(peers) - set(PEERS))
+    if unknown:
+        fail(
+            f"--against: no such peer {unknown[0]!r}; known are echo, {', '.join(PEERS)}",
+            EXIT_USAGE,
+        )
+    return peers
+
+
+def _benched(options: BenchOptions) -> BenchResult:
+    try:
+        return run_bench(options, lambda text: messages.print(f"[dim]{text}[/]", highlight=False))
+    except SettingsError as error:
+        fail(str(error), EXIT_USAGE)
+    except ChildFailed as error:
+        fail(f"the service did not start or stop:\n{error}", error.exit_code or EXIT_FAILED)
+    except (CannotMeasure, CannotStart, StorageError, ServerFailedError) as error:
+        fail(str(error))
 
 
 def doctor(

@@ -27,6 +27,7 @@ DOCUMENTS = [
     "protos/README.md",
     "docs/architecture.md",
     "docs/glossary.md",
+    "docs/measuring.md",
     "docs/operating.md",
     "docs/style.md",
 ]

@@ -119,7 +119,8 @@ async def primary_over(journal: Journal) -> Primary:
         reader=awaited,
         snapshots=SnapshotsThread(MemorySnapshots(), SHARD),
         time=ShardTime(WallClock()),
-        limits=ShardLimits(),
+        # A shared disk may stall for longer than a gateway should wait: that is latency here.
+        limits=ShardLimits(append_patience_ms=60_000),
         owned_slots=frozenset(range(SLOT_COUNT)),
         readers=(),
     )

@@ -1,7 +1,8 @@
 """A bare echo in a process of its own: the floor that every rate is compared with.
 
 `--front grpcio` is grpc.aio as its users write it, on bytes and without parsing; `--front nghttp2`
-is the wire room's server with a handler that does nothing. Prints its port.
+is the wire room's server with a handler that does nothing. Prints its port, and ends with its
+standard input, so that it never outlives whoever started it.
 """
 
 import argparse
@@ -40,7 +41,7 @@ class EchoChild:
         if tls:
             command += ["--certificate", tls.certificate, "--key", tls.key]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
@@ -63,7 +64,7 @@ class EchoChild:
         trace: TracebackType | None,
     ) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]
@@ -90,7 +91,8 @@ async def _serve_grpcio(tls: Certificate | None) -> None:
         port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     await server.start()
     print(port, flush=True)
-    await server.wait_for_termination()
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(None)
 
 
 async def _serve_nghttp2(tls: Certificate | None) -> None:
@@ -105,7 +107,8 @@ async def _serve_nghttp2(tls: Certificate | None) -> None:
         context.set_alpn_protocols(["h2"])
     server = WireServer(lambda path: entry if path == ECHO_PATH else None, tls=context)
     print(await server.listen_tcp("127.0.0.1", 0), flush=True)
-    await asyncio.Event().wait()
+    await asyncio.to_thread(sys.stdin.read)
+    await server.close()
 
 
 def main() -> None:

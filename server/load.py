@@ -17,7 +17,7 @@ import json
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
@@ -64,6 +64,8 @@ class LoadOptions:
     connections: int = 1
     seconds: float = 5.0
     warm_up_s: float = 0.5
+    calls_max: int = 0
+    """No more calls than these, without warm-up; 0: as many as there is time for."""
     ca: str = ""
     """File with the certificate that the server's is checked against; empty: no TLS."""
 
@@ -91,7 +93,9 @@ class Load:
 
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
-        self._numbers = count()
+        self._numbers: Iterator[int] = iter(
+            range(options.calls_max) if options.calls_max else count()
+        )
         self._calls: Calls = KINDS[options.kind](
             options.prefix, campaign_id=options.campaign_id, sku_id=options.sku_id
         )
@@ -147,10 +151,9 @@ class Load:
                 left = connection.abandon()
                 tally.calls += left
                 tally.errors[DEADLINE_EXCEEDED] += left
-            if time.perf_counter() >= until:
+            if not connection.lost or time.perf_counter() >= until:
                 return
-            if connection.lost:
-                await self._replace(place, until)
+            await self._replace(place, until)
 
     async def _replace(self, place: int, until: float) -> None:
         while time.perf_counter() < until:
@@ -226,7 +229,7 @@ async def generate(options: LoadOptions, *, wait: bool) -> dict[str, Any]:
     load = Load(options)
     await load.open()
     try:
-        if options.warm_up_s:
+        if options.warm_up_s and not options.calls_max:
             await load.run(options.warm_up_s)
         if wait:
             print("ready", flush=True)
@@ -254,6 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warm-up-s", type=float, default=0.5)
+    parser.add_argument(
+        "--calls-max", type=int, default=0, help="end after so many; 0: at the time"
+    )
     parser.add_argument("--ca", default="", help="TLS, checked against this certificate")
     parser.add_argument("--wait", action="store_true", help="say ready, start at a line of input")
     parsed = vars(parser.parse_args(arguments))

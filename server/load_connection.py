@@ -111,7 +111,8 @@ class LoadConnection(asyncio.Protocol):
 
     def run(self, in_flight: int, tally: Tally, until: float) -> asyncio.Future[None]:
         """Start so many calls, and for each answer another, until `time.perf_counter()` says
-        `until`. Done when none is in flight any more, or with the connection lost."""
+        `until` or there is no further number. Done when none is in flight any more, or with the
+        connection lost."""
         self._tally = tally
         self._until = until
         stopped = self._stopped = asyncio.get_running_loop().create_future()
@@ -220,7 +221,9 @@ class LoadConnection(asyncio.Protocol):
             self._settle()
 
     def _start(self, now: float) -> None:
-        number = next(self._numbers)
+        number = next(self._numbers, -1)
+        if number < 0:
+            return
         http2 = self._http2
         try:
             stream_id = http2.send_request(self._headers)

@@ -20,7 +20,7 @@ from server.bench import clients
 from server.bench.generators import Generators, has_h2load, measure_h2load
 from server.bench.idle import idle_connections
 from server.bench.kills import measure_kills
-from server.bench.processes import Roles, service_roles
+from server.bench.processes import WAITED_FOR, Roles, service_roles
 from server.bench.result import CAMPAIGN, SKU, AckedSales, BenchOptions, BenchResult, Measured, Say
 from server.demo import until_settled
 from server.echo import Certificate, EchoChild
@@ -244,25 +244,53 @@ class Rows:
 
 
 def ratios(result: BenchResult, options: BenchOptions) -> dict[str, float]:
-    """To the grpc.aio echo with `callers` in flight, unless the name says another number."""
+    """To the grpc.aio echo with as many in flight as the name says, else with `callers`. Those
+    `_by_cpu` compare the CPU a call of the process that has most to do, client apart."""
+    few, crowd = options.callers, options.crowd
 
     def echo(front: str, in_flight: int) -> float:
-        name = f"echo_{front}_{in_flight}"
-        return result.rate(name, f"{name}_h2load")
+        return result.rate(*_echo_names(front, in_flight))
 
-    few, crowd = options.callers, options.crowd
+    def by_cpu(name: str, in_flight: int) -> float:
+        floor = [_busiest_us(result, one) for one in _echo_names("grpcio", in_flight)]
+        return _ratio(min((us for us in floor if us), default=0.0), _busiest_us(result, name))
+
     floor = echo("grpcio", few)
     grab = result.rate(f"grab_unary_{few}")
-    return {
+    found = {
         "grab_to_echo": _ratio(grab, floor),
         "grab_many_to_echo": _ratio(result.rate("grab_many"), floor),
         "client_to_echo": _ratio(result.rate("client_gathered"), floor),
-        f"grab_to_echo_{few}": _ratio(grab, floor),
-        f"grab_to_echo_{crowd}": _ratio(result.rate(f"grab_unary_{crowd}"), echo("grpcio", crowd)),
-        f"echo_nghttp2_to_echo_{few}": _ratio(echo("nghttp2", few), floor),
-        f"echo_nghttp2_to_echo_{crowd}": _ratio(echo("nghttp2", crowd), echo("grpcio", crowd)),
         "grab_aio_to_echo": _ratio(result.rate("grab_aio"), floor),
     }
+    for number in dict.fromkeys((few, crowd)):
+        base = echo("grpcio", number)
+        grab_name, echo_name = f"grab_unary_{number}", f"echo_nghttp2_{number}"
+        found[f"grab_to_echo_{number}"] = _ratio(result.rate(grab_name), base)
+        found[f"grab_to_echo_{number}_by_cpu"] = by_cpu(grab_name, number)
+        found[f"echo_nghttp2_to_echo_{number}"] = _ratio(echo("nghttp2", number), base)
+        found[f"echo_nghttp2_to_echo_{number}_by_cpu"] = by_cpu(echo_name, number)
+    return found
+
+
+def _echo_names(front: str, in_flight: int) -> tuple[str, str]:
+    """The echo's rows: by the generator and by h2load."""
+    name = f"echo_{front}_{in_flight}"
+    return name, f"{name}_h2load"
+
+
+def _busiest_us(result: BenchResult, name: str) -> float:
+    """CPU a call of the process on the call's way that has most to do; 0.0 without such a row."""
+    return max(
+        (
+            used
+            for row in result.results
+            if row.name == name
+            for role, used in row.cpu_us_per_line.items()
+            if role in WAITED_FOR and role != "client"
+        ),
+        default=0.0,
+    )
 
 
 def _ratio(rate: float, base: float) -> float:

@@ -31,6 +31,8 @@ RATIOS = {
     "echo_nghttp2_to_echo_8",
     "echo_nghttp2_to_echo_16",
 }
+WAITING = {"RETRY", "UNKNOWN"}
+"""What a journal that a busy machine slows down may answer: neither a sale nor a refusal."""
 SMALL = ("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", "50", "-o", "json")
 
 
@@ -58,7 +60,7 @@ def test_the_benchmark_measures_every_row_and_its_books_balance(
     for name in ROWS:
         row = rows[name]
         assert row["rate_per_s"] > 0, name
-        assert row["refused"] == {}, name
+        assert row["refused"].keys() <= WAITING, name
         assert row["errors"] == {}, name
         assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["p99_9_ms"], name
         assert row["cpu_us_per_line"].keys() == row["cores"].keys() == row["wanted"].keys()

@@ -22,8 +22,8 @@ SILENCE_S = 1
 """How long h2spec waits for an answer that does not come."""
 
 _CLOSED = "nghttp2 drops frames of a closed stream, as RFC 9113 (5.1) allows"
-_PRIORITY = "RFC 9113 took priorities out; nghttp2 does not read them"
-_EARLY = "may fail: the refusal can close the stream before h2spec's next frame, then as above"
+_PRIORITY = "RFC 9113 took priorities out, and nghttp2 does not read them"
+_EARLY = "may fail, since the refusal can close the stream before h2spec's next frame"
 MAY_FAIL: Mapping[tuple[str, str], str] = {
     ("http2/5.1", "closed: Sends a DATA frame after sending RST_STREAM frame"): _CLOSED,
     ("http2/5.1", "closed: Sends a HEADERS frame after sending RST_STREAM frame"): _CLOSED,

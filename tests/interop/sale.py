@@ -4,6 +4,7 @@ The script itself is written once in each language (`python/sale_script.py` desc
 stands what is put in before it, what the answers must be, and what must be in the books after it.
 """
 
+import asyncio
 import base64
 import os
 import subprocess
@@ -38,6 +39,14 @@ CLIENTS: Mapping[str, SaleClient] = {
     "grpc-js": SaleClient("js", lambda: toolchains.node("sale.js"), (str(ROOT / "protos"),)),
     "grpc-java": SaleClient("java", lambda: toolchains.java("io.stockray.interop.Sale")),
 }
+
+
+async def sell(client: AsyncClient, name: str, address: str) -> None:
+    """The whole sale by one client. AssertionError where it does not go by the script."""
+    run = name.replace(".", "-")
+    await stock_up(client, run)
+    assert_script(await asyncio.to_thread(run_client, name, address, run), run)
+    await assert_books(client, run)
 
 
 async def stock_up(client: AsyncClient, run: str) -> None:

@@ -13,6 +13,9 @@ from tests.interop.fronts import FRONTS
 from tests.interop.serving import interop_server
 from tests.interop.toolchains import require_language
 
+# The first test of a language builds its clients.
+pytestmark = pytest.mark.timeout(900)
+
 
 class Server:
     """Where a front serves, and how."""

@@ -1,8 +1,13 @@
 """The fast front passes h2spec, but for what has its reason."""
 
+import pytest
+
 from tests.interop import h2spec
 from tests.interop.serving import interop_server
 from tests.interop.toolchains import require_language
+
+# The first test of a language builds its clients.
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_the_fast_front_passes_h2spec() -> None:

@@ -27,10 +27,14 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
 BUILD_TIMEOUT_S = 600
 
 
+def missing_tools(language: str) -> list[str]:
+    """The commands that a language needs and that are not here."""
+    return [tool for tool in TOOLS[language] if shutil.which(tool) is None]
+
+
 def require_language(language: str) -> None:
     """Build the clients of a language, once; skip when its tools are not here."""
-    missing = [tool for tool in TOOLS[language] if shutil.which(tool) is None]
-    if missing:
+    if missing := missing_tools(language):
         pytest.skip(f"NOT RUN: {', '.join(missing)} not installed, so no {language} client")
     if TOOLS[language]:
         _build(language)

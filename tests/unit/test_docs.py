@@ -26,6 +26,7 @@ DOCUMENTS = [
     "clients/README.md",
     "protos/README.md",
     "docs/architecture.md",
+    "docs/front.md",
     "docs/glossary.md",
     "docs/measuring.md",
     "docs/operating.md",

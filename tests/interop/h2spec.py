@@ -18,6 +18,7 @@ from tests.interop.toolchains import ROOT
 FRONT = "nghttp2"
 CASES = 146
 TIMEOUT_S = 240
+ATTEMPTS_MORE = 5
 SILENCE_S = 1
 """How long h2spec waits for an answer that does not come."""
 
@@ -85,13 +86,27 @@ class Case(NamedTuple):
 
 
 def run(port: int) -> list[Case]:
-    """All cases of h2spec, the strict ones too. AssertionError if it does not end."""
+    """All cases of h2spec, the strict ones too. A refusal can close the stream before h2spec sends
+    what it is to be told about; so a case that must pass and has not is asked again, and has failed
+    if it never passes. AssertionError if h2spec does not end."""
+    cases = {(case.package, case.title): case for case in _asked(port)}
+    for _ in range(ATTEMPTS_MORE):
+        failed = {key for key, case in cases.items() if not case.passed and not case.excuse}
+        if not failed:
+            break
+        again = _asked(port, *sorted({package for package, _ in failed}))
+        cases |= {key: case for case in again if (key := (case.package, case.title)) in failed}
+    return list(cases.values())
+
+
+def _asked(port: int, *sections: str) -> list[Case]:
+    """One run of h2spec; of all sections if none is named."""
     with tempfile.TemporaryDirectory(prefix="sr-") as folder:
         report = Path(folder) / "junit.xml"
         where = ["--host", "127.0.0.1", "--port", str(port)]
         how = ["--strict", "--timeout", str(SILENCE_S), "--junit-report", str(report)]
         done = subprocess.run(
-            [toolchains.binary("h2spec"), *where, *how],
+            [toolchains.binary("h2spec"), *where, *how, *sections],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -270,7 +270,8 @@ def bench(
     tls: Annotated[
         bool, typer.Option("--tls", help="With TLS (needs the openssl command).")
     ] = False,
-    rounds: Annotated[
+    rows: Annotated[str, typer.Option(help="Beginnings of names: measure these rows alone.")] = "",
+    repeats: Annotated[
         int, typer.Option(min=1, max=100, help="Measure each rate so often; the median counts.")
     ] = 1,
     against: Annotated[
@@ -293,7 +294,8 @@ def bench(
         gateways=gateways,
         generators=generators,
         tls=tls,
-        rounds=rounds,
+        rows=tuple(beginning for beginning in rows.split(",") if beginning),
+        repeats=repeats,
     )
     result = _benched(options)
     if output is Output.JSON:

@@ -28,7 +28,9 @@ class BenchOptions:
     seconds: float = 5.0
     callers: int = 64
     crowd: int = CROWD
-    rounds: int = 1
+    rows: tuple[str, ...] = ()
+    """Beginnings of the names of the rows to measure; empty for all."""
+    repeats: int = 1
     """How often each rate is measured, in turn with the others; the median counts."""
     generators: int = 1
     """Processes that make the load."""

@@ -1,6 +1,6 @@
 """The rows of a benchmark, one after the other, and the ratios between them.
 
-Rows are measured in rounds, each row once a round, and the median of the rounds counts: what else a
+All rows are measured in turn, as often as asked for, and of each the median counts: what else a
 shared machine does then meets all of them. The floor that everything is compared with is the bare
 grpc.aio echo, by whichever generator drove it fastest.
 """
@@ -21,7 +21,16 @@ from server.bench.generators import Generators, has_h2load, measure_h2load
 from server.bench.idle import idle_connections
 from server.bench.kills import measure_kills
 from server.bench.processes import WAITED_FOR, Roles, service_roles
-from server.bench.result import CAMPAIGN, SKU, AckedSales, BenchOptions, BenchResult, Measured, Say
+from server.bench.result import (
+    CAMPAIGN,
+    SKU,
+    AckedSales,
+    BenchOptions,
+    BenchResult,
+    CannotMeasure,
+    Measured,
+    Say,
+)
 from server.demo import until_settled
 from server.echo import Certificate, EchoChild
 from server.load import LoadOptions
@@ -90,7 +99,7 @@ class Rows:
                 for front in ("grpcio", "nghttp2")
             }
             rows = [*self._echo_rows(echoes), *self._grab_rows(), *self._client_rows()]
-            await self._take(rows)
+            await self._take(chosen(rows, options.rows))
         self._result.ratios = ratios(self._result, options)
         if options.idle_connections:
             await self._measure_idle()
@@ -107,9 +116,9 @@ class Rows:
 
     async def _take(self, rows: list[Row]) -> None:
         found: dict[str, list[Measured]] = {row.name: [] for row in rows}
-        steps = len(rows) * self._options.rounds
+        steps = len(rows) * self._options.repeats
         step = count(1)
-        for _ in range(self._options.rounds):
+        for _ in range(self._options.repeats):
             for row in rows:
                 self._say(f"[{next(step)}/{steps}] {row.name}: {row.what}")
                 found[row.name].append(await row.measure())
@@ -202,7 +211,7 @@ class Rows:
         names = f"grab_unary_{options.callers}_alone", f"grab_unary_{options.callers}_beside_idle"
         found: dict[str, list[Measured]] = {name: [] for name in names}
         bytes_each, alive = 0.0, wanted
-        for turn in range(options.rounds):
+        for turn in range(options.repeats):
             self._say(f"{names[0]}: {_what(load, 'the generator')}")
             found[names[0]].append(await self._generators.measure(names[0], load, service.roles))
             self._say(f"opening {wanted:,} idle connections")
@@ -243,9 +252,20 @@ class Rows:
         }
 
 
+def chosen(rows: list[Row], beginnings: tuple[str, ...]) -> list[Row]:
+    """The rows whose names begin so; all of them if none is asked for. CannotMeasure for a
+    beginning that no name has."""
+    names = [row.name for row in rows]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in names):
+            raise CannotMeasure(f"--rows: none begins with {beginning!r}; there are {names}")
+    return [row for row in rows if not beginnings or row.name.startswith(beginnings)]
+
+
 def ratios(result: BenchResult, options: BenchOptions) -> dict[str, float]:
     """To the grpc.aio echo with as many in flight as the name says, else with `callers`. Those
-    `_by_cpu` compare the CPU a call of the process that has most to do, client apart."""
+    `_by_cpu` compare the CPU a call of the process that has most to do, client apart. Without
+    those of which a row is missing."""
     few, crowd = options.callers, options.crowd
 
     def echo(front: str, in_flight: int) -> float:
@@ -270,7 +290,7 @@ def ratios(result: BenchResult, options: BenchOptions) -> dict[str, float]:
         found[f"grab_to_echo_{number}_by_cpu"] = by_cpu(grab_name, number)
         found[f"echo_nghttp2_to_echo_{number}"] = _ratio(echo("nghttp2", number), base)
         found[f"echo_nghttp2_to_echo_{number}_by_cpu"] = by_cpu(echo_name, number)
-    return found
+    return {name: ratio for name, ratio in found.items() if ratio}
 
 
 def _echo_names(front: str, in_flight: int) -> tuple[str, str]:

@@ -167,7 +167,7 @@ def _setting(options: BenchOptions, settings: Settings) -> dict[str, object]:
         "generators": options.generators,
         "tls": options.tls,
         "seconds": options.seconds,
-        "rounds": options.rounds,
+        "repeats": options.repeats,
     }
 
 

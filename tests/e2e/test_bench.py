@@ -37,16 +37,24 @@ SMALL = ("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", 
 
 
 @pytest.mark.parametrize(
-    ("flags", "roles"),
+    ("flags", "named", "roles"),
     [
-        (("--kills", "1", "--idle-connections", "50", "--open-reservations", "500"), set()),
-        (("--tls", "--gateways", "2", "--generators", "2", "--rounds", "2"), set()),
-        (("--private-services", "--front", "grpcio", "--against", "redis-lua"), {"journal"}),
+        (("--kills", "1", "--idle-connections", "50", "--open-reservations", "500"), ROWS, set()),
+        (
+            ("--tls", "--gateways", "2", "--generators", "2", "--repeats", "3", "--rows", "grab"),
+            {name for name in ROWS if name.startswith("grab")},
+            set(),
+        ),
+        (
+            ("--private-services", "--front", "grpcio", "--rows", "grab_unary_8,client"),
+            {"grab_unary_8", "client_gathered"},
+            {"journal"},
+        ),
     ],
     ids=["embedded", "tls", "cluster"],
 )
-def test_the_benchmark_measures_every_row_and_its_books_balance(
-    flags: tuple[str, ...], roles: set[str]
+def test_the_benchmark_measures_its_rows_and_its_books_balance(
+    flags: tuple[str, ...], named: set[str], roles: set[str]
 ) -> None:
     if "--private-services" in flags:
         require(PrivateRedis.available() and PrivateMariaDB.available(), "Redis, MariaDB missing")
@@ -55,9 +63,10 @@ def test_the_benchmark_measures_every_row_and_its_books_balance(
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-4_000:]
     found = json.loads(done.stdout)
     rows = {row["name"]: row for row in found["results"]}
-    assert rows.keys() >= ROWS
-    assert found["ratios"].keys() >= RATIOS
-    for name in ROWS:
+    assert rows.keys() >= named
+    if named == ROWS:
+        assert found["ratios"].keys() >= RATIOS
+    for name in named:
         row = rows[name]
         assert row["rate_per_s"] > 0, name
         assert row["refused"].keys() <= WAITING, name
@@ -67,14 +76,12 @@ def test_the_benchmark_measures_every_row_and_its_books_balance(
     path = {"client", "gateway", "shard", "standby", "projector"} | roles
     assert rows["grab_unary_8"]["cpu_us_per_line"].keys() >= path
     assert found["ok"] is True
-    assert found["acks_checked"] > 100
+    assert found["acks_checked"] > 0
     assert all(law["violations"] == 0 for law in found["invariants"].values())
     if "--kills" in flags:
         assert 0 < found["failover_gap_ms"]["median"] <= found["failover_gap_ms"]["worst"]
         assert (found["idle"]["connections"], found["idle"]["alive_at_end"]) == (50, 50)
         assert found["memory"]["open_reservations"] == 500
-    if "redis-lua" in flags:
-        assert found["ratios"]["client_to_redis_lua"] > 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.stack import KINDS, Stack, running_stack
+from tests.helpers.stack import KINDS, OTHER_LINKS, Stack, running_stack
 
 HERE = Path(__file__).parent
 
@@ -32,7 +32,8 @@ def stack(shared_stack: Stack) -> Stack:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Kind by kind; otherwise as written. Tests of other rooms keep their places."""
+    """First those with a service of their own, then kind by kind; otherwise as written. Tests of
+    other rooms keep their places."""
     places = [place for place, item in enumerate(items) if item.path.is_relative_to(HERE)]
     ours = sorted((items[place] for place in places), key=_kind)
     for place, item in zip(places, ours, strict=True):
@@ -41,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _kind(item: pytest.Item) -> int:
     callspec = getattr(item, "callspec", None)
-    return KINDS.index(callspec.params["shared_stack"]) if callspec else 0
+    kinds = (None, *KINDS, *OTHER_LINKS)
+    return kinds.index(callspec.params.get("shared_stack") if callspec else None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,9 +15,12 @@ from stockray import AsyncClient, ReplicaRole
 
 from server.children import alive, descendants
 from tests.helpers.sale import BackgroundSale
-from tests.helpers.stack import Stack, ended, name_of, pid_of, stop_process
+from tests.helpers.stack import KINDS, OTHER_LINKS, Stack, ended, name_of, pid_of, stop_process
 
 on_sqlite = pytest.mark.parametrize("shared_stack", ["sqlite"], indirect=True)
+on_every_link = pytest.mark.parametrize(
+    "shared_stack", [*KINDS, *OTHER_LINKS], indirect=True, ids=str
+)
 on_redis = pytest.mark.parametrize("shared_stack", ["redis"], indirect=True)
 
 GAP_MAX_S = 3.0
@@ -35,6 +38,7 @@ async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
         yield client
 
 
+@on_every_link
 async def test_a_killed_primary_is_replaced_by_its_standby(
     stack: Stack, client: AsyncClient
 ) -> None:
@@ -55,6 +59,7 @@ async def test_a_killed_primary_is_replaced_by_its_standby(
     await stack.check(client)
 
 
+@on_every_link
 async def test_a_killed_standby_comes_back_and_nobody_notices(
     stack: Stack, client: AsyncClient
 ) -> None:
@@ -72,6 +77,7 @@ async def test_a_killed_standby_comes_back_and_nobody_notices(
     await stack.check(client)
 
 
+@on_every_link
 async def test_a_killed_gateway_comes_back_on_its_port(stack: Stack, client: AsyncClient) -> None:
     async with BackgroundSale(stack, client, "kill-gateway") as sale:
         before = await stack.pairs(client)
@@ -101,6 +107,7 @@ async def test_killed_write_behind_goes_on_where_sql_stands(
     await stack.check(client)
 
 
+@on_every_link
 async def test_a_paused_primary_is_fenced_when_it_wakes_up(
     stack: Stack, client: AsyncClient
 ) -> None:

@@ -28,6 +28,8 @@ from server.verifying import verify_stores
 from tests.helpers.services import private_mariadb, private_redis
 
 KINDS = ("sqlite", "redis")
+OTHER_LINKS = ("sqlite-ray", "sqlite-tcp")
+"""Kinds whose rounds travel otherwise than on Unix sockets."""
 SHARDS = 2
 SETTLE_TIMEOUT_S = 60.0
 LOG_TAIL_LINES = 25
@@ -44,10 +46,12 @@ class Stack:
         redis: PrivateRedis | None = None,
         mariadb: PrivateMariaDB | None = None,
     ) -> None:
-        self.kind = kind
+        self.kind, _, rounds = kind.partition("-")
         self.directory = directory
         self.redis = redis
         self.mariadb = mariadb
+        self.rounds = rounds or "road"
+        self.ray_address = "local"
         self.listen = "127.0.0.1:0"
         self.acks: list[Ack] = []
         stores = {}
@@ -72,6 +76,7 @@ class Stack:
         if self._child is not None and self._child.exit_code is None:
             return
         arguments = [*self.flags, "--listen", self.listen, "--expiry-grace-ms", "2000"]
+        arguments += ["--rounds", self.rounds, "--ray-address", self.ray_address]
         self._child = ServeChild(arguments, log=self.directory / "serve.log")
         self._child.wait_ready()
         self.listen = self._child.listen
@@ -144,7 +149,7 @@ class Stack:
 def running_stack(kind: str, directory: Path) -> Iterator[Stack]:
     """A stack of a kind, its stores ready and its service not started yet."""
     with ExitStack() as servers:
-        if kind == "sqlite":
+        if kind.startswith("sqlite"):
             stack = Stack(kind, directory)
         else:
             redis = servers.enter_context(private_redis())

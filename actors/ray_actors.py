@@ -20,6 +20,9 @@ OPTIONS: dict[str, Any] = {
     "lifetime": "detached",
     "enable_task_events": False,
 }
+PLACED_CPUS = 0.001
+"""Of an actor that has its node: without any resources Ray now and then starts it on another one,
+the head included, though its node is there."""
 ROUND_THREADS = 16
 CONTROL_THREADS = 8
 
@@ -30,6 +33,7 @@ def make_actor(
     """Start `plain(spec, *arguments)` as a named actor, on a node if it is given and alive."""
     options = dict(OPTIONS)
     if node_id is not None:
+        options["num_cpus"] = PLACED_CPUS
         options["scheduling_strategy"] = (
             ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
         )

@@ -133,7 +133,7 @@ class ClusterView:
             return ActOutcome(outcome="applied")
         if gateway_id not in names:
             return ActOutcome(outcome="not_found", message=f"no gateway {gateway_id}")
-        handle = cluster.find(gateway_id, self._spec.namespace)
+        handle = await self._find(gateway_id)
         handle.drain.remote()
         return ActOutcome(outcome="applied", gateway_id=gateway_id)
 
@@ -166,11 +166,15 @@ class ClusterView:
 
     async def _ask_actor(self, name: str, method: str, within: float) -> Any:
         try:
-            handle = cluster.find(name, self._spec.namespace)
             async with asyncio.timeout(within):
+                handle = await self._find(name)
                 return await cluster.awaited(getattr(handle, method).remote())
         except (cluster.ClusterError, TimeoutError):
             return None
+
+    async def _find(self, name: str) -> Any:
+        """On a thread, since it asks Ray's head: a head that is gone must not stop the gateway."""
+        return await asyncio.to_thread(cluster.find, name, self._spec.namespace)
 
     async def _gateway_statuses(self, within: float) -> list[GatewayStatus]:
         names = [gateway_name(index) for index in range(self._gateways)]

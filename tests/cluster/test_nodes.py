@@ -1,0 +1,167 @@
+"""A cluster of several Ray nodes: pairs stand apart, and their rounds cross by TCP with TLS.
+
+The nodes are processes of this machine, so the service is told to use TCP everywhere.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.cluster_utils
+from stockray import AsyncClient, ReplicaRole
+
+from actors.certificates import SERVER_NAME, calling_context, make_certificate
+from actors.cluster import RAY_ENVIRONMENT
+from actors.road import HELLO, ROUND
+from actors.specs import replica_name
+from tests.helpers.sale import BackgroundSale
+from tests.helpers.stack import Stack, pid_of
+from wire.client import WireClient, WireError
+
+WORKERS = 2
+GAP_MAX_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def ray_nodes() -> Iterator[Any]:
+    """A head that is kept free of work, and two nodes."""
+    directory = tempfile.mkdtemp(prefix="sr-")
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in RAY_ENVIRONMENT.items():
+            patched.setenv(name, value)
+        nodes = {"object_store_memory": 80_000_000, "include_dashboard": False}
+        head = {"num_cpus": 0, "temp_dir": directory, **nodes}
+        cluster: Any = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(WORKERS):
+                cluster.add_node(num_cpus=2, **nodes)
+            yield cluster
+        finally:
+            cluster.shutdown()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def nodes(ray_nodes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A service on them."""
+    stack = Stack("sqlite-tcp", tmp_path_factory.mktemp("nodes"))
+    stack.ray_address = ray_nodes.address
+    try:
+        stack.ensure_running()
+        yield stack
+    finally:
+        stack.close()
+
+
+@pytest.fixture
+async def client(nodes: Stack) -> AsyncIterator[AsyncClient]:
+    async with nodes.client() as client:
+        await nodes.pairs(client)
+        yield client
+
+
+def roads_of(stack: Stack) -> dict[str, str]:
+    """Replica -> the address at which the gateway reaches it by now, without `ipv4:`."""
+    events = [json.loads(line) for line in stack.log_of("gateway-00").splitlines()]
+    return {
+        event["name"]: event["peer"].removeprefix("ipv4:")
+        for event in events
+        if event["event"] == "road_taken"
+    }
+
+
+def node_of(pid: int) -> int:
+    """The process id of the node that a process runs on."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def ask(address: str, path: str, context: ssl.SSLContext | None) -> bytes:
+    """One call by somebody who is not of the cluster."""
+    host, _, port = address.rpartition(":")
+    client = await WireClient.connect_tcp(host, int(port), tls=context, server_name=SERVER_NAME)
+    try:
+        return await client.call(path, b"")
+    finally:
+        client.close()
+
+
+async def test_pairs_stand_on_two_nodes_and_rounds_cross_between_them(
+    nodes: Stack, client: AsyncClient
+) -> None:
+    async with BackgroundSale(nodes, client, "nodes-sell") as sale:
+        await sale.goes_on()
+        status = await nodes.pairs(client)
+    for shard in status.shards:
+        assert len({node_of(replica.pid) for replica in shard.replicas}) == 2
+    roads = roads_of(nodes)
+    assert roads.keys() == {replica_name(shard, name) for shard in (0, 1) for name in "ab"}
+    assert all(address.rpartition(":")[2].isdigit() for address in roads.values())
+    assert "road_unreachable" not in nodes.log_of("gateway-00")
+    await sale.check()
+    await nodes.check(client)
+
+
+async def test_a_primary_killed_on_another_node_is_replaced(
+    nodes: Stack, client: AsyncClient
+) -> None:
+    async with BackgroundSale(nodes, client, "nodes-kill") as sale:
+        before = await nodes.pairs(client)
+        heir = pid_of(before, 0, ReplicaRole.STANDBY)
+        old = roads_of(nodes)
+        os.kill(pid_of(before, 0, ReplicaRole.PRIMARY), signal.SIGKILL)
+        await sale.goes_on()
+        after = await nodes.pairs(client)
+        await sale.goes_on()
+    assert pid_of(after, 0, ReplicaRole.PRIMARY) == heir
+    assert max(sale.longest_gap_s.values()) < GAP_MAX_S
+    fallen = next(r.replica_id for r in after.shards[0].replicas if r.role is ReplicaRole.STANDBY)
+    async with asyncio.timeout(10):
+        while roads_of(nodes)[fallen] == old[fallen]:  # noqa: ASYNC110 - a log has no events
+            await asyncio.sleep(0.1)
+    await sale.check()
+    await nodes.check(client)
+
+
+@pytest.mark.parametrize("path", [HELLO, ROUND])
+async def test_a_stranger_gets_no_word_in(nodes: Stack, client: AsyncClient, path: str) -> None:
+    """Not with TLS and a certificate of its own, and not without TLS."""
+    address = roads_of(nodes)["shard-0000-a"]
+    with pytest.raises((WireError, OSError)):
+        await ask(address, path, calling_context(make_certificate()))
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    trusting.set_alpn_protocols(["h2"])
+    with pytest.raises((WireError, OSError)):
+        await ask(address, path, trusting)
+    with pytest.raises((WireError, OSError)):
+        await ask(address, path, None)
+    await nodes.check(client)
+
+
+async def test_the_sale_goes_on_without_rays_head(
+    nodes: Stack, client: AsyncClient, ray_nodes: Any
+) -> None:
+    """The last test of this file: nobody brings the head back. A status, which asks it, answers
+    with what it knows, and keeps nobody waiting."""
+    async with BackgroundSale(nodes, client, "nodes-headless") as sale:
+        before = await nodes.pairs(client)
+        ray_nodes.head_node.kill_gcs_server()
+        await sale.goes_on()
+        status = await client.cluster_status(timeout_ms=10_000)
+        assert [shard.epoch for shard in status.shards] == [s.epoch for s in before.shards]
+        heir = pid_of(before, 0, ReplicaRole.STANDBY)
+        os.kill(pid_of(before, 0, ReplicaRole.PRIMARY), signal.SIGKILL)
+        await sale.goes_on()
+        status = await client.cluster_status(timeout_ms=10_000)
+    assert pid_of(status, 0, ReplicaRole.PRIMARY) == heir
+    assert max(sale.longest_gap_s.values()) < GAP_MAX_S
+    await sale.check()

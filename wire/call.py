@@ -78,6 +78,9 @@ class Carrier(Protocol):
     def answered(self, call: "ServerCall", ok: bool) -> None:
         """The call's last word was said. What its caller still sends is for nobody."""
 
+    def waiting_bytes(self) -> int:
+        """Of answers that the peer has not taken."""
+
     def wants_room(self, call: "ServerCall") -> None:
         """Call `call.room()` when something was taken."""
 
@@ -263,9 +266,13 @@ class ServerCall:
 
     def start(self) -> None:
         """Send the headers now, before there is a first message."""
-        if not self.closed and not self._started:
+        if self.closed or self._started:
+            return
+        try:
             self._start(self.compress)
-            self._carrier.flush_soon()
+        except ngh2.NGH2Error:
+            return
+        self._carrier.flush_soon()
 
     async def read(self) -> bytes | None:
         """The next message of a stream; None when the caller has sent all. CallGone."""
@@ -307,7 +314,7 @@ class ServerCall:
         except TOO_LATE:
             raise CallGone from None
         carrier.flush_soon()
-        while carrier.h2.queued_body_size(self.stream_id) > carrier.limits.stream_backlog_bytes:
+        while self._overfull():
             await self._wait_for_room()
 
     def feed(self, data: bytes, ended: bool) -> list[bytes]:
@@ -398,8 +405,15 @@ class ServerCall:
             return False
         return True
 
+    def _overfull(self) -> bool:
+        try:
+            waiting = self._carrier.h2.queued_body_size(self.stream_id)
+        except ngh2.NGH2Error:
+            return True
+        return waiting > self._carrier.limits.stream_backlog_bytes
+
     def _would_overfill(self, size: int) -> bool:
-        waiting = self._carrier.h2.queued_body_size()
+        waiting = self._carrier.waiting_bytes()
         return waiting > 0 and waiting + size > self._carrier.limits.outbound_bytes_max
 
     async def _wait_for_room(self) -> None:

@@ -159,8 +159,12 @@ class WireClient(Endpoint):
             head = [*head, *encode_metadata(metadata)]
             if timeout_ms is not None:
                 head.append((b"grpc-timeout", format_timeout(timeout_ms)))
-        stream_id = self.h2.send_request(head)
-        self.h2.send_data(stream_id, frame(message), end_stream=True)
+        try:
+            stream_id = self.h2.send_request(head)
+            self.h2.send_data(stream_id, frame(message), end_stream=True)
+        except ngh2.NGH2Error as error:
+            done(UNAVAILABLE, b"", str(error))
+            return 0
         self._calls[stream_id] = _Call(done, self.limits.message_bytes_max)
         self.flush_soon()
         return stream_id
@@ -196,7 +200,7 @@ class WireClient(Endpoint):
         call = self._calls.pop(stream_id, None)
         if call is None or self.closed:
             return
-        self.h2.reset_stream(stream_id, ErrorCode.CANCEL)
+        self.reset(stream_id, ErrorCode.CANCEL)
         self.flush_soon()
         _answer(call.done, CANCELLED, b"", "cancelled")
 
@@ -223,9 +227,13 @@ class WireClient(Endpoint):
         """See Endpoint."""
         if self._looking is not None:
             self._looking.cancel()
-        calls, self._calls = self._calls, {}
         if not self.gone.done():
             self.gone.set_result(None)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """See Endpoint."""
+        calls, self._calls = self._calls, {}
         for call in calls.values():
             _answer(call.done, UNAVAILABLE, b"", "the connection is lost")
 
@@ -265,8 +273,7 @@ class WireClient(Endpoint):
 
     def _data(self, event: Any) -> None:
         data: bytes = event.data
-        if data:
-            self.h2.acknowledge_received_data(len(data), event.stream_id)
+        self.acknowledge(len(data), event.stream_id)
         call = self._calls.get(event.stream_id)
         if call is None:
             return
@@ -280,7 +287,7 @@ class WireClient(Endpoint):
     def _give_up(self, stream_id: int, code: int, detail: str) -> None:
         """End a call whose answer cannot be read, whatever of it is still to come."""
         call = self._calls.pop(stream_id)
-        self.h2.reset_stream(stream_id, ErrorCode.CANCEL)
+        self.reset(stream_id, ErrorCode.CANCEL)
         _answer(call.done, code, b"", detail)
 
     def _status(self, stream_id: int, headers: tuple[Pair, ...]) -> None:
@@ -321,8 +328,7 @@ class WireClient(Endpoint):
                 self.abort()
         elif passed(now, self._heard_at, self.limits.keepalive_ms):
             self._asked_at = now
-            self.h2.ping(KEEPALIVE_PING)
-            self.flush()
+            self.ping(KEEPALIVE_PING)
 
 
 def _answer(done: Done, code: int, message: bytes, detail: str) -> None:

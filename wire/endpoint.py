@@ -12,7 +12,8 @@ Rules
   `write_buffer_bytes` more are read from the peer: most frames make nghttp2 say something, which it
   would have to keep.
 * Frames that carry nothing are counted; a peer that chatters is told GOAWAY and closed.
-* Whatever nghttp2 refuses ends this connection and nothing else.
+* Whatever nghttp2 refuses ends this connection and nothing else. While it ends a connection it
+  refuses everything: what is said then is for nobody, and no error.
 * A connection that is over leaves no timer behind, so that it is forgotten at once.
 """
 
@@ -31,13 +32,16 @@ from wire.log_gate import LogGate
 log = structlog.get_logger()
 
 TINY_UPDATE_BYTES = 256
+HARD_HEADERS = 4
+"""A block of headers this many times the limit costs its peer the connection."""
 LINGER_S = 1.0
 """A connection that has said its last word waits this long for its peer to close."""
 KEEPALIVE_PING = b"stillup?"
 
 
 class Endpoint(asyncio.Protocol):
-    """What both roles share. A role implements `on_events`, `on_gone` and `on_room`."""
+    """What both roles share. A role implements the methods that begin with `on_`, and
+    `let_go`."""
 
     reads_while_full_bytes = WINDOW_MAX_BYTES
     """What is still read while the peer takes nothing."""
@@ -81,8 +85,12 @@ class Endpoint(asyncio.Protocol):
         """Events of the role. May say things to `h2`; they are flushed afterwards."""
         raise NotImplementedError
 
+    def let_go(self) -> None:
+        """Nothing is said or heard any more: whoever waits on this connection is told."""
+        raise NotImplementedError
+
     def on_gone(self, error: Exception | None) -> None:
-        """The connection is over; called once."""
+        """The connection is over; called once, when `let_go` may have been called or not."""
         raise NotImplementedError
 
     def on_room(self) -> None:
@@ -110,6 +118,10 @@ class Endpoint(asyncio.Protocol):
         try:
             self.h2.receive_data(data)
             self._take_events()
+        except ngh2.ConnectionStateError:
+            # It has come to its end, in good order or not, and the peer does not know yet.
+            self.hang_up()
+            return
         except ngh2.NGH2Error as error:
             self._refused(error)
             return
@@ -209,10 +221,12 @@ class Endpoint(asyncio.Protocol):
     def hang_up(self) -> None:
         """Close after a last word. A socket that is closed with something unread in it is reset,
         and its peer may lose what it has not read: so let the peer close, for a moment."""
+        self.flush()
         transport = self.transport
-        if transport is None or self.ending or self._hung_up or transport.is_closing():
+        if transport is None or self.ending or transport.is_closing():
             return
         self._hung_up = True
+        self.let_go()
         if transport.can_write_eof():
             transport.write_eof()
         self.later(LINGER_S, self.close)
@@ -239,10 +253,40 @@ class Endpoint(asyncio.Protocol):
         """No call begins here any more."""
         return self.closed or self._closing or self._hung_up
 
+    def acknowledge(self, size: int, stream_id: int) -> None:
+        """Data was taken: its sender may send as much again."""
+        if size:
+            try:
+                self.h2.acknowledge_received_data(size, stream_id)
+            except ngh2.NGH2Error:
+                return
+
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
+        """End a stream, if it has not ended."""
+        try:
+            self.h2.reset_stream(stream_id, code)
+        except ngh2.NGH2Error:
+            return
+
+    def ping(self, data: bytes) -> None:
+        """Ask the peer, now."""
+        try:
+            self.h2.ping(data)
+        except ngh2.NGH2Error:
+            return
+        self.flush()
+
+    def waiting_bytes(self) -> int:
+        """Of bodies that the peer has not taken."""
+        try:
+            return self.h2.queued_body_size()
+        except ngh2.NGH2Error:
+            return 0
+
     @property
     def stuck(self) -> bool:
         """The peer takes nothing though something waits for it."""
-        return self._write_paused or self.h2.queued_body_size() > 0
+        return self._write_paused or self.waiting_bytes() > 0
 
     def _take_events(self) -> None:
         events = self.h2.events()
@@ -257,7 +301,7 @@ class Endpoint(asyncio.Protocol):
         # A closed flow-control window opens only by reading on: only a full socket stops that.
         # A caller's end reads on for longer, lest two full ends wait for each other.
         full = self._read_while_full > self.reads_while_full_bytes
-        if self._write_paused and (full or self.h2.queued_body_size() > most):
+        if self._write_paused and (full or self.waiting_bytes() > most):
             if not self._read_paused:
                 self._read_paused = True
                 transport.pause_reading()
@@ -303,7 +347,8 @@ def _configuration(limits: WireLimits) -> ngh2.Configuration:
     return ngh2.Configuration(
         auto_window_update=False,
         stream_reset_rate_limit=(limits.resets_burst, limits.resets_per_s),
-        max_inbound_header_list_size=limits.header_bytes_max,
-        max_inbound_header_count=limits.header_count_max,
+        # Beyond these nghttp2 ends the connection; up to them only the call is refused.
+        max_inbound_header_list_size=HARD_HEADERS * limits.header_bytes_max,
+        max_inbound_header_count=HARD_HEADERS * limits.header_count_max,
         max_continuations=8,
     )

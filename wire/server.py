@@ -154,15 +154,15 @@ class WireServer:
             self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
 
     def _look(self) -> None:
+        self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
         now = self._loop.time()
         for connection in list(self.connections):
             connection.look(now, LOOK_EVERY_S)
         self._limit_answers()
-        self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
 
     def _limit_answers(self) -> None:
         """Close those that hold most of the answers that wait, while they are too many."""
-        waiting = [(each.h2.queued_body_size(), each) for each in self.connections]
+        waiting = [(each.waiting_bytes(), each) for each in self.connections]
         excess = sum(size for size, _ in waiting) - self.limits.outbound_total_bytes_max
         if excess <= 0:
             return

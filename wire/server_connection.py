@@ -139,6 +139,12 @@ class ServerConnection(Endpoint):
 
     def on_gone(self, error: Exception | None) -> None:
         """See Endpoint."""
+        self.let_go()
+        self.owner.counters.cut_off += self.was_cut_off
+        self.owner.went(self)
+
+    def let_go(self) -> None:
+        """See Endpoint."""
         calls, self.calls = self.calls, {}
         self.owner.calls_open -= len(calls)
         for call in calls.values():
@@ -149,8 +155,6 @@ class ServerConnection(Endpoint):
             call.gone()
         self._crowd.clear()
         self._unwanted.clear()
-        self.owner.counters.cut_off += self.was_cut_off
-        self.owner.went(self)
 
     def on_room(self) -> None:
         """See Endpoint."""
@@ -182,9 +186,12 @@ class ServerConnection(Endpoint):
         if not self.greeted:
             self.close()
             return
-        self.h2.send_shutdown_notice()
-        self.h2.ping(DRAIN_PING)
-        self.flush()
+        try:
+            self.h2.send_shutdown_notice()
+        except ngh2.NGH2Error:
+            # It is ending already.
+            return
+        self.ping(DRAIN_PING)
         self.later(DRAIN_ROUND_TRIP_S, self._say_last)
 
     def cut_calls(self) -> None:
@@ -204,8 +211,7 @@ class ServerConnection(Endpoint):
         """See Watched."""
         self.keepalives_sent += 1
         self.owner.counters.keepalives_sent += 1
-        self.h2.ping(KEEPALIVE_PING)
-        self.flush()
+        self.ping(KEEPALIVE_PING)
 
     def silent(self) -> None:
         """See Watched."""
@@ -232,11 +238,12 @@ class ServerConnection(Endpoint):
         self._unwanted = [stream for stream in unwanted if h2.queued_body_size(stream)]
         for stream in unwanted:
             if not h2.queued_body_size(stream):
-                h2.reset_stream(stream, ErrorCode.NO_ERROR)
+                self.reset(stream, ErrorCode.NO_ERROR)
         self.flush_soon()
 
     def _request(self, event: Any) -> None:
         path = b""
+        size = 0
         timeout_s: float | None = None
         encoding = b"identity"
         method = content_type = b""
@@ -254,8 +261,13 @@ class ServerConnection(Endpoint):
                     timeout_s = parse_timeout(value)
                 elif name == b"grpc-encoding":
                     encoding = value
+                else:
+                    size += len(name) + len(value)
         except BadHeader as error:
             self._reject(event, INTERNAL, str(error))
+            return
+        if size > self.limits.header_bytes_max or len(headers) > self.limits.header_count_max:
+            self._reject(event, RESOURCE_EXHAUSTED, "too many or too large headers")
             return
         if method != b"POST":
             self._reject_http(event, _NOT_POST, _ONLY_GRPC)
@@ -324,8 +336,7 @@ class ServerConnection(Endpoint):
         if not data and not event.end_stream:
             self.spend()
         if call is None or call.closed:
-            if data:
-                self.h2.acknowledge_received_data(len(data), event.stream_id)
+            self.acknowledge(len(data), event.stream_id)
             if call is not None and event.end_stream:
                 call.feed(b"", ended=True)
             return
@@ -340,7 +351,7 @@ class ServerConnection(Endpoint):
             if messages and call.entry.unary is not None:
                 call.keep(messages)
         except BadFraming as error:
-            self._acknowledge(call, len(data))
+            self.acknowledge(len(data), call.stream_id)
             self._refuse(call, before, error.code, str(error))
             return
         if ended:
@@ -348,7 +359,7 @@ class ServerConnection(Endpoint):
         elif (pending := call.pending_bytes) != before:
             self.owner.upload_bytes += pending - before
             if self.owner.upload_bytes > self.limits.upload_bytes_max:
-                self._acknowledge(call, len(data))
+                self.acknowledge(len(data), call.stream_id)
                 what = "too many requests are being received"
                 self._refuse(call, pending, RESOURCE_EXHAUSTED, what)
                 return
@@ -358,7 +369,7 @@ class ServerConnection(Endpoint):
         if call.entry.stream is not None:
             call.queue(messages, len(data))
             return
-        self._acknowledge(call, len(data))
+        self.acknowledge(len(data), call.stream_id)
         if ended:
             self._take_unary(call)
 
@@ -381,10 +392,6 @@ class ServerConnection(Endpoint):
         except Exception:  # A handler's bug ends its call, not the connection.
             log.exception("call_failed", path=call.path)
             call.fail(UNKNOWN, "the handler failed")
-
-    def _acknowledge(self, call: ServerCall, size: int) -> None:
-        if size:
-            self.h2.acknowledge_received_data(size, call.stream_id)
 
     def _stream_closed(self, stream_id: int) -> None:
         call = self.calls.pop(stream_id, None)
@@ -419,9 +426,10 @@ class ServerConnection(Endpoint):
             self.spend()
         elif kind is ngh2.PingAcknowledged:
             if event.opaque_data == DRAIN_PING:
-                self._say_last()
+                # Calls that came in the same read count as taken, and are still to begin.
+                self._loop.call_soon(self._say_last)
         elif kind is ngh2.ConnectionClosed:
-            self._loop.call_soon(self._close_if_done if self._said_last else self.close)
+            self._loop.call_soon(self.hang_up)
 
     def _reject(self, event: Any, code: int, message: str, trailers: Metadata = ()) -> None:
         """End a call that never began, with a gRPC status alone."""
@@ -461,7 +469,11 @@ class ServerConnection(Endpoint):
         if self._said_last or self.ending:
             return
         self._said_last = True
-        self.h2.send_goaway()
+        try:
+            self.h2.send_goaway()
+        except ngh2.NGH2Error:
+            # It is ending already.
+            return
         self.flush()
         self._close_if_done()
 

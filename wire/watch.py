@@ -9,7 +9,6 @@ Rules
 
 from typing import Protocol
 
-import ngh2
 from ngh2 import ErrorCode
 
 from wire.call import DEADLINE_EXCEEDED, ServerCall
@@ -21,7 +20,6 @@ class Watched(Protocol):
     """The connection, as far as its watch needs it."""
 
     limits: WireLimits
-    h2: ngh2.Connection
     calls: dict[int, ServerCall]
     counters: CallCounters
     greeted: bool
@@ -33,6 +31,9 @@ class Watched(Protocol):
     @property
     def stuck(self) -> bool:
         """Something waits for the peer, and it takes nothing."""
+
+    def waiting_bytes(self) -> int:
+        """Of answers that the peer has not taken."""
 
     def terminate(self, code: ErrorCode, reason: str) -> None:
         """Say GOAWAY, and close."""
@@ -98,7 +99,7 @@ class Watch:
     def _taking(self, connection: Watched, now: float) -> bool:
         """Give up on a peer that takes nothing of what waits for it, even if it takes answers to
         its PINGs. False if so."""
-        waiting, before = connection.h2.queued_body_size(), self._waiting_bytes
+        waiting, before = connection.waiting_bytes(), self._waiting_bytes
         self._waiting_bytes = waiting
         if not connection.stuck or connection.took or waiting < before:
             connection.took, self._taken_at = False, now

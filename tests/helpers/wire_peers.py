@@ -276,14 +276,19 @@ class RawPeer:
             pass
         return bytes(self.heard)
 
-    async def read_until(self, true: Callable[[bytes], bool]) -> bytes:
-        """What has come once something is so of it, or the other end has closed."""
-        while not true(bytes(self.heard)):
-            data = await self.reader.read(65_536)
+    async def read_until(self, wanted: bytes) -> bool:
+        """Whether these bytes come before the other end closes."""
+        while wanted not in self.heard:
+            try:
+                data = await self.reader.read(65_536)
+            except OSError:
+                return False
             if not data:
-                break
+                return False
+            # The search is for something at the end; what came long before it is forgotten.
+            del self.heard[: -len(wanted)]
             self.heard += data
-        return bytes(self.heard)
+        return True
 
     def abort(self) -> None:
         """Be gone, without a word."""

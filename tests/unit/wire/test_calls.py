@@ -227,8 +227,9 @@ async def test_streams_beyond_the_limit_are_refused_without_a_call() -> None:
     bench = await greeted()
     many = b"".join(request(s, "/test/Hold") for s in range(1, 201, 2))
     assert goaway_of(await bench.say(many)) == (99, 1), "the limit was acknowledged"
-    assert bench.service.begun == 50
-    bench.leaves_nothing()
+    assert bench.service.begun == bench.service.cancelled == 50
+    assert not bench.connection.calls
+    assert bench.server.calls_open == 0
     unaware = Bench(LIMITS)
     answer = await unaware.say(PREFACE + settings() + many)
     refused = [each for each in frames_in(answer) if each.kind == RST_STREAM]
@@ -289,7 +290,7 @@ async def test_a_handler_that_reads_nothing_closes_its_window_and_no_other() -> 
     over = await bench.say(frame(DATA, 0, 1, body[:9_005]))
     assert goaway_of(over) == (103, 3), "more than the window is a breach"
     assert bench.service.ended == 51
-    bench.leaves_nothing()
+    assert bench.server.calls_open == 0
 
 
 async def test_both_ends_of_ours_agree_on_large_messages_and_small_windows() -> None:

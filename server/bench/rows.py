@@ -272,8 +272,9 @@ def ratios(result: BenchResult, options: BenchOptions) -> dict[str, float]:
         return result.rate(*_echo_names(front, in_flight))
 
     def by_cpu(name: str, in_flight: int) -> float:
-        floor = [_busiest_us(result, one) for one in _echo_names("grpcio", in_flight)]
-        return _ratio(min((us for us in floor if us), default=0.0), _busiest_us(result, name))
+        floor = [_busiest_us(result, one, 1) for one in _echo_names("grpcio", in_flight)]
+        own = _busiest_us(result, name, options.gateways)
+        return _ratio(min((us for us in floor if us), default=0.0), own)
 
     floor = echo("grpcio", few)
     grab = result.rate(f"grab_unary_{few}")
@@ -299,11 +300,12 @@ def _echo_names(front: str, in_flight: int) -> tuple[str, str]:
     return name, f"{name}_h2load"
 
 
-def _busiest_us(result: BenchResult, name: str) -> float:
-    """CPU a call of the process on the call's way that has most to do; 0.0 without such a row."""
+def _busiest_us(result: BenchResult, name: str, gateways: int) -> float:
+    """CPU a call of the process on the call's way that has most to do, if gateways share alike;
+    0.0 without such a row."""
     return max(
         (
-            used
+            used / (gateways if role == "gateway" else 1)
             for row in result.results
             if row.name == name
             for role, used in row.cpu_us_per_line.items()

@@ -23,6 +23,8 @@ from server.errors import CallError, unimplemented
 from server.handlers import HandlerTable, Invocation, Method
 
 TRANSPORT_BYTES_MAX = 4 * MESSAGE_BYTES_MAX
+PENDING_MAX = 8_192
+"""Calls that grpcio has read and not begun."""
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -46,6 +48,9 @@ class GrpcioFront:
             options=[
                 ("grpc.max_receive_message_length", TRANSPORT_BYTES_MAX),
                 ("grpc.max_send_message_length", TRANSPORT_BYTES_MAX),
+                # By default grpcio cancels some calls, unseen by us, when 1,000 arrive at once.
+                ("grpc.server.max_pending_requests", PENDING_MAX),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_MAX),
                 *options,
             ]
         )

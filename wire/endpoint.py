@@ -31,6 +31,8 @@ from wire.log_gate import LogGate
 
 log = structlog.get_logger()
 
+CHATTER_A_CALL = 4
+"""Frames that carry nothing, allowed for each call beside those allowed for time."""
 TINY_UPDATE_BYTES = 256
 HARD_HEADERS = 4
 """A block of headers this many times the limit costs its peer the connection."""
@@ -240,6 +242,12 @@ class Endpoint(asyncio.Protocol):
         self._chatter_left -= 1
         if self._chatter_left == 0:
             self.terminate(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
+
+    def earn(self) -> None:
+        """A call came: its peer may chatter about it. grpc's own clients send a PING and window
+        updates with every few calls, thousands a second when they are busy."""
+        if 0 < self._chatter_left < self.limits.chatter_burst:
+            self._chatter_left += CHATTER_A_CALL
 
     def refill(self, seconds: float) -> None:
         """Time has passed for the count of `spend`."""

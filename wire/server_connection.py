@@ -303,6 +303,7 @@ class ServerConnection(Endpoint):
         )
 
     def _begin(self, call: ServerCall, *, ended: bool) -> None:
+        self.earn()
         self.calls[call.stream_id] = call
         self.owner.calls_open += 1
         self.counters.started += 1

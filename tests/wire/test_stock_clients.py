@@ -214,3 +214,21 @@ async def test_a_handler_that_reads_nothing_stops_its_own_caller_only(served: Se
     saying.cancel()
     deaf.cancel()
     await served.service.until(lambda: served.service.ended == 1)
+
+
+async def test_what_a_busy_client_says_with_its_calls_is_no_chatter() -> None:
+    """grpc's own clients send a PING and window updates with every few calls."""
+    service = Service()
+    server = WireServer(service.routes.get, limits=WireLimits(chatter_burst=20, chatter_per_s=1))
+    port = await server.listen_tcp("127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        echo = channel.unary_unary("/test/Echo")
+
+        async def call_often() -> None:
+            for _ in range(100):
+                assert await echo(b"a" * 500) == b"a" * 500
+
+        await asyncio.gather(*(call_often() for _ in range(10)))
+    assert server.counters.opened == 1
+    assert server.counters.cut_off == 0
+    await server.drain(grace_s=5)

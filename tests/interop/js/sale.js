@@ -106,6 +106,8 @@ async function cancelledReserve() {
   say('cancelled_reserve', { code, status: (await reserve(FEW, 'cancelled')).status });
 }
 
+// Whether the answer is to ask again with the same id.
+const isOpen = ({ status }) => ['LINE_STATUS_RETRY', 'LINE_STATUS_UNKNOWN'].includes(status);
 const count = (results, status) => results.filter((result) => result.status === status).length;
 
 async function large() {
@@ -118,7 +120,7 @@ async function large() {
   const { requestSerialize, responseDeserialize } = InventoryService.service.ReserveMany;
   let responseBytes = 0;
   const request = requestSerialize({ lines });
-  const answer = await new Promise((resolve, reject) => {
+  const ask = () => new Promise((resolve, reject) => {
     client.makeUnaryRequest(
       InventoryService.service.ReserveMany.path, (bytes) => bytes,
       (bytes) => { responseBytes = bytes.length; return responseDeserialize(bytes); },
@@ -126,6 +128,10 @@ async function large() {
       (error, found) => { if (error) reject(error); else resolve(found); },
     );
   });
+  let answer = await ask();
+  for (let again = 0; again < RESENDS_MAX && answer.results.some(isOpen); again += 1) {
+    answer = await ask();
+  }
   say('large', {
     request_bytes: request.length,
     response_bytes: responseBytes,
@@ -140,7 +146,7 @@ async function crowd() {
     let result;
     for (let attempt = 0; attempt <= RESENDS_MAX; attempt += 1) {
       result = await reserve(`${run}-crowd`, `crowd-${number}`);
-      if (!['LINE_STATUS_RETRY', 'LINE_STATUS_UNKNOWN'].includes(result.status)) break;
+      if (!isOpen(result)) break;
     }
     return result;
   };

@@ -44,8 +44,7 @@ class Sale:
         await self.stream()
         await self.deadline()
         await self.cancelled_reserve()
-        request = script.large_wish(self.run)
-        script.say_large(request, await self.inventory.ReserveMany(request, timeout=TIMEOUT_S))
+        await self.large()
         await self.crowd()
         skus = [self.few, f"{self.run}-many", f"{self.run}-crowd"]
         script.say_books([await self.inventory.GetStock(script.pool(sku)) for sku in skus])
@@ -83,6 +82,14 @@ class Sale:
         code = (await flying.code()).value[0]
         again = await self.reserve(self.few, "cancelled")
         say("cancelled_reserve", code=code, status=status_name(again.status))
+
+    async def large(self) -> None:
+        request = script.large_wish(self.run)
+        for _ in range(script.RESENDS_MAX):
+            answer = await self.inventory.ReserveMany(request, timeout=TIMEOUT_S)
+            if script.is_final(answer):
+                break
+        script.say_large(request, answer)
 
     async def crowd(self) -> None:
         async def one(number: int) -> reservation_pb2.ReserveResult:

@@ -2,8 +2,8 @@
 
 Every client, in each language, takes the same arguments (`<host:port> <run>`), asks the same
 questions in the same order, and prints one JSON object a line for each step; what the answers must
-be stands in `tests/interop/sale.py`. Before it runs, `<run>-few` has 3 units at 500, `<run>-many`
-3,990 and `<run>-crowd` 600.
+be stands in `tests/interop/sale.py`. Where the answer is to ask again, it asks again with the same
+ids. Before it runs, `<run>-few` has 3 units at 500, `<run>-many` 3,990 and `<run>-crowd` 600.
 """
 
 import base64
@@ -20,6 +20,7 @@ CROWD = 1_000
 LARGE_LINES = 4_000
 RESENDS_MAX = 5
 TRY_AGAIN = (common_pb2.LINE_STATUS_RETRY, common_pb2.LINE_STATUS_UNKNOWN)
+EXPECTED = {"LINE_STATUS_RESERVED", "LINE_STATUS_SOLD_OUT"}
 NOWHERE = "/stockray.v1.InventoryService/Nothing"
 
 
@@ -96,6 +97,11 @@ def say_refused(
     say(step, code=code.value[0], details=base64.b64encode(details).decode())
 
 
+def is_final(answer: inventory_service_pb2.ReserveManyResponse) -> bool:
+    """Whether no line says that it is to be asked for again."""
+    return not any(result.status in TRY_AGAIN for result in answer.results)
+
+
 def say_large(
     request: inventory_service_pb2.ReserveManyRequest,
     answer: inventory_service_pb2.ReserveManyResponse,
@@ -110,6 +116,7 @@ def say_large(
         in_order=asked == [result.request_id for result in answer.results],
         reserved=statuses.count(common_pb2.LINE_STATUS_RESERVED),
         sold_out=statuses.count(common_pb2.LINE_STATUS_SOLD_OUT),
+        others=sorted({status_name(status) for status in statuses} - EXPECTED),
     )
 
 

@@ -80,7 +80,11 @@ class Sale:
 
     def large(self) -> None:
         request = script.large_wish(self.run)
-        script.say_large(request, self.inventory.ReserveMany(request, timeout=TIMEOUT_S))
+        for _ in range(script.RESENDS_MAX):
+            answer = self.inventory.ReserveMany(request, timeout=TIMEOUT_S)
+            if script.is_final(answer):
+                break
+        script.say_large(request, answer)
 
     def crowd(self) -> None:
         waiting = {number: f"{self.run}-crowd-{number}" for number in range(script.CROWD)}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -175,6 +176,10 @@ func (s *sale) large() {
 	}
 	answer, err := s.inventory.ReserveMany(within(timeout), request)
 	check(err)
+	for again := 0; again < resendsMax && slices.ContainsFunc(answer.Results, isOpen); again++ {
+		answer, err = s.inventory.ReserveMany(within(timeout), request)
+		check(err)
+	}
 	inOrder := len(answer.Results) == len(request.Lines)
 	for at, result := range answer.Results {
 		inOrder = inOrder && result.RequestId == request.Lines[at].RequestId
@@ -186,6 +191,12 @@ func (s *sale) large() {
 		"reserved":       count(answer.Results, pb.LineStatus_LINE_STATUS_RESERVED),
 		"sold_out":       count(answer.Results, pb.LineStatus_LINE_STATUS_SOLD_OUT),
 	})
+}
+
+// isOpen tells whether the answer is to ask again with the same id.
+func isOpen(result *pb.ReserveResult) bool {
+	return result.Status == pb.LineStatus_LINE_STATUS_RETRY ||
+		result.Status == pb.LineStatus_LINE_STATUS_UNKNOWN
 }
 
 func count(results []*pb.ReserveResult, wanted pb.LineStatus) int {
@@ -223,9 +234,7 @@ func (s *sale) insist(number int) *pb.ReserveResult {
 	name := fmt.Sprintf("crowd-%d", number)
 	result := s.reserve(s.run+"-crowd", name, 1)
 	for range resendsMax {
-		again := result.Status == pb.LineStatus_LINE_STATUS_RETRY ||
-			result.Status == pb.LineStatus_LINE_STATUS_UNKNOWN
-		if !again {
+		if !isOpen(result) {
 			break
 		}
 		result = s.reserve(s.run+"-crowd", name, 1)

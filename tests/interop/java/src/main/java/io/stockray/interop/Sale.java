@@ -218,6 +218,12 @@ public final class Sale {
     }
     ReserveManyRequest asked = request.build();
     var answer = stub().reserveMany(asked);
+    for (int again = 0; again < RESENDS_MAX; again++) {
+      if (answer.getResultsList().stream().noneMatch(Sale::isOpen)) {
+        break;
+      }
+      answer = stub().reserveMany(asked);
+    }
     List<String> ids =
         asked.getLinesList().stream().map(ReserveLine::getRequestId).collect(Collectors.toList());
     List<String> answered = answer.getResultsList().stream()
@@ -227,6 +233,12 @@ public final class Sale {
         "in_order", ids.equals(answered),
         "reserved", count(answer.getResultsList(), LineStatus.LINE_STATUS_RESERVED),
         "sold_out", count(answer.getResultsList(), LineStatus.LINE_STATUS_SOLD_OUT));
+  }
+
+  /** Whether the answer is to ask again with the same id. */
+  private static boolean isOpen(ReserveResult result) {
+    LineStatus status = result.getStatus();
+    return status == LineStatus.LINE_STATUS_RETRY || status == LineStatus.LINE_STATUS_UNKNOWN;
   }
 
   private static long count(Collection<ReserveResult> results, LineStatus status) {
@@ -249,10 +261,7 @@ public final class Sale {
       for (Map.Entry<Integer, Future<ReserveResponse>> call : flying.entrySet()) {
         results.put(call.getKey(), call.getValue().get().getResult());
       }
-      waiting.removeIf(number -> {
-        LineStatus status = results.get(number).getStatus();
-        return status != LineStatus.LINE_STATUS_RETRY && status != LineStatus.LINE_STATUS_UNKNOWN;
-      });
+      waiting.removeIf(number -> !isOpen(results.get(number)));
     }
     long distinct = results.values().stream()
         .map(ReserveResult::getReservationId).filter(id -> !id.isEmpty()).distinct().count();

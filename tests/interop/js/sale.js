@@ -34,8 +34,16 @@ function call(method, request) {
   });
 }
 
+// Whether the answer is to ask again with the same id.
+const isOpen = ({ status }) => ['LINE_STATUS_RETRY', 'LINE_STATUS_UNKNOWN'].includes(status);
+
 async function reserve(sku, name, quantity = 1) {
-  return (await call('Reserve', { line: lineOf(sku, `${run}-${name}`, quantity) })).result;
+  const ask = () => call('Reserve', { line: lineOf(sku, `${run}-${name}`, quantity) });
+  let { result } = await ask();
+  for (let again = 0; again < RESENDS_MAX && isOpen(result); again += 1) {
+    ({ result } = await ask());
+  }
+  return result;
 }
 
 function sayReserved(step, result) {
@@ -106,8 +114,6 @@ async function cancelledReserve() {
   say('cancelled_reserve', { code, status: (await reserve(FEW, 'cancelled')).status });
 }
 
-// Whether the answer is to ask again with the same id.
-const isOpen = ({ status }) => ['LINE_STATUS_RETRY', 'LINE_STATUS_UNKNOWN'].includes(status);
 const count = (results, status) => results.filter((result) => result.status === status).length;
 
 async function large() {
@@ -142,14 +148,7 @@ async function large() {
 }
 
 async function crowd() {
-  const one = async (number) => {
-    let result;
-    for (let attempt = 0; attempt <= RESENDS_MAX; attempt += 1) {
-      result = await reserve(`${run}-crowd`, `crowd-${number}`);
-      if (!isOpen(result)) break;
-    }
-    return result;
-  };
+  const one = (number) => reserve(`${run}-crowd`, `crowd-${number}`);
   const results = await Promise.all(Array.from({ length: CROWD }, (_, number) => one(number)));
   say('crowd', {
     reserved: count(results, 'LINE_STATUS_RESERVED'),

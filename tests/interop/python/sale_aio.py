@@ -25,8 +25,11 @@ class Sale:
         self, sku_id: str, name: str, quantity: int = 1
     ) -> reservation_pb2.ReserveResult:
         request = wish(sku_id, f"{self.run}-{name}", quantity)
-        answer = await self.inventory.Reserve(request, timeout=TIMEOUT_S)
-        result: reservation_pb2.ReserveResult = answer.result
+        result: reservation_pb2.ReserveResult
+        for _ in range(script.RESENDS_MAX):
+            result = (await self.inventory.Reserve(request, timeout=TIMEOUT_S)).result
+            if result.status not in script.TRY_AGAIN:
+                break
         return result
 
     async def all_steps(self) -> None:
@@ -93,12 +96,7 @@ class Sale:
 
     async def crowd(self) -> None:
         async def one(number: int) -> reservation_pb2.ReserveResult:
-            result = await self.reserve(f"{self.run}-crowd", f"crowd-{number}")
-            for _ in range(script.RESENDS_MAX):
-                if result.status not in script.TRY_AGAIN:
-                    break
-                result = await self.reserve(f"{self.run}-crowd", f"crowd-{number}")
-            return result
+            return await self.reserve(f"{self.run}-crowd", f"crowd-{number}")
 
         script.say_crowd(await asyncio.gather(*(one(number) for number in range(script.CROWD))))
 

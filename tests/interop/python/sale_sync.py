@@ -21,7 +21,11 @@ class Sale:
 
     def reserve(self, sku_id: str, name: str, quantity: int = 1) -> reservation_pb2.ReserveResult:
         request = wish(sku_id, f"{self.run}-{name}", quantity)
-        return self.inventory.Reserve(request, timeout=TIMEOUT_S).result
+        for _ in range(script.RESENDS_MAX):
+            result = self.inventory.Reserve(request, timeout=TIMEOUT_S).result
+            if result.status not in script.TRY_AGAIN:
+                break
+        return result
 
     def all_steps(self) -> None:
         first = self.reserve(self.few, "first")

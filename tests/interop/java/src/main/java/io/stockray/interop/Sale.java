@@ -115,7 +115,12 @@ public final class Sale {
   }
 
   private ReserveResult reserve(String sku, String name, int quantity) {
-    return stub().reserve(request(sku, name, quantity)).getResult();
+    ReserveRequest request = request(sku, name, quantity);
+    ReserveResult result = stub().reserve(request).getResult();
+    for (int again = 0; again < RESENDS_MAX && isOpen(result); again++) {
+      result = stub().reserve(request).getResult();
+    }
+    return result;
   }
 
   private static void sayReserved(String step, ReserveResult result) {

@@ -183,9 +183,11 @@ class MemoryTransport(asyncio.Transport):
 class Bench:
     """A server's connection without a socket, and what to look at."""
 
-    def __init__(self, limits: WireLimits | None = None) -> None:
+    def __init__(
+        self, limits: WireLimits | None = None, *, server: WireServer | None = None
+    ) -> None:
         self.service = Service()
-        self.server = WireServer(self.service.routes.get, limits=limits)
+        self.server = server or WireServer(self.service.routes.get, limits=limits)
         self.connection = ServerConnection(self.server)
         self.transport = MemoryTransport(self.connection)
         self.connection.connection_made(self.transport)

@@ -117,6 +117,7 @@ class ServerCall:
         "_unacknowledged",
         "closed",
         "compress",
+        "counted_bytes",
         "entry",
         "idle_looks",
         "initial_metadata",
@@ -157,6 +158,8 @@ class ServerCall:
         self.timer: asyncio.TimerHandle | None = None
         self.request: bytes | None = None
         """The connection's: a unary call's message, until its stream has ended."""
+        self.counted_bytes = 0
+        """The connection's: of a request in part, as its listener has counted them."""
         self.looks = self.idle_looks = 0
         self._carrier = carrier
         self._headers = headers
@@ -321,24 +324,25 @@ class ServerCall:
         """The connection's: bytes came. Answers the messages that are whole now. BadFraming."""
         self.idle_looks = 0
         messages = self._decoder.feed(data) if data else []
-        self._ended = self._ended or ended
+        if messages and self.entry.unary is not None:
+            if self.request is not None or len(messages) > 1:
+                raise BadFraming(UNIMPLEMENTED, "a unary call has one message, and more came")
+            self.request = messages[0]
+        if ended:
+            self._ended = True
+            if self._decoder.pending:
+                raise BadFraming(INTERNAL, "the request ends in the middle of a message")
         return messages
 
-    def keep(self, messages: list[bytes]) -> None:
-        """The connection's: the request of a unary call. BadFraming if there is more than one."""
-        if self.request is not None or len(messages) > 1:
-            raise BadFraming(UNIMPLEMENTED, "a unary call has one message, and more came")
-        self.request = messages[0]
-
-    @property
-    def cut_short(self) -> bool:
-        """A message has begun and is not whole."""
-        return self._decoder.pending > 0
+    def end_request(self) -> None:
+        """The connection's: the caller of a call that is over has sent its last."""
+        self._ended = True
 
     def drop(self) -> None:
         """The connection's: forget what has come in part."""
         self._decoder = Decoder(0)
         self.request = None
+        self.counted_bytes = 0
 
     def queue(self, messages: list[bytes], size: int) -> None:
         """The connection's: messages for `read`, of a frame of `size` bytes."""

@@ -148,8 +148,7 @@ class ServerConnection(Endpoint):
         calls, self.calls = self.calls, {}
         self.owner.calls_open -= len(calls)
         for call in calls.values():
-            self.owner.upload_bytes -= call.pending_bytes
-            call.drop()
+            self._uncount(call)
             if not call.closed:
                 self._count(ok=False)
             call.gone()
@@ -339,30 +338,27 @@ class ServerConnection(Endpoint):
         if call is None or call.closed:
             self.acknowledge(len(data), event.stream_id)
             if call is not None and event.end_stream:
-                call.feed(b"", ended=True)
+                call.end_request()
             return
         self._take(call, data, ended=event.end_stream)
 
     def _take(self, call: ServerCall, data: bytes, *, ended: bool) -> None:
-        before = call.pending_bytes
+        owner = self.owner
         try:
             messages = call.feed(data, ended)
-            if ended and call.cut_short:
-                raise BadFraming(INTERNAL, "the request ends in the middle of a message")
-            if messages and call.entry.unary is not None:
-                call.keep(messages)
         except BadFraming as error:
             self.acknowledge(len(data), call.stream_id)
-            self._refuse(call, before, error.code, str(error))
+            self._refuse(call, error.code, str(error))
             return
         if ended:
-            self.owner.upload_bytes -= before
-        elif (pending := call.pending_bytes) != before:
-            self.owner.upload_bytes += pending - before
-            if self.owner.upload_bytes > self.limits.upload_bytes_max:
+            owner.upload_bytes -= call.counted_bytes
+            call.counted_bytes = 0
+        elif (pending := call.pending_bytes) != call.counted_bytes:
+            owner.upload_bytes += pending - call.counted_bytes
+            call.counted_bytes = pending
+            if owner.upload_bytes > self.limits.upload_bytes_max:
                 self.acknowledge(len(data), call.stream_id)
-                what = "too many requests are being received"
-                self._refuse(call, pending, RESOURCE_EXHAUSTED, what)
+                self._refuse(call, RESOURCE_EXHAUSTED, "too many requests are being received")
                 return
         if messages:
             self.counters.messages_received += len(messages)
@@ -374,9 +370,9 @@ class ServerConnection(Endpoint):
         if ended:
             self._take_unary(call)
 
-    def _refuse(self, call: ServerCall, counted: int, code: int, message: str) -> None:
+    def _refuse(self, call: ServerCall, code: int, message: str) -> None:
         """End a call whose request cannot be taken."""
-        self.owner.upload_bytes -= counted
+        self._uncount(call)
         call.drop()
         call.expire(code, message)
 
@@ -394,14 +390,18 @@ class ServerConnection(Endpoint):
             log.exception("call_failed", path=call.path)
             call.fail(UNKNOWN, "the handler failed")
 
+    def _uncount(self, call: ServerCall) -> None:
+        """Forget what has come of a request in part."""
+        if call.counted_bytes:
+            self.owner.upload_bytes -= call.counted_bytes
+            call.drop()
+
     def _stream_closed(self, stream_id: int) -> None:
         call = self.calls.pop(stream_id, None)
         if call is None:
             return
         self.owner.calls_open -= 1
-        if pending := call.pending_bytes:
-            self.owner.upload_bytes -= pending
-            call.drop()
+        self._uncount(call)
         if not call.closed:
             self._count(ok=False)
             call.gone()

@@ -213,6 +213,19 @@ async def test_the_deadline_of_a_request_that_has_not_come_whole_gives_back_its_
     assert bench.service.begun == 0
 
 
+async def test_what_comes_of_a_call_that_is_over_is_for_nobody() -> None:
+    """The end of its request comes before the caller has heard that it is over."""
+    bench = await greeted()
+    block = request_block("/test/Hold", [(b"grpc-timeout", b"0m")])
+    part = frame(DATA, 0, 1, message(b"x" * 900)[:500])
+    bench.connection.data_received(frame(HEADERS, END_HEADERS, 1, block) + part)
+    (call,) = bench.connection.calls.values()
+    bench.connection._expire(call)
+    bench.connection.data_received(frame(DATA, END_STREAM, 1, b"more"))
+    assert kinds(await bench.say(b""), 1) == [HEADERS]
+    assert (bench.server.upload_bytes, bench.server.calls_open) == (0, 0)
+
+
 async def test_calls_beyond_the_limit_of_all_connections_are_refused() -> None:
     bench = await greeted(WireLimits(calls_max=2))
     answer = await bench.say(b"".join(request(s, "/test/Hold") for s in (1, 3, 5)))

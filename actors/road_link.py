@@ -163,7 +163,10 @@ class RoadLink:
             self._end()
 
     def _end(self) -> None:
-        """The instance is dead, as far as anybody here can tell."""
+        """The instance is dead, as far as anybody here can tell. The kernel says it twice, by the
+        connection and by the process; who listens hears it once."""
+        if self._closed:
+            return
         self._leave()
         self._closed = True
         if self.on_closed is not None:

@@ -173,10 +173,10 @@ async def test_a_closed_connection_fails_what_flies_and_what_follows_until_a_hel
     spec: RoadSpec,
 ) -> None:
     async with crossing(spec) as there:
-        link, _ = await there.greeted("a")
+        link, ray = await there.greeted("a")
         there.pair["a"].journal.hold("append")
-        closed = asyncio.Event()
-        link.on_closed = closed.set
+        closed: list[str] = []
+        link.on_closed = lambda: closed.append("closed")
         payload = there.pair.payload(there.pair.reserve("r"))
         flying = [asyncio.ensure_future(link.round(payload)) for _ in range(2)]
         await until(lambda: there.pair["a"].shard.status()["reservations"] == 1)
@@ -184,7 +184,10 @@ async def test_a_closed_connection_fails_what_flies_and_what_follows_until_a_hel
         for future in flying:
             with pytest.raises(LinkClosed):
                 await future
-        assert closed.is_set()
+        assert closed == ["closed"]
+        assert ray.on_closed is not None
+        ray.on_closed()
+        assert closed == ["closed"], "the process's end is no news after the connection's"
         with pytest.raises(LinkClosed):
             await link.round(payload)
         there.pair.start("a")

@@ -240,6 +240,11 @@ class WireClient(Endpoint):
     def on_room(self) -> None:
         """See Endpoint. Nobody waits to send here."""
 
+    def hang_up(self) -> None:
+        """See Endpoint. Who waits for `gone` is to know at once; nothing here must still arrive."""
+        self.flush()
+        self.close()
+
     def _head(self, path: str) -> list[Pair]:
         head = self._heads.get(path)
         if head is None:

@@ -119,6 +119,17 @@ async def test_a_lost_connection_answers_every_call_even_if_one_is_not_to_be_tol
     assert server.answers[-1][0] == 14
 
 
+@pytest.mark.parametrize(
+    "breach", [frame(DATA, 0, 0, b"x"), b"HTTP/1.1 400 Bad Request\r\n\r\n", settings([(4, 2**31)])]
+)
+async def test_a_server_that_breaks_the_rules_is_left_at_once(breach: bytes) -> None:
+    server = Server()
+    server.start()
+    await server.say(breach)
+    assert [code for code, *_ in server.answers] == [14]
+    assert server.client.gone.done()
+
+
 async def test_a_server_that_goes_away_answers_the_calls_it_took_and_no_others() -> None:
     server = Server()
     assert [server.start() for _ in range(3)] == [1, 3, 5]

@@ -56,6 +56,8 @@ WHAT_IS_HELD = READS | {
 FULL_FOR_NEW_PERCENT = 90
 _WRONG_SHARD, _RETRY = (Outcome.WRONG_SHARD,), (Outcome.RETRY,)
 DUE_EVERY_MS = 50
+SPLIT_LINES = 16
+"""So many waiting lines are worth two entries."""
 TURNS_OF_AN_ANSWER = 3
 """Of the loop, until an answer is with the link that sends it: its future, its round, its call."""
 
@@ -238,10 +240,15 @@ class Primary:
             self._looks.popleft()()
 
     def _take(self) -> list[Waiting]:
-        """The rounds of the next entry, in the order they came."""
+        """The rounds of the next entry, in the order they came: all, or if they are large, half of
+        what waits, so that gateways have answers to pass on while the rest is decided."""
+        most = self._limits.batch_lines
+        waiting = sum([len(waiting.round.lines) for waiting in self._queue])
+        if waiting >= SPLIT_LINES:
+            most = min(most, (waiting + 1) // 2)
         taken = [self._queue.popleft()]
         lines = len(taken[0].round.lines)
-        while self._queue and lines + len(self._queue[0].round.lines) <= self._limits.batch_lines:
+        while self._queue and lines + len(self._queue[0].round.lines) <= most:
             taken.append(self._queue.popleft())
             lines += len(taken[-1].round.lines)
         return taken

@@ -77,6 +77,8 @@ class GatherLimits:
 
 
 SWEEP_EVERY_MS = 100
+SPLIT_LINES = 16
+"""So many waiting lines are worth two rounds."""
 
 ChoreHandler = Callable[[tuple[Any, ...]], Awaitable[None]]
 
@@ -285,8 +287,13 @@ class Sender:
         return [*taken]
 
     def _take(self) -> list[Waiting]:
-        """The lines of the next round."""
+        """The lines of the next round. With nothing on its way that is half of what waits: callers
+        that are answered together ask together again, and in one round they would wait for the
+        shard while it waits for them."""
         limits = self._limits
+        most = limits.round_lines
+        if self._queued >= SPLIT_LINES and not any(flight.lines for flight in self._flying):
+            most = min(most, (self._queued + 1) // 2)
         taken: list[Waiting] = []
         count = size = 0
         queue = self._queue
@@ -294,7 +301,7 @@ class Sender:
             line = queue[0]
             count += line.count
             size += len(line.packed)
-            if taken and (size > limits.round_bytes or count > limits.round_lines):
+            if taken and (size > limits.round_bytes or count > most):
                 break
             self._queued -= line.count
             taken.append(queue.popleft())

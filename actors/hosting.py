@@ -102,6 +102,11 @@ def memory_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+YOUNG_OBJECTS = 100_000
+"""A young collection after so many objects more than there were. By default it is 700: with 64 calls
+in flight, 30 objects each, a gateway spent an eighth of its time looking at calls that were alive."""
+
+
 def set_aside() -> None:
     """Keep what there is by now out of every later garbage collection.
 
@@ -111,6 +116,7 @@ def set_aside() -> None:
     if gc.isenabled():
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
 
 
 def stop_collector() -> None:

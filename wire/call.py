@@ -382,6 +382,8 @@ class ServerCall:
         """The connection's: the stream is over; what was not read is dropped."""
         self._messages.clear()
         self._acknowledge()
+        # It may lead back to this call: a circle that only the garbage collector would find.
+        self.on_cancel = None
 
     def _start(self, compress: bool) -> None:
         head = OK_HEADERS
@@ -436,9 +438,10 @@ class ServerCall:
         self.room()
         if self.task is not None:
             self.task.cancel()
-        if self.on_cancel is not None:
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is not None:
             try:
-                self.on_cancel()
+                on_cancel()
             except Exception:  # A handler's bug is not its connection's.
                 log.exception("call_failed", path=self.path)
 

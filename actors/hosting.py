@@ -103,8 +103,8 @@ def memory_bytes() -> int:
 
 
 YOUNG_OBJECTS = 100_000
-"""A young collection after so many objects more than there were. By default it is 700: with 64 calls
-in flight, 30 objects each, a gateway spent an eighth of its time looking at calls that were alive."""
+"""A young collection after so many objects more than there were. By default it is 700: with 64
+calls in flight, 30 objects each, an eighth of a gateway's time went to calls that are alive."""
 
 
 def set_aside() -> None:

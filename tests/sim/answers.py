@@ -1,0 +1,230 @@
+"""What callers were told, held against the journal: linearizable, refusals and reads included.
+
+The journal is the order of all effects of a shard. An answer must be true at some place of it
+between the call and the answer: an effect is there, by its id, before its yes is told; a read shows
+what stood at one place in between, never something older than the call; a no was decided in
+between, or before for the same id.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from actors.core import commands as c
+from actors.core import state as s
+from actors.core.identity import public_id, request_key
+from actors.core.outcomes import UNFINAL, Outcome
+from tests.sim.ledger import Book, History, Ledger, need
+from tests.sim.operations import Operation
+
+Window = tuple[int, int]
+"""Places in the journal: at the call, and when the answer left."""
+
+
+def between(history: History | None, window: Window) -> Iterator[Any]:
+    """All values that stood within the window; None for before the first."""
+    first, last = window
+    for at, value in reversed(history or []):
+        if at <= last:
+            yield value
+        if at <= first:
+            return
+    yield None
+
+
+class Answers:
+    """Judges one answer at a time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def judge(self, operation: Operation, window: Window, answer: Any) -> None:
+        """Raises Violation for an answer that cannot be true."""
+        outcome = Outcome(answer[0])
+        if outcome in UNFINAL:
+            need(
+                outcome in (Outcome.RETRY, Outcome.UNKNOWN),
+                "answers",
+                lambda: f"{operation} was answered {outcome.name}",
+            )
+            return
+        judge = JUDGES[operation.command.kind]
+        true = judge(self, self._ledger.books[operation.shard], operation, window, outcome, answer)
+        need(
+            true,
+            "I2" if outcome in YES else "answers",
+            lambda: (
+                f"{operation} was told {outcome.name} {answer[1:]}, which was true at no place of "
+                f"the journal between {window[0]} and {window[1]}"
+            ),
+        )
+
+    def _done(self, mark: Any, window: Window) -> bool:
+        """An effect was journalled when its answer left."""
+        return bool(self._ledger.effects.get(mark, window[1] + 1) <= window[1])
+
+    def _refused(self, operation: Operation, window: Window, outcome: Outcome) -> bool:
+        """This no was journalled when it was told, and not before it was first asked."""
+        found = self._ledger.refusals.get(operation.mark[1:], ())
+        return any(
+            operation.first_at < at <= window[1] and told == outcome for at, told, _ in found
+        )
+
+    def _reused(self, operation: Operation) -> bool:
+        """Others came with the same id."""
+        return len(self._ledger.asked[operation.mark]) > 1
+
+    def _states(self, book: Book, reservation: str, window: Window) -> set[int]:
+        """States that it had within the window; 0 for none at all."""
+        history = book.held.get(reservation)
+        return {0 if view is None else view[6] for view in between(history, window)}
+
+    def reserve(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        command = q.command
+        if outcome is Outcome.ID_REUSED:
+            return self._reused(q)
+        if outcome is not Outcome.RESERVED:
+            return self._refused(q, window, outcome)
+        if not self._done(q.mark, window):
+            return False
+        public = public_id(command.slot, request_key(command.caller, command.request_id))
+        first = book.held[public][0][1]
+        if (answer[1], *answer[2:6], answer[6]) != (first[0], *first[8:12], first[13]):
+            return False
+        pool = book.pools.get((command.campaign_id, command.sku_id))
+        return any(balance and balance[5] == answer[7] for balance in between(pool, window))
+
+    def by_request(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        """Documents and returns."""
+        if outcome is Outcome.ID_REUSED:
+            return self._reused(q)
+        if outcome in YES:
+            return self._done(q.mark, window)
+        return self._refused(q, window, outcome)
+
+    def confirm(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        if outcome is Outcome.PAYMENT_ID_REUSED:
+            return self._reused(q)
+        if not self._done(q.mark, window):
+            return False
+        seen = book.state.slots[q.command.slot].payments.get(
+            request_key("payment", q.command.payment_id)
+        )
+        return seen is not None and seen[2] == outcome
+
+    def release(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        return not AFTER_RELEASE[outcome].isdisjoint(
+            self._states(book, q.command.reservation_id, window)
+        )
+
+    def begin(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        if outcome is Outcome.PAYMENT_BEGUN:
+            return self._done(q.mark, window)
+        if outcome is Outcome.PAYMENT_ID_REUSED:
+            return self._done(("payment", q.command.slot, q.command.payment_id), window)
+        return not AFTER_BEGIN[outcome].isdisjoint(
+            self._states(book, q.command.reservation_id, window)
+        )
+
+    def failed(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        if outcome is Outcome.NOTED:
+            return self._done(q.mark, window)
+        if outcome is Outcome.PAYMENT_ID_REUSED:
+            return self._done(("payment", q.command.slot, q.command.payment_id), window)
+        return 0 in self._states(book, q.command.reservation_id, window)
+
+    def fulfil(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        views = between(book.held.get(q.command.reservation_id), window)
+        if outcome is Outcome.NOTED:
+            return any(view and view[7] == answer[1] >= q.command.stage for view in views)
+        return not AFTER_FULFIL[outcome].isdisjoint({view[6] if view else 0 for view in views})
+
+    def report_refund(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        if outcome is Outcome.APPLIED:
+            return self._done(q.mark, window)
+        return outcome in (Outcome.REFUND_CLOSED, Outcome.NOT_FOUND, Outcome.ID_REUSED)
+
+    def read_one(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        views = between(book.held.get(q.command.reservation_id), window)
+        if outcome is Outcome.NOT_FOUND:
+            return None in views
+        return answer[1] in views
+
+    def read_stock(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        balances = between(book.pools.get((q.command.campaign_id, q.command.sku_id)), window)
+        if outcome is Outcome.NOT_FOUND:
+            return None in balances
+        return answer[1][:12] in balances
+
+    def turn(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        states = set(between(book.sales.get(q.command.campaign_id), window))
+        if outcome is Outcome.APPLIED:
+            return q.command.state in states
+        return s.CAMPAIGN_ENDED in states if outcome is Outcome.CAMPAIGN_CONFLICT else None in states
+
+    def put(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        return outcome is Outcome.APPLIED
+
+
+YES = frozenset(Outcome(number) for number in range(1, 10))
+HELD = frozenset({s.CONFIRMED, s.RETURNED})
+AFTER_RELEASE = {
+    Outcome.RELEASED: {s.RELEASED},
+    Outcome.ALREADY_CONFIRMED: HELD,
+    Outcome.EXPIRED: {s.EXPIRED},
+    Outcome.REVOKED: {s.REVOKED},
+    Outcome.NOT_FOUND: {0},
+}
+AFTER_BEGIN = {
+    Outcome.ALREADY_RELEASED: {s.RELEASED},
+    Outcome.ALREADY_CONFIRMED: HELD,
+    Outcome.EXPIRED: {s.EXPIRED},
+    Outcome.REVOKED: {s.REVOKED},
+    Outcome.NOT_FOUND: {0},
+}
+AFTER_FULFIL = {
+    Outcome.NOT_CONFIRMED: {s.RESERVED, s.EXPIRED, s.RELEASED, s.REVOKED},
+    Outcome.NOT_FOUND: {0},
+}
+JUDGES: dict[int, Callable[[Answers, Book, Operation, Window, Outcome, Any], bool]] = {
+    c.RESERVE: Answers.reserve,
+    c.CONFIRM: Answers.confirm,
+    c.RELEASE: Answers.release,
+    c.BEGIN_PAYMENT: Answers.begin,
+    c.REPORT_FAILED_PAYMENT: Answers.failed,
+    c.RETURN_UNITS: Answers.by_request,
+    c.REPORT_FULFILMENT: Answers.fulfil,
+    c.REPORT_REFUND: Answers.report_refund,
+    c.GET_RESERVATION: Answers.read_one,
+    c.GET_STOCK: Answers.read_stock,
+    c.PUT_SKU: Answers.put,
+    c.RECEIVE_STOCK: Answers.by_request,
+    c.ADJUST_STOCK: Answers.by_request,
+    c.SET_BUFFER: Answers.by_request,
+    c.DECLARE_SHORTAGE: Answers.by_request,
+    c.PUT_CAMPAIGN: Answers.put,
+    c.SET_CAMPAIGN_STATE: Answers.turn,
+}

@@ -1,0 +1,157 @@
+"""One seed: a small cluster, some fifty operations, faults, then peace, and all books compared.
+
+A run is a function of its seed, given PYTHONHASHSEED=0 (sets of the real code are walked in the
+order of hashes). `small_world` makes times and tables small, ten times or more, so that a few
+seconds of virtual time see what takes minutes: all ratios that a rule rests on are kept.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+from actors import clock
+from actors.core import bloom, snapshot, tables
+from actors.core import state as s
+from actors.limits import ShardLimits
+from server.gather import GatherLimits
+from tests.sim.callers import Callers
+from tests.sim.cluster import Cluster, Shape
+from tests.sim.ending import Ending
+from tests.sim.events import Events, listening
+from tests.sim.faults import Faults
+from tests.sim.ledger import Ledger, Violation
+from tests.sim.loop import START_S, World
+
+LENGTH_S = 2.4
+"""In which the operations are asked."""
+PATIENCE_S = 8.0
+"""After the last fault was mended: by then every operation is over, every shard serves, its standby
+and SQL have all there is."""
+
+
+class Outcome(NamedTuple):
+    """What became of a seed."""
+
+    seed: int
+    failure: str
+    """'' if nothing was violated."""
+    sometimes: Counter[str]
+    operations: int
+    faults: int
+    story: list[str]
+
+
+@contextmanager
+def small_world() -> Iterator[None]:
+    """Tables split early, windows are short. A call lives 1.25 s, a refusal 1.875 s: as 10 to 15;
+    a shard trusts its clock for 0.625 s, as it does for 5."""
+    changes: tuple[tuple[Any, str, int], ...] = (
+        (s, "REFUSAL_WINDOW_MS", 1_875),
+        (clock, "TRUSTED_SKEW_MS", 625),
+        (snapshot, "ROWS_A_CHUNK", 3),
+        (tables, "SPLIT_AT", 12),
+        (tables, "PART_COUNT", 256),
+        (bloom, "FIRST_KEYS", 4),
+    )
+    patches = [mock.patch.object(module, name, value) for module, name, value in changes]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def shape_of(world: World) -> Shape:
+    """A cluster's size and limits, by chance."""
+    chance = world.chance
+    limits = ShardLimits(
+        append_patience_ms=chance.choice((20, 100)),
+        resend_pause_ms=chance.choice((5, 20)),
+        promote_patience_ms=100,
+        promote_lag_entries=chance.choice((3, 1_000)),
+        expiry_grace_ms=chance.choice((0, 200, 500)),
+        recall_after_ms=chance.choice((100, 400)),
+        follow_pause_ms=chance.choice((20, 50, 50)),
+        follow_bytes=chance.choice((500, 100_000)),
+        snapshot_entries=chance.choice((6, 15, 60)),
+        snapshot_every_ms=chance.choice((400, 5_000)),
+        snapshot_pause_ms=chance.choice((1, 20)),
+        housekeeping_ms=chance.choice((200, 600)),
+        trim_entries=3,
+        refusals_max=chance.choice((3, 1_000, 1_000)),
+        journal_bytes_max=1_000_000_000,
+    )
+    gather = GatherLimits(
+        round_timeout_ms=250,
+        busy_patience_ms=150,
+        promotion_gap_ms=chance.choice((300, 800)),
+        chores_ms=300,
+        round_lines=chance.choice((2, 1_000)),
+    )
+    shards, gateways = chance.choice(((1, 1), (1, 1), (1, 2), (2, 1)))
+    return Shape(shards, gateways, limits, gather)
+
+
+class Run:
+    """Everything of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.world = World(seed)
+        self.events = Events(self.world)
+
+    def go(self) -> None:
+        """Raises Violation."""
+        world = self.world
+        shape = shape_of(world)
+        self.ledger = ledger = Ledger(world, shape.shards)
+        self.cluster = cluster = Cluster(world, shape, ledger)
+        ledger.sink = cluster.sink
+        ledger.in_flight = self._in_flight
+        cluster.on_transfer = ledger.serve
+        self.callers = callers = Callers(cluster, ledger)
+        self.faults = faults = Faults(cluster)
+        opened: list[bool] = []
+        callers.open_shop(lambda: opened.append(True))
+        if not world.run(lambda: bool(opened), START_S + PATIENCE_S):
+            raise Violation("liveness: the shop does not open")
+        chance = world.chance
+        operations = chance.randint(30, 60)
+        for _ in range(operations):
+            world.after(chance.random() * LENGTH_S, callers.something)
+        faults.schedule(chance.randint(1, 5), LENGTH_S)
+        world.run(lambda: bool(cluster.findings), world.now + LENGTH_S)
+        faults.mend_all()
+        Ending(cluster, ledger, callers).compare(PATIENCE_S)
+
+    def _in_flight(self, shard: int, owner: str) -> bool:
+        """Whether somebody else's append is on its way, or was when he died."""
+        pair = self.cluster.pairs[shard]
+        return any(x.journal.appending and x.token != owner for x in pair.instances.values())
+
+
+def run_seed(seed: int, *, story: bool = False) -> Outcome:
+    """Run one seed. Never raises for what it finds."""
+    run = Run(seed)
+    if story:
+        run.world.story = []
+    failure = ""
+    with small_world(), listening(run.events, story=story):
+        try:
+            run.go()
+        except AssertionError as error:
+            failure = str(error) or repr(error)
+        except Exception as error:  # noqa: BLE001 - what breaks the simulation is a finding too
+            if story:
+                raise
+            failure = f"{type(error).__name__}: {error}"
+    sometimes = run.events.sometimes()
+    if hasattr(run, "ledger"):
+        sometimes += run.ledger.sometimes
+    told = [*(run.world.story or []), f"FAILED: {failure}"] if failure else run.world.story or []
+    operations = len(run.callers.told) if hasattr(run, "callers") else 0
+    faults = len(run.faults.done) if hasattr(run, "faults") else 0
+    return Outcome(seed, failure, sometimes, operations, faults, told)

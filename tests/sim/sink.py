@@ -1,0 +1,106 @@
+"""SQL in memory: the `Sink` port with its compare-and-set position and its guarded upserts.
+
+The tables and keys are those of `persistence/sql/tables.py`; a row that a real table would not take
+is a ValueError here as well. `doubt` makes a commit's outcome unknown, applied or not.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Integer
+
+from persistence.errors import OutcomeUnknown, PositionMoved
+from persistence.ports import DeadLetter, Rows
+from persistence.sql.tables import fed_table
+
+Row = dict[str, Any]
+
+
+@lru_cache
+def shape(table: str, columns: tuple[str, ...]) -> tuple[tuple[int, ...], int, int, Row]:
+    """(where the key's columns are, generation's place, seq's place, a row of defaults)."""
+    made = fed_table(table)
+    unknown = [name for name in columns if name not in made.c]
+    if unknown:
+        raise ValueError(f"table {table} has no column {unknown}")
+    defaults: Row = {
+        column.name: 0 if isinstance(column.type, Integer) else ""
+        for column in made.c
+    }
+    key = tuple([columns.index(column.name) for column in made.primary_key.columns])
+    return key, columns.index("generation"), columns.index("seq"), defaults
+
+
+class MemorySink:
+    """One database for all shards."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[tuple[Any, ...], Row]] = {}
+        self.places: dict[int, tuple[str, int]] = {}
+        self.letters: list[DeadLetter] = []
+        self.doubt: Callable[[], str] = lambda: ""
+        """'' or what becomes of the next commit: 'before' or 'after' it the connection is lost."""
+
+    def position(self, shard: int) -> tuple[str, int]:
+        return self.places.get(shard, ("", 0))
+
+    def apply(
+        self,
+        shard: int,
+        *,
+        incarnation: str,
+        from_seq: int,
+        to_seq: int,
+        rows: Sequence[Rows],
+        dead_letters: Sequence[DeadLetter] = (),
+    ) -> None:
+        stored, seq = self.position(shard)
+        if seq != from_seq or stored not in ("", incarnation):
+            raise PositionMoved(position=seq)
+        doubt = self.doubt()
+        if doubt == "before":
+            raise OutcomeUnknown("simulated: the connection was lost before the commit")
+        self.places[shard] = (incarnation, to_seq)
+        for same in rows:
+            self._upsert(same)
+        self.letters += dead_letters
+        if doubt:
+            raise OutcomeUnknown("simulated: the connection was lost at the commit")
+
+    def _upsert(self, rows: Rows) -> None:
+        key_at, generation_at, seq_at, defaults = shape(rows.table, tuple(rows.columns))
+        table = self.tables.setdefault(rows.table, {})
+        for values in rows.values:
+            key = tuple([values[at] for at in key_at])
+            row = table.get(key)
+            if row is None:
+                row = table[key] = defaults.copy()
+            elif (row["generation"], row["seq"]) >= (values[generation_at], values[seq_at]):
+                continue
+            row.update(zip(rows.columns, values, strict=True))
+
+    def rows(self, table: str) -> Sequence[Row]:
+        """All rows of a table."""
+        return list(self.tables.get(table, {}).values())
+
+    def reservation(self, reservation_id: str) -> Mapping[str, Any] | None:
+        """What a gateway recalls (`server/recall.py`)."""
+        for row in self.tables.get("reservations", {}).values():
+            if row["reservation_id"] == reservation_id:
+                return row
+        return None
+
+    # What nobody asks of it here.
+
+    def revision(self) -> tuple[str, str]:
+        return "memory", "memory"
+
+    def require_revision(self) -> None:
+        """Its tables are those of this release."""
+
+    def upgrade(self) -> None:
+        """Nothing to upgrade."""
+
+    def close(self) -> None:
+        """Nothing to give up."""

@@ -83,7 +83,7 @@ class Callers:
         attempt = Attempt(operation, gateway, self.ledger.books[book].at)
         operation.attempts += 1
         operation.open += 1
-        wait_ms = chance.choice((150, 400, 900, CALL_MS_MAX))
+        wait_ms = 200 if cluster.shape.forgets else chance.choice((150, 400, 900, CALL_MS_MAX))
         self.world.tell("caller", "%s, attempt %d at %s", operation, operation.attempts, gateway.name)
         gateway.calls[attempt] = None
         if gateway.process.alive:

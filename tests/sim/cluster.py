@@ -34,6 +34,10 @@ class Shape(NamedTuple):
     gateways: int
     limits: ShardLimits
     gather: GatherLimits
+    forgets: bool
+    """Finished reservations leave memory soon. A line must not live as long as that (10 s and a
+    minute at least, in the real world), so calls are short then, messages not late, and clocks
+    do not jump."""
 
 
 class Instance:
@@ -47,7 +51,11 @@ class Instance:
         self.token = f"{place}-{number}"
         self.journal = self._journal()
         self.snapshots = SimSnapshots(
-            cluster.snapshot_store, self.process, cluster.snapshots, pair.shard
+            cluster.snapshot_store,
+            self.process,
+            cluster.snapshots,
+            pair.shard,
+            cluster.watcher,
         )
         self.links: dict[SimLink, None] = {}
         self.shard: Shard

@@ -138,7 +138,9 @@ class Ending:
         need(owing[0] == owing[1], "fold", f"the debtors of {who} differ")
         for (slot, key), known_no in self.ledger.refusals.items():
             _, outcome, at_ms = known_no[-1]
-            if slot not in state.slots or state.now_ms - at_ms >= s.REFUSAL_WINDOW_MS:
+            # A primary's time goes on without entries.
+            now_ms = max(state.now_ms, other.now_ms)
+            if slot not in state.slots or now_ms - at_ms >= s.REFUSAL_WINDOW_MS:
                 continue
             found = other.slot(slot).refusals.get(key)
             need(found and found[1] == outcome, "I4", f"{who} has forgotten a refusal")

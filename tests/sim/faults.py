@@ -6,8 +6,10 @@ mends itself, as a killed process does). All are mended when the callers have as
 
 from collections.abc import Callable, Sequence
 
+from actors.core.snapshot import chunks
 from actors.shard import Role
-from tests.sim.cluster import Cluster, Gateway, Instance
+from tests.sim.cluster import INCARNATION, Cluster, Gateway, Instance
+from tests.sim.ledger import Ledger
 from tests.sim.loop import RUNNING, World
 from tests.sim.stores import Weather
 
@@ -18,11 +20,12 @@ HOUR_MS = 3_600_000
 class Faults:
     """The harm done to one cluster."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, ledger: Ledger) -> None:
+        self.cluster, self.ledger = cluster, ledger
         self.world: World = cluster.world
         self.mends: list[Callable[[], None]] = []
         self.done: list[str] = []
+        self.peace = False
 
     def schedule(self, count: int, length_s: float) -> None:
         """Choose the faults and their times."""
@@ -32,6 +35,8 @@ class Faults:
             self.world.after(chance.random() * length_s, self._strike, fault)
 
     def _strike(self, fault: Callable[["Faults"], Mend]) -> None:
+        if self.peace:
+            return
         name = fault.__name__.strip("_")
         self.done.append(name)
         self.world.tell("FAULT", name.replace("_", " "))
@@ -51,6 +56,7 @@ class Faults:
 
     def mend_all(self) -> None:
         """From here on nothing is wrong any more."""
+        self.peace = True
         self.world.tell("MENDED", "everything")
         mends, self.mends = self.mends, []
         for mend in mends:
@@ -74,6 +80,11 @@ class Faults:
     def _gateway(self) -> Gateway:
         return self.world.chance.choice(list(self.cluster.gateways.values()))
 
+    def _late_s(self, *choices: float) -> float:
+        """How late a message may be."""
+        late_s = self.world.chance.choice(choices)
+        return min(late_s, 0.05) if self.cluster.shape.forgets else late_s
+
     # Processes
 
     def _kill_a_primary(self) -> Mend:
@@ -85,6 +96,8 @@ class Faults:
         instance = self._primary()
 
         def strike(tries: int = 400) -> None:
+            if self.peace:
+                return
             if instance.journal.appending or tries == 0:
                 self.cluster.kill(instance)
             else:
@@ -101,6 +114,8 @@ class Faults:
             self.cluster.kill(old)
 
         def strike(tries: int = 400) -> None:
+            if self.peace:
+                return
             found = [x for x in pair.instances.values() if x.process.alive]
             taking = [x for x in found if x.shard.role is Role.PROMOTING]
             if taking:
@@ -129,6 +144,8 @@ class Faults:
         instance = self._primary()
 
         def strike(tries: int = 400) -> None:
+            if self.peace:
+                return
             if instance.journal.appending and instance.process.status is RUNNING:
                 instance.process.stop()
             elif tries and instance.process.alive:
@@ -204,7 +221,7 @@ class Faults:
     def _repeat_messages(self) -> Mend:
         network = self.cluster.network
         network.repeat = self.world.chance.choice((0.1, 0.5))
-        network.repeat_after_s = self.world.chance.choice((0.02, 0.3, 1.0))
+        network.repeat_after_s = self._late_s(0.02, 0.05, 0.3, 1.0)
 
         def mend() -> None:
             network.repeat = 0.0
@@ -214,7 +231,7 @@ class Faults:
     def _delay_messages(self) -> Mend:
         network = self.cluster.network
         network.slow = self.world.chance.choice((0.1, 0.5))
-        network.slow_s = self.world.chance.choice((0.05, 0.4))
+        network.slow_s = self._late_s(0.05, 0.4)
 
         def mend() -> None:
             network.slow = 0.0
@@ -267,7 +284,14 @@ class Faults:
     def _doubt_commits(self) -> Mend:
         """The database loses connections before and after commits."""
         chance, sink, store = self.world.chance, self.cluster.sink, self.cluster.sink_store
-        sink.doubt = lambda: chance.choice(("", "before", "after"))
+
+        def doubt() -> str:
+            found = chance.choice(("", "before", "after"))
+            if found:
+                self.ledger.met(0, "a commit's outcome was unknown")
+            return found
+
+        sink.doubt = doubt
         store.weather = Weather(trouble=0.3)
 
         def mend() -> None:
@@ -285,10 +309,32 @@ class Faults:
 
         return mend
 
+    def _leave_a_standby_behind(self) -> Mend:
+        """It is stopped, and others' snapshots (of a third copy, or put back from elsewhere) let the
+        journal be trimmed past it."""
+        instance = self._standby()
+        shard, snapshots = instance.pair.shard, self.cluster.snapshots
+        instance.process.stop()
+
+        def publish() -> None:
+            if self.peace:
+                return
+            state = self.ledger.books[shard].state
+            for _ in range(2):
+                handle = snapshots.begin(shard, incarnation=INCARNATION, begin_seq=state.seq)
+                for index, chunk in enumerate(chunks(state)):
+                    snapshots.write(shard, handle, index, chunk)
+                snapshots.publish(shard, handle, end_seq=state.seq)
+
+        self.world.after(0.3, publish)
+        return instance.process.resume
+
     # Clocks
 
     def _jump_a_clock(self) -> Mend:
         chance = self.world.chance
+        if self.cluster.shape.forgets:
+            return None
         process = chance.choice(self.cluster.processes())
         process.jump_ms += chance.choice((-300, 300, -3_000, 3_000, HOUR_MS, -HOUR_MS))
         return None
@@ -337,6 +383,7 @@ FAULTS: Sequence[Callable[[Faults], Mend]] = (
     Faults._trouble_the_snapshots,
     Faults._doubt_commits,
     Faults._stop_the_database,
+    *[Faults._leave_a_standby_behind] * 2,
     Faults._jump_a_clock,
     *[Faults._take_a_snapshot] * 2,
 )

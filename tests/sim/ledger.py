@@ -102,7 +102,7 @@ class Ledger(Watcher):
     def resent(self, shard: int) -> None:
         self.sometimes["a resend was recognised"] += 1
 
-    def missed(self, shard: int, what: str) -> None:
+    def met(self, shard: int, what: str) -> None:
         self.sometimes[what] += 1
 
     def acquired(self, shard: int, ownership: Ownership) -> None:
@@ -366,10 +366,17 @@ class Ledger(Watcher):
         self._by_the_rules(self._operation(mark).command, record)
 
     def revoked(self, book: Book, record: r.ReservationRevoked) -> None:
+        # A shortage takes what is in memory; who was forgotten is passed over, and that is known.
+        held, gone = self.naive.held, self.naive.forgotten
+        self.naive.held = {
+            name: row for name, row in held.items() if row["key"] not in gone.get(row["slot"], {})
+        }
         try:
             self.naive.revoked(public_id(record.slot, record.key))
         except AssertionError as error:
             raise Violation(f"rules: {brief(record)}: {error}") from error
+        finally:
+            self.naive.held = held
         self.sometimes["a shortage revoked something"] += 1
 
     def forgotten(self, book: Book, record: r.ReservationsForgotten) -> None:

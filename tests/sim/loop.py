@@ -23,7 +23,7 @@ T = TypeVar("T")
 START_S = 1_000.0
 """Where virtual time begins, so that ages counted from 0 are old."""
 START_MS = 1_700_000_000_000
-CALLBACKS_MAX = 2_000_000
+CALLBACKS_MAX = 300_000
 """A seed takes some ten thousand; one that takes so many will never end."""
 
 RUNNING, STOPPED, DEAD = 1, 2, 3

@@ -68,13 +68,14 @@ def small_world() -> Iterator[None]:
 def shape_of(world: World) -> Shape:
     """A cluster's size and limits, by chance."""
     chance = world.chance
+    forgets = chance.random() < 0.5
     limits = ShardLimits(
         append_patience_ms=chance.choice((20, 100)),
         resend_pause_ms=chance.choice((5, 20)),
         promote_patience_ms=100,
         promote_lag_entries=chance.choice((3, 1_000)),
         expiry_grace_ms=chance.choice((0, 200, 500)),
-        recall_after_ms=chance.choice((100, 400)),
+        recall_after_ms=400 if forgets else 86_400_000,
         follow_pause_ms=chance.choice((20, 50, 50)),
         follow_bytes=chance.choice((500, 100_000)),
         snapshot_entries=chance.choice((6, 15, 60)),
@@ -93,7 +94,7 @@ def shape_of(world: World) -> Shape:
         round_lines=chance.choice((2, 1_000)),
     )
     shards, gateways = chance.choice(((1, 1), (1, 1), (1, 2), (2, 1)))
-    return Shape(shards, gateways, limits, gather)
+    return Shape(shards, gateways, limits, gather, forgets)
 
 
 class Run:
@@ -113,7 +114,7 @@ class Run:
         ledger.in_flight = self._in_flight
         cluster.on_transfer = ledger.serve
         self.callers = callers = Callers(cluster, ledger)
-        self.faults = faults = Faults(cluster)
+        self.faults = faults = Faults(cluster, ledger)
         opened: list[bool] = []
         callers.open_shop(lambda: opened.append(True))
         if not world.run(lambda: bool(opened), START_S + PATIENCE_S):
@@ -151,6 +152,8 @@ def run_seed(seed: int, *, story: bool = False) -> Outcome:
     sometimes = run.events.sometimes()
     if hasattr(run, "ledger"):
         sometimes += run.ledger.sometimes
+    if hasattr(run, "cluster") and run.cluster.network.repeated:
+        sometimes["a round came twice"] += 1
     told = [*(run.world.story or []), f"FAILED: {failure}"] if failure else run.world.story or []
     operations = len(run.callers.told) if hasattr(run, "callers") else 0
     faults = len(run.faults.done) if hasattr(run, "faults") else 0

@@ -142,8 +142,8 @@ class Watcher:
     def acquired(self, shard: int, ownership: Ownership) -> None:
         """The epoch was raised."""
 
-    def missed(self, shard: int, what: str) -> None:
-        """Somebody met something rare."""
+    def met(self, shard: int, what: str) -> None:
+        """Something happened that is worth counting."""
 
 
 class SimJournal(Line):
@@ -216,7 +216,7 @@ class SimJournal(Line):
         def effect() -> int:
             removed = self._journal.trim(self._shard, **fields)
             if removed:
-                self._watcher.missed(self._shard, "the journal was trimmed")
+                self._watcher.met(self._shard, "the journal was trimmed")
             return removed
 
         return self.call("trim", effect)
@@ -229,12 +229,17 @@ class SimSnapshots(Line):
     """`AsyncSnapshots` of one shard for one process."""
 
     def __init__(
-        self, store: Store, process: Process, snapshots: MemorySnapshots, shard: int
+        self,
+        store: Store,
+        process: Process,
+        snapshots: MemorySnapshots,
+        shard: int,
+        watcher: Watcher,
     ) -> None:
         super().__init__(store, process)
         self._snapshots = snapshots
         self._shard = shard
-        self.loaded = 0
+        self._watcher = watcher
 
     def begin(self, **fields: Any) -> Any:
         return self.call("begin", lambda: self._snapshots.begin(self._shard, **fields))
@@ -254,7 +259,7 @@ class SimSnapshots(Line):
 
     def read(self, info: SnapshotInfo) -> Any:
         def effect() -> Sequence[bytes]:
-            self.loaded += 1
+            self._watcher.met(self._shard, "a snapshot was loaded")
             return list(self._snapshots.read(self._shard, info))
 
         return self.call("read", effect)

@@ -1,0 +1,27 @@
+"""Hunts a mutant: seeds one after the other, until one fails."""
+
+import gc
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from tests.sim.mutants import MUTANTS, Patch
+from tests.sim.run import run_seed
+
+
+def mutants() -> Sequence[str]:
+    """Their names."""
+    return [mutant.__name__ for mutant in MUTANTS]
+
+
+def hunt(name: str, seeds_max: int = 0) -> tuple[int, str] | None:
+    """The first seed that notices, and how; None if none does within what `MUTANTS` says."""
+    mutant, within = next((m, n) for m, n in MUTANTS.items() if m.__name__ == name)
+    with ExitStack() as stack:
+        mutant(Patch(stack))
+        for seed in range(seeds_max or within):
+            failure = run_seed(seed).failure
+            if failure:
+                gc.collect()
+                return seed, failure
+    gc.collect()
+    return None

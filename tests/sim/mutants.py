@@ -1,0 +1,472 @@
+"""Rules of the real code, each broken on purpose: the simulator must catch every one of them.
+
+A mutant is a function that patches; `MUTANTS` says within how many seeds, counted from 0, it has to
+be caught. The number is about three times what it took when it was written, so that a simulator
+that has become half as sharp still passes, and one that looks past a rule does not.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+from actors import clock, recovery
+from actors.core import (
+    bloom,
+    evolve,
+    evolve_reservations,
+    payments,
+    snapshot,
+    tables,
+)
+from actors.core import records as r
+from actors.core import state as s
+from actors.core.evolve import fold
+from actors.primary import Primary
+from actors.projector import Projector
+from actors.recovery import CannotRecover
+from actors.shard import Shard
+from persistence.errors import Conflict, Fenced, StorageError, Trimmed
+from persistence.memory import MemoryJournal
+from persistence.ports import Entry, Meta, Ownership
+from server.finding import PrimaryFinder
+from server.gather import Sender
+from server.waiting import Line
+from tests.sim.sink import MemorySink
+
+
+class Patch:
+    """Patches of one mutant; undone when its stack is closed."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """An attribute."""
+        self._stack.enter_context(mock.patch.object(owner, name, value))
+
+    def item(self, owner: Any, key: Any, value: Any) -> None:
+        """An item of a dict."""
+        self._stack.enter_context(mock.patch.dict(owner, {key: value}))
+
+
+Mutant = Callable[[Patch], None]
+
+
+# The journal and its writer
+
+
+def it_answers_before_the_append(patch: Patch) -> None:
+    honest = Primary._until_definite
+
+    async def hasty(self: Primary, call: Any, taken: Any) -> None:
+        background = asyncio.ensure_future(honest(self, call, taken))
+        background.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    patch.set(Primary, "_until_definite", hasty)
+
+
+def what_is_not_journalled_is_answered_unfenced(patch: Patch) -> None:
+    async def nothing(self: Primary) -> None:
+        return
+
+    patch.set(Primary, "_check", nothing)
+
+
+def a_fenced_primary_goes_on(patch: Patch) -> None:
+    honest = Primary._until_definite
+
+    async def stubborn(self: Primary, call: Any, taken: Any) -> None:
+        try:
+            await honest(self, call, taken)
+        except Fenced:
+            return
+
+    patch.set(Primary, "_until_definite", stubborn)
+
+
+def _without_epochs(
+    self: MemoryJournal, shard: int, incarnation: str, epoch: int
+) -> Any:
+    return self._log(shard, incarnation)
+
+
+def the_journal_ignores_epochs(patch: Patch) -> None:
+    patch.set(MemoryJournal, "_owned", _without_epochs)
+
+
+def _appends_anything(
+    self: MemoryJournal,
+    shard: int,
+    *,
+    incarnation: str,
+    epoch: int,
+    seq: int,
+    batch_id: str,
+    entry: bytes,
+) -> None:
+    log = self._owned(shard, incarnation, epoch)
+    log.entries.append(Entry(seq, epoch, batch_id, entry))
+    log.last_seq, log.last_batch_id = seq, batch_id
+
+
+def the_journal_ignores_sequences(patch: Patch) -> None:
+    patch.set(MemoryJournal, "append", _appends_anything)
+
+
+def the_journal_ignores_epochs_and_sequences(patch: Patch) -> None:
+    the_journal_ignores_epochs(patch)
+    the_journal_ignores_sequences(patch)
+
+
+def a_promotion_needs_no_seen_epoch(patch: Patch) -> None:
+    honest = MemoryJournal.acquire
+
+    def acquire(self: MemoryJournal, shard: int, **fields: Any) -> Ownership:
+        fields["seen_epoch"] = self._logs[shard].epoch
+        return honest(self, shard, **fields)
+
+    patch.set(MemoryJournal, "acquire", acquire)
+
+
+def a_promotion_raises_no_epoch(patch: Patch) -> None:
+    async def claim(self: Shard, meta: Meta) -> Ownership:
+        return Ownership(meta.epoch, self.token)
+
+    patch.set(Shard, "_acquire", claim)
+
+
+def a_promotion_does_not_read_to_the_end(patch: Patch) -> None:
+    async def read_on(self: Shard) -> None:
+        return
+
+    patch.set(Shard, "_read_to_the_end", read_on)
+
+
+def a_promotion_reads_first_and_raises_second(patch: Patch) -> None:
+    honest, read_on = Shard._acquire, Shard._read_to_the_end
+
+    async def acquire(self: Shard, meta: Meta) -> Ownership:
+        await read_on(self)
+        return await honest(self, meta)
+
+    async def nothing(self: Shard) -> None:
+        return
+
+    patch.set(Shard, "_acquire", acquire)
+    patch.set(Shard, "_read_to_the_end", nothing)
+
+
+def a_timeout_is_taken_for_a_failure(patch: Patch) -> None:
+    async def once(self: Primary, call: Callable[[], Awaitable[None]], taken: Any) -> None:
+        try:
+            await call()
+        except StorageError as error:
+            if not error.retriable:
+                raise
+            self._stall(taken)
+            self.stalled = False
+
+    patch.set(Primary, "_until_definite", once)
+
+
+def a_resend_has_another_name(patch: Patch) -> None:
+    numbers = itertools.count()
+
+    async def append(self: Primary, seq: int, entry: bytes) -> None:
+        await self._journal.append(
+            incarnation=self.identity.incarnation,
+            epoch=self.identity.epoch,
+            seq=seq,
+            batch_id=f"{seq}:{next(numbers)}",
+            entry=entry,
+        )
+
+    patch.set(Primary, "_append", append)
+
+
+def a_resend_has_the_next_sequence(patch: Patch) -> None:
+    """Whoever meets a conflict takes the number that is free."""
+    honest = Primary._append
+
+    async def append(self: Primary, seq: int, entry: bytes) -> None:
+        try:
+            await honest(self, seq, entry)
+        except Conflict as error:
+            await honest(self, error.last_seq + 1, entry)
+
+    a_resend_has_another_name(patch)
+    patch.set(Primary, "_append", append)
+
+
+def an_expiry_is_not_journalled(patch: Patch) -> None:
+    honest = Primary._decide_due
+
+    def decide_due(self: Primary, now_ms: int, records: list[Any]) -> None:
+        kept = len(records)
+        honest(self, now_ms, records)
+        records[kept:] = [x for x in records[kept:] if x[0] != r.RESERVATION_EXPIRED]
+
+    patch.set(Primary, "_decide_due", decide_due)
+
+
+def time_goes_back(patch: Patch) -> None:
+    def now_ms(self: clock.ShardTime, sent_ms: int) -> int:
+        return self._clock.now_ms()
+
+    patch.set(clock.ShardTime, "now_ms", now_ms)
+
+
+# Memory of ids
+
+
+def refusals_are_forgotten(patch: Patch) -> None:
+    patch.set(tables.Refusals, "put", lambda *_: None)
+
+
+def a_standby_forgets_refusals(patch: Patch) -> None:
+    def forgetful(state: Any, seq: int, now_ms: int, records: Any, balances: Any) -> None:
+        kept = [record for record in records if record[0] != r.REQUEST_REFUSED]
+        fold(state, seq, now_ms, kept, balances)
+
+    patch.set(recovery, "fold", forgetful)
+
+
+def _leave_out(patch: Patch, table: str) -> None:
+    honest = snapshot._table
+    patch.set(snapshot, "_table", lambda n, name, *x: honest(n, name, *x) if name != table else ())
+
+
+def a_snapshot_loses_payment_ids(patch: Patch) -> None:
+    _leave_out(patch, "payments")
+
+
+def a_snapshot_loses_documents(patch: Patch) -> None:
+    _leave_out(patch, "documents")
+
+
+def a_snapshot_loses_refusals(patch: Patch) -> None:
+    _leave_out(patch, "refusals")
+
+
+def a_snapshot_changes_its_rows_twice(patch: Patch) -> None:
+    patch.set(evolve_reservations, "_skip", lambda *_: False)
+
+
+def what_was_forgotten_is_unknown(patch: Patch) -> None:
+    patch.set(bloom.Forgotten, "may_contain", lambda *_: False)
+
+
+def what_sql_has_not_is_forgotten(patch: Patch) -> None:
+    honest = Primary._decide_due
+
+    def decide_due(self: Primary, now_ms: int, records: list[Any]) -> None:
+        self.sink_seq = 10**9
+        honest(self, now_ms, records)
+
+    patch.set(Primary, "_decide_due", decide_due)
+
+
+# Standbys, trimming, SQL
+
+
+def a_standby_folds_twice(patch: Patch) -> None:
+    def twice(state: Any, seq: int, now_ms: int, records: Any, balances: Any) -> None:
+        fold(state, seq, now_ms, records, balances)
+        for record in records:
+            if record[0] == r.REFUND_REPORTED:
+                evolve.evolve(state, record)
+            if record[0] == r.RESERVATION_RELEASED:
+                pool = state.slots[record.slot].reservations.get(record.key).pool
+                for counts in pool.counted_in:
+                    counts.change("ann", -1)
+
+    patch.set(recovery, "fold", twice)
+
+
+def a_follower_skips_what_was_trimmed(patch: Patch) -> None:
+    honest = Shard._fold_on
+
+    async def fold_on(self: Shard) -> bool:
+        try:
+            return await honest(self)
+        except Trimmed as error:
+            self._held_state().seq = error.first_seq - 1
+            return True
+
+    patch.set(Shard, "_fold_on", fold_on)
+
+
+def what_sql_has_not_is_trimmed(patch: Patch) -> None:
+    honest = Primary._trim
+
+    async def trim(self: Primary) -> None:
+        self._readers = ()
+        await honest(self)
+
+    patch.set(Primary, "_trim", trim)
+
+
+def what_snapshots_need_is_trimmed(patch: Patch) -> None:
+    async def trim(self: Primary) -> None:
+        await self._reader.trim(before_seq=self.sink_seq + 1, max_entries=500)
+
+    patch.set(Primary, "_trim", trim)
+
+
+def a_standby_with_less_than_was_acknowledged_starts(patch: Patch) -> None:
+    """Without a snapshot that reaches, from nothing."""
+
+    async def run(self: recovery.Recovery, meta: Meta) -> s.ShardState:
+        try:
+            return await honest(self, meta)
+        except CannotRecover:
+            return self._empty()
+
+    honest = recovery.Recovery.run
+    patch.set(recovery.Recovery, "run", run)
+    what_snapshots_need_is_trimmed(patch)
+
+
+def the_position_moves_before_the_rows(patch: Patch) -> None:
+    honest = MemorySink.apply
+
+    def apply(self: MemorySink, number: int, **fields: Any) -> None:
+        honest(self, number, **{**fields, "rows": ()})
+        position = fields["to_seq"]
+        honest(self, number, **{**fields, "from_seq": position, "to_seq": position})
+
+    patch.set(MemorySink, "apply", apply)
+
+
+def the_projector_counts_what_it_does_not_know(patch: Patch) -> None:
+    """An unknown commit is taken for one that was made."""
+    honest = Projector._apply
+
+    def apply(self: Projector, incarnation: str, from_seq: int, batch: Any) -> None:
+        try:
+            honest(self, incarnation, from_seq, batch)
+        except StorageError as error:
+            if not error.maybe_applied:
+                raise
+            self._sink.places[self.shard] = (incarnation, batch.to_seq)  # type: ignore[attr-defined]
+
+    patch.set(Projector, "_apply", apply)
+
+
+# The rules of the shop
+
+
+def _after(patch: Patch, kind: int, more: Callable[[s.ShardState, s.SlotState, Any], None]) -> None:
+    honest = evolve.EVOLVE[kind]
+
+    def mutated(state: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        honest(state, slot, record)
+        more(state, slot, record)
+
+    patch.item(evolve.EVOLVE, kind, mutated)
+
+
+def a_release_frees_its_units_twice(patch: Patch) -> None:
+    def more(_: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        held = slot.reservations.get(record.key)
+        if held is not None:
+            held.pool.available += held.quantity
+            held.pool.total += held.quantity
+
+    _after(patch, r.RESERVATION_RELEASED, more)
+
+
+def limits_are_not_restored(patch: Patch) -> None:
+    honest = evolve_reservations._count
+    patch.set(evolve_reservations, "_count", lambda held, n: honest(held, n) if n > 0 else None)
+
+
+def a_late_payment_takes_no_unit(patch: Patch) -> None:
+    def more(_: s.ShardState, slot: s.SlotState, record: Any) -> None:
+        held = slot.reservations.get(record.key)
+        if held is not None and record.reacquired:
+            held.pool.available += held.quantity
+            held.pool.total += held.quantity
+
+    _after(patch, r.RESERVATION_CONFIRMED, more)
+
+
+def a_late_payment_needs_no_unit(patch: Patch) -> None:
+    patch.set(payments, "_can_reacquire", lambda *_: True)
+
+
+def deadlines_stay_after_a_confirm(patch: Patch) -> None:
+    patch.set(tables.Deadlines, "remove", lambda *_: None)
+
+
+# The gateway
+
+
+def a_lost_round_is_told_retry(patch: Patch) -> None:
+    """Lines that may have been done are answered as if they had not."""
+
+    def lost(self: Sender, primary: Any, lines: Any, *, died: bool) -> None:
+        self._finder.doubt(primary)
+        for line in lines:
+            line.undone()
+
+    patch.set(Sender, "_lost", lost)
+
+
+def a_line_that_was_lost_is_not_marked(patch: Patch) -> None:
+    patch.set(Line, "undone", lambda self: self.answer((33,)))
+
+
+def a_dead_primary_is_not_replaced(patch: Patch) -> None:
+    """A gateway that never promotes a second time: nothing is sold wrongly, and then nothing."""
+
+    async def promote(self: Any, replica: Any) -> bool:
+        return self.epoch == 0 and bool(await honest(self, replica))
+
+    honest = PrimaryFinder._promote
+    patch.set(PrimaryFinder, "_promote", promote)
+
+
+MUTANTS: dict[Mutant, int] = {
+    it_answers_before_the_append: 300,
+    what_is_not_journalled_is_answered_unfenced: 300,
+    a_fenced_primary_goes_on: 300,
+    the_journal_ignores_epochs: 300,
+    the_journal_ignores_sequences: 300,
+    the_journal_ignores_epochs_and_sequences: 300,
+    a_promotion_needs_no_seen_epoch: 300,
+    a_promotion_raises_no_epoch: 300,
+    a_promotion_does_not_read_to_the_end: 300,
+    a_promotion_reads_first_and_raises_second: 300,
+    a_timeout_is_taken_for_a_failure: 300,
+    a_resend_has_another_name: 300,
+    a_resend_has_the_next_sequence: 300,
+    an_expiry_is_not_journalled: 300,
+    time_goes_back: 300,
+    refusals_are_forgotten: 300,
+    a_standby_forgets_refusals: 300,
+    a_snapshot_loses_payment_ids: 300,
+    a_snapshot_loses_documents: 300,
+    a_snapshot_loses_refusals: 300,
+    a_snapshot_changes_its_rows_twice: 300,
+    what_was_forgotten_is_unknown: 300,
+    what_sql_has_not_is_forgotten: 300,
+    a_standby_folds_twice: 300,
+    a_follower_skips_what_was_trimmed: 300,
+    what_sql_has_not_is_trimmed: 300,
+    what_snapshots_need_is_trimmed: 300,
+    a_standby_with_less_than_was_acknowledged_starts: 300,
+    the_position_moves_before_the_rows: 300,
+    the_projector_counts_what_it_does_not_know: 300,
+    a_release_frees_its_units_twice: 300,
+    limits_are_not_restored: 300,
+    a_late_payment_takes_no_unit: 300,
+    a_late_payment_needs_no_unit: 300,
+    deadlines_stay_after_a_confirm: 300,
+    a_lost_round_is_told_retry: 300,
+    a_line_that_was_lost_is_not_marked: 300,
+    a_dead_primary_is_not_replaced: 300,
+}

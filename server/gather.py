@@ -227,10 +227,12 @@ class Sender:
             if self._suspects:
                 # Who was primary before the wait may have died of the round that was waited for.
                 primary = await self._finder.find()
-                suspects = self._take_suspects()
+                # Meanwhile their deadlines may have passed, and all of them have been answered.
+                suspects = self._take_suspects() if self._suspects else []
                 if self._queue:
                     self._bell.ring()
-                await self._send(primary, suspects)
+                if suspects:
+                    await self._send(primary, suspects)
 
     async def _keep_alive(self) -> None:
         """Empty rounds for a shard that nobody calls, now and then with a question for chores."""

@@ -10,6 +10,7 @@ from actors.core.outcomes import Outcome
 from actors.core.records import STOCK_RESERVED
 from actors.rounds import Answers
 from actors.shard import PromoteStatus, Promotion, Role
+from server.waiting import Line
 from tests.helpers.gateways import (
     Desk,
     ScriptedLink,
@@ -60,6 +61,29 @@ async def test_a_line_that_kills_three_primaries_is_given_up_and_only_that_one(
         rounds = full_rounds(gateway.links["a"]) + full_rounds(gateway.links["b"])
         assert {40, 8, 1} <= set(rounds)
         stop.cancel()
+
+
+@in_virtual_time
+async def test_suspects_whose_time_is_up_while_a_primary_is_found_end_no_gateway() -> None:
+    """Found by the simulator: links closed while one sender handed over to the other, the next
+    primary was found after the suspects' deadline, and an IndexError ended the gateway's tasks."""
+
+    async def silent(_: bytes) -> Answers:
+        return await asyncio.get_running_loop().create_future()
+
+    told: list[Any] = []
+    link = ScriptedLink(silent)
+    async with scripted(link) as (gather, clock):
+        sender = gather.senders[0]
+        line = Line(b"", clock.now_ms() + 500, told.append)
+        line.sent, line.deaths = True, 1
+        sender._suspects.append(line)
+        sending = asyncio.ensure_future(sender._send_suspects())
+        await until(lambda: told)
+        link.answer = echo
+        await sending
+        answers = await gather.submit([reserve(clock.now_ms() + 5_000, "r1")])
+        assert (told, answers) == ([(Outcome.UNKNOWN,)], [(Outcome.RESERVED, "r1")])
 
 
 # Full and slow

@@ -64,7 +64,7 @@ class Callers:
         self._count += 1
         shard = self.cluster.slots_of[command.slot]
         operation = Operation(self._count, command, shard)
-        operation.retries_left = PATIENCE
+        operation.retries_left = self.world.chance.choice((1, PATIENCE, PATIENCE, PATIENCE))
         operation.then = then
         operation.first_at = self.ledger.books[shard].at
         if operation.mark is not None:
@@ -157,6 +157,10 @@ class Callers:
 
     # What is asked
 
+    def must(self, command: Any, then: Callable[[Operation], None]) -> None:
+        """With patience: nothing goes on without it."""
+        self.ask(command, then).retries_left = 1_000
+
     def open_shop(self, then: Callable[[], None]) -> None:
         """SKUs, stock and a campaign, one after the other; `then` once they are there."""
         ends_ms = START_MS + self.world.chance.choice((3_000, 3_000_000))
@@ -173,7 +177,7 @@ class Callers:
 
         def go_on(_: Operation | None = None) -> None:
             if steps:
-                self.ask(steps.pop(0)(), go_on)
+                self.must(steps.pop(0)(), go_on)
             else:
                 self._allocate(then)
 

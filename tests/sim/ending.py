@@ -79,9 +79,9 @@ class Ending:
         keys = [("", SKUS[0]), (SALE, SKUS[0])] if len(self.ledger.books) > 1 else [("", SKUS[0])]
         for sale, sku in keys:
             slot = slot_of(sale or sku)
-            self.callers.ask(c.GetStock(c.GET_STOCK, slot, 0, "web", sale, sku), told.append)
+            self.callers.must(c.GetStock(c.GET_STOCK, slot, 0, "web", sale, sku), told.append)
             head = (c.ADJUST_STOCK, slot, 0, "web", f"probe{slot}")
-            self.callers.ask(c.AdjustStock(*head, sale, sku, 1), told.append)
+            self.callers.must(c.AdjustStock(*head, sale, sku, 1), told.append)
         wanted = 2 * len(keys)
         if not self.world.run(lambda: len(told) == wanted or bool(self.cluster.findings), end_s):
             raise Violation("liveness: a shard does not answer after all faults were mended")

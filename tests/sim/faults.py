@@ -221,7 +221,7 @@ class Faults:
     def _repeat_messages(self) -> Mend:
         network = self.cluster.network
         network.repeat = self.world.chance.choice((0.1, 0.5))
-        network.repeat_after_s = self._late_s(0.02, 0.05, 0.3, 1.0)
+        network.repeat_after_s = self._late_s(0.02, 0.3, 1.0, 2.5)
 
         def mend() -> None:
             network.repeat = 0.0

@@ -361,8 +361,10 @@ class Ledger(Watcher):
         self._by_the_rules(c.ReportFulfilment(*head, record.stage, record.at_ms), record)
 
     def refund_reported(self, book: Book, record: r.RefundReported) -> None:
+        # A shard remembers the last report of a refund only: an earlier one that comes again after
+        # another counts as one more attempt, as the rules have it.
         mark = ("report", record.slot, record.request_key)
-        self._once(book, mark)
+        self.effects.setdefault(mark, book.at)
         self._by_the_rules(self._operation(mark).command, record)
 
     def revoked(self, book: Book, record: r.ReservationRevoked) -> None:

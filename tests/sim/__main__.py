@@ -50,9 +50,10 @@ def _report(tally: Tally) -> int:
         _say(f"seed {seed}: {failure}\n    python -m tests.sim --seed {seed} --story")
     for name in tally.never():
         _say(f"never in {tally.seeds} seeds: {name}")
+    cpu_ms = 1_000 * tally.cpu_s / max(1, tally.seeds)
     _say(
         f"{tally.seeds} seeds, {tally.operations} operations, {tally.faults} faults, "
-        f"{len(tally.failures)} failed, {1_000 * tally.cpu_s / max(1, tally.seeds):.1f} ms of CPU each"
+        f"{len(tally.failures)} failed, {cpu_ms:.1f} ms of CPU each"
     )
     return bool(tally.failures or tally.never())
 

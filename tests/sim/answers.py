@@ -175,17 +175,15 @@ class Answers:
             return None in balances
         return answer[1][:12] in balances
 
-    def turn(
-        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
-    ) -> bool:
+    def turn(self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any) -> bool:
         states = set(between(book.sales.get(q.command.campaign_id), window))
         if outcome is Outcome.APPLIED:
             return q.command.state in states
-        return s.CAMPAIGN_ENDED in states if outcome is Outcome.CAMPAIGN_CONFLICT else None in states
+        return (
+            s.CAMPAIGN_ENDED in states if outcome is Outcome.CAMPAIGN_CONFLICT else None in states
+        )
 
-    def put(
-        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
-    ) -> bool:
+    def put(self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any) -> bool:
         return outcome is Outcome.APPLIED
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tests.sim.run import run_seed
 
 CHUNK = 50
-SEEDS_THAT_SEE_ALL = 1_000
+SEEDS_THAT_SEE_ALL = 2_000
 """In so many seeds everything of `SOMETIMES` happens, and the rarest of it many times."""
 FAILURES_MAX = 10
 """A batch that has so many is not carried on."""
@@ -31,6 +31,8 @@ SOMETIMES = (
     "a round came twice",
     "a primary said that its journal is slow",
     "a standby was not ready",
+    "a stopped owner held the lock",
+    "a shard halted and said why",
     "a reservation expired",
     "an expiry raced a confirm",
     "a late payment found units",
@@ -106,7 +108,9 @@ def run_some(seeds: Iterable[int], *, stop_at_failure: bool = False) -> Tally:
 def run_batch(first: int, count: int, workers: int, say: Callable[[str], None]) -> Tally:
     """Run seeds `first` to `first + count - 1` on so many processes."""
     tally, began, told = Tally(), time.monotonic(), 0.0
-    chunks = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
+    chunks = [
+        range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)
+    ]
     for part in _on_processes(chunks, workers):
         tally.add(part)
         passed = time.monotonic() - began

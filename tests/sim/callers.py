@@ -84,7 +84,9 @@ class Callers:
         operation.attempts += 1
         operation.open += 1
         wait_ms = 200 if cluster.shape.forgets else chance.choice((150, 400, 900, CALL_MS_MAX))
-        self.world.tell("caller", "%s, attempt %d at %s", operation, operation.attempts, gateway.name)
+        self.world.tell(
+            "caller", "%s, attempt %d at %s", operation, operation.attempts, gateway.name
+        )
         gateway.calls[attempt] = None
         if gateway.process.alive:
             gateway.process.after(chance.random() * 0.002, self._arrive, attempt, wait_ms)

@@ -38,6 +38,8 @@ class Shape(NamedTuple):
     """Finished reservations leave memory soon. A line must not live as long as that (10 s and a
     minute at least, in the real world), so calls are short then, messages not late, and clocks
     do not jump."""
+    embedded: bool
+    """The journal is a file with one lock."""
 
 
 class Instance:
@@ -208,7 +210,6 @@ class Cluster:
         self.restart_s = (0.02, 0.2)
         self.held_down: set[str] = set()
         """What the supervisor must not start yet."""
-        self.wiped = False
         shards = shape.shards
         self.slots_of = [slot % shards for slot in range(SLOT_COUNT)]
         self.pairs = [Pair(shard, SLOTS[shards][shard]) for shard in range(shards)]
@@ -322,8 +323,7 @@ class Cluster:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - nothing may end it
-            if not self.wiped:
-                self.broken(f"the projector ended: {error!r}")
+            self.broken(f"the projector ended: {error!r}")
 
     def kill_projector(self) -> None:
         """kill -9."""

@@ -1,7 +1,7 @@
-"""The end of a seed: nothing is wrong any more, so everything must come right, and all books agree.
+"""The end of a seed: nothing is wrong any more, so everything comes right, and all books agree.
 
-Liveness: every operation is over, each shard takes a probe, standbys and SQL catch up. Then the fold
-of the journal is compared with the primary, the standby, each snapshot with its tail, and SQL.
+Liveness: every operation is over, each shard takes a probe, standbys and SQL catch up. Then the
+fold of the journal is compared with the primary, the standby, each snapshot with its tail, and SQL.
 """
 
 from actors.core import commands as c
@@ -63,10 +63,10 @@ class Ending:
             self._compare_memory(book)
             self._compare_snapshots(book)
             self._compare_sql(book)
-            need(not totals(book.state).broken, "I1", lambda b=book: str(totals(b.state).broken))
             sums = totals(book.state)
+            need(not sums.broken, "I1", str(sums.broken))
             owed = sums.kept_minor + sums.refund_due_minor + sums.refunded_minor
-            need(sums.paid_minor == owed, "I6", lambda: f"{sums.paid_minor} paid, {owed} kept")
+            need(sums.paid_minor == owed, "I6", f"{sums.paid_minor} paid, {owed} accounted for")
         self._compare_retries()
 
     def _no_findings(self) -> None:

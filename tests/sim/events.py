@@ -15,6 +15,7 @@ MEANS = {
     "primary_closed": "a primary died with a round",
     "journal_slow": "a primary said that its journal is slow",
     "follower_reloads": "a trim forced a reload",
+    "shard_halted": "a shard halted and said why",
     "promotion_not_ready": "a standby was not ready",
     "snapshot_published": "a snapshot was taken",
     "snapshot_failed": "a snapshot failed",

@@ -192,10 +192,32 @@ class Faults:
 
     def _cut_off_a_primary(self) -> Mend:
         """Gateways do not reach it; the journal it does: a false suspicion."""
-        place = self._primary().process.name
-        cut = {(gateway, place) for gateway in self.cluster.gateways}
+        return self._cut_off(self._primary())
+
+    def _cut_off(self, instance: Instance) -> Callable[[], None]:
+        cut = {(gateway, instance.process.name) for gateway in self.cluster.gateways}
         self.cluster.network.cut |= cut
         return lambda: self.cluster.network.cut.difference_update(cut)
+
+    def _suspect_a_writing_primary(self) -> Mend:
+        """As before; and an append of its arrives in the very moment of the other's promotion."""
+        instance = self._primary()
+        mend_link = self._cut_off(instance)
+        instance.journal.hold()
+
+        def strike(tries: int = 2_000) -> None:
+            others = [x for x in instance.pair.instances.values() if x is not instance]
+            if any(x.process.alive and x.shard.role is Role.PROMOTING for x in others):
+                self.world.after(self.world.chance.random() * 0.006, instance.journal.let_go)
+            elif tries and not self.peace:
+                self.world.after(0.0005, strike, tries - 1)
+
+        def mend() -> None:
+            mend_link()
+            instance.journal.let_go()
+
+        strike()
+        return mend
 
     def _cut_one_link(self) -> Mend:
         link = self._gateway().name, self._primary().process.name
@@ -267,6 +289,22 @@ class Faults:
 
         return mend
 
+    def _lose_the_journal(self) -> Mend:
+        """The store comes back empty; an operator puts the journal back. Until then nothing may be
+        acknowledged."""
+        journal, ledger = self.cluster.journal, self.ledger
+        if ledger.frozen:
+            return None
+        logs = dict(journal._logs)
+        journal._logs.clear()
+        ledger.frozen = True
+
+        def mend() -> None:
+            journal._logs.update(logs)
+            ledger.frozen = False
+
+        return mend
+
     def _cut_a_primary_from_the_journal(self) -> Mend:
         cut, name = self.cluster.journal_store.cut, self._primary().process.name
         cut.add(name)
@@ -310,8 +348,8 @@ class Faults:
         return mend
 
     def _leave_a_standby_behind(self) -> Mend:
-        """It is stopped, and others' snapshots (of a third copy, or put back from elsewhere) let the
-        journal be trimmed past it."""
+        """It is stopped, and others' snapshots (of a third copy, or put back from elsewhere) let
+        the journal be trimmed past it."""
         instance = self._standby()
         shard, snapshots = instance.pair.shard, self.cluster.snapshots
         instance.process.stop()
@@ -370,7 +408,8 @@ FAULTS: Sequence[Callable[[Faults], Mend]] = (
     Faults._kill_the_projector,
     Faults._stop_the_projector,
     Faults._hold_a_replica_down,
-    *[Faults._cut_off_a_primary] * 2,
+    Faults._cut_off_a_primary,
+    *[Faults._suspect_a_writing_primary] * 3,
     Faults._cut_one_link,
     Faults._close_the_links_of_a_primary,
     *[Faults._lose_messages] * 2,
@@ -379,11 +418,12 @@ FAULTS: Sequence[Callable[[Faults], Mend]] = (
     *[Faults._lose_answers_of_the_journal] * 3,
     Faults._slow_the_journal,
     Faults._restart_the_journal,
+    Faults._lose_the_journal,
     Faults._cut_a_primary_from_the_journal,
     Faults._trouble_the_snapshots,
-    Faults._doubt_commits,
+    *[Faults._doubt_commits] * 3,
     Faults._stop_the_database,
     *[Faults._leave_a_standby_behind] * 2,
-    Faults._jump_a_clock,
+    *[Faults._jump_a_clock] * 3,
     *[Faults._take_a_snapshot] * 2,
 )

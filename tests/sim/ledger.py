@@ -89,6 +89,7 @@ class Ledger(Watcher):
         self.paying: Counter[str] = Counter()
         """Reservations that somebody is paying for just now."""
         self.sometimes: Counter[str] = Counter()
+        self.lock_holder: Callable[[int], str] = lambda _: ""
         self.in_flight: Callable[[int, str], bool] = lambda _shard, _owner: False
         self.frozen = False
         """The store was wiped: nothing may be appended."""
@@ -104,6 +105,9 @@ class Ledger(Watcher):
 
     def met(self, shard: int, what: str) -> None:
         self.sometimes[what] += 1
+
+    def locked_by(self, shard: int) -> str:
+        return self.lock_holder(shard)
 
     def acquired(self, shard: int, ownership: Ownership) -> None:
         book = self.books[shard]
@@ -281,9 +285,7 @@ class Ledger(Watcher):
 
     def arrived(self, book: Book, record: r.TransferredIn) -> None:
         self._once(book, ("arrived", record.transfer_id))
-        need(
-            ("left", record.transfer_id) in self.effects, "I1", "units arrive that never left"
-        )
+        need(("left", record.transfer_id) in self.effects, "I1", "units arrive that never left")
         head = (c.TRANSFER_IN, record.slot, 0, "", record.transfer_id, record.sku_id)
         told = c.TransferIn(*head, record.to_campaign_id, record.quantity)
         answer = self.naive.apply(told)

@@ -5,6 +5,7 @@ order of hashes). `small_world` makes times and tables small, ten times or more,
 seconds of virtual time see what takes minutes: all ratios that a rule rests on are kept.
 """
 
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from tests.sim.ending import Ending
 from tests.sim.events import Events, listening
 from tests.sim.faults import Faults
 from tests.sim.ledger import Ledger, Violation
-from tests.sim.loop import START_S, World
+from tests.sim.loop import START_S, STOPPED, World
 
 LENGTH_S = 2.4
 """In which the operations are asked."""
@@ -94,7 +95,7 @@ def shape_of(world: World) -> Shape:
         round_lines=chance.choice((2, 1_000)),
     )
     shards, gateways = chance.choice(((1, 1), (1, 1), (1, 2), (2, 1)))
-    return Shape(shards, gateways, limits, gather, forgets)
+    return Shape(shards, gateways, limits, gather, forgets, chance.random() < 0.3)
 
 
 class Run:
@@ -112,6 +113,8 @@ class Run:
         self.cluster = cluster = Cluster(world, shape, ledger)
         ledger.sink = cluster.sink
         ledger.in_flight = self._in_flight
+        if shape.embedded:
+            ledger.lock_holder = self._lock_holder
         cluster.on_transfer = ledger.serve
         self.callers = callers = Callers(cluster, ledger)
         self.faults = faults = Faults(cluster, ledger)
@@ -127,6 +130,14 @@ class Run:
         world.run(lambda: bool(cluster.findings), world.now + LENGTH_S)
         faults.mend_all()
         Ending(cluster, ledger, callers).compare(PATIENCE_S)
+
+    def _lock_holder(self, shard: int) -> str:
+        """A stopped process keeps SQLite's write lock, if it was stopped with an append on its
+        way."""
+        for instance in self.cluster.pairs[shard].instances.values():
+            if instance.process.status is STOPPED and instance.journal.appending:
+                return instance.token
+        return ""
 
     def _in_flight(self, shard: int, owner: str) -> bool:
         """Whether somebody else's append is on its way, or was when he died."""
@@ -146,9 +157,9 @@ def run_seed(seed: int, *, story: bool = False) -> Outcome:
         except AssertionError as error:
             failure = str(error) or repr(error)
         except Exception as error:  # noqa: BLE001 - what breaks the simulation is a finding too
-            if story:
-                raise
             failure = f"{type(error).__name__}: {error}"
+            if run.world.story is not None:
+                run.world.story += traceback.format_exc().splitlines()
     sometimes = run.events.sometimes()
     if hasattr(run, "ledger"):
         sometimes += run.ledger.sometimes

@@ -25,8 +25,7 @@ def shape(table: str, columns: tuple[str, ...]) -> tuple[tuple[int, ...], int, i
     if unknown:
         raise ValueError(f"table {table} has no column {unknown}")
     defaults: Row = {
-        column.name: 0 if isinstance(column.type, Integer) else ""
-        for column in made.c
+        column.name: 0 if isinstance(column.type, Integer) else "" for column in made.c
     }
     key = tuple([columns.index(column.name) for column in made.primary_key.columns])
     return key, columns.index("generation"), columns.index("seq"), defaults

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from persistence.errors import Fenced, NotApplied, OutcomeUnknown, StorageError
+from persistence.errors import Fenced, Locked, NotApplied, OutcomeUnknown, StorageError
 from persistence.memory import MemoryJournal, MemorySnapshots
 from persistence.ports import Entry, Ownership, SnapshotInfo
 from tests.sim.loop import Process, World, settle
@@ -142,6 +142,10 @@ class Watcher:
     def acquired(self, shard: int, ownership: Ownership) -> None:
         """The epoch was raised."""
 
+    def locked_by(self, shard: int) -> str:
+        """Who holds the store's lock and cannot give it back; '' if nobody does."""
+        return ""
+
     def met(self, shard: int, what: str) -> None:
         """Something happened that is worth counting."""
 
@@ -157,12 +161,27 @@ class SimJournal(Line):
         self._shard = shard
         self._watcher = watcher
         self.appending = False
+        self._held: list[Callable[[], None]] | None = None
+
+    def hold(self) -> None:
+        """Appends wait on their way, until `let_go`."""
+        self._held = self._held or []
+
+    def let_go(self) -> None:
+        """They arrive now, in order."""
+        held, self._held = self._held or [], None
+        for send in held:
+            send()
 
     def read_meta(self) -> Any:
         return self.call("read_meta", lambda: self._journal.read_meta(self._shard))
 
     def acquire(self, **fields: Any) -> Any:
         def effect() -> Ownership:
+            holder = self._watcher.locked_by(self._shard)
+            if holder:
+                self._watcher.met(self._shard, "a stopped owner held the lock")
+                raise Locked("simulated: locked", holder)
             before = self._journal.read_meta(self._shard).epoch
             ownership = self._journal.acquire(self._shard, **fields)
             if ownership.epoch != before:
@@ -182,7 +201,12 @@ class SimJournal(Line):
                 self._watcher.appended(self._shard, self._process, entry)
 
         self.appending = True
-        future = self.call("append", effect)
+        if self._held is None:
+            future = self.call("append", effect)
+        else:
+            future = self._process.create_future()
+            self._held.append(lambda: self._send("append", effect, future))
+            self._busy = True
         future.add_done_callback(self._landed)
         return future
 
@@ -245,9 +269,7 @@ class SimSnapshots(Line):
         return self.call("begin", lambda: self._snapshots.begin(self._shard, **fields))
 
     def write(self, handle: str, index: int, chunk: bytes) -> Any:
-        return self.call(
-            "write", lambda: self._snapshots.write(self._shard, handle, index, chunk)
-        )
+        return self.call("write", lambda: self._snapshots.write(self._shard, handle, index, chunk))
 
     def publish(self, handle: str, *, end_seq: int) -> Any:
         return self.call(
@@ -263,5 +285,3 @@ class SimSnapshots(Line):
             return list(self._snapshots.read(self._shard, info))
 
         return self.call("read", effect)
-
-

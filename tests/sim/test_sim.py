@@ -1,0 +1,74 @@
+"""The simulator itself: seeds hold, are the same twice, tell their story, and must see things.
+
+`make sim` runs as many seeds as one likes; the few here are for every change.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.sim.batch import SEEDS_THAT_SEE_ALL, SOMETIMES, Tally
+from tests.sim.mutants import MUTANTS, Patch, a_snapshot_loses_payment_ids
+from tests.sim.run import run_seed
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 300
+
+
+def simulate(*arguments: str, hash_seed: str = "0") -> "subprocess.Popen[str]":
+    """`python -m tests.sim`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.sim", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_nothing_is_violated_in_some_seeds() -> None:
+    batch = simulate("--seeds", str(SEEDS))
+    said, _ = batch.communicate()
+    assert batch.returncode == 0, said
+    assert f"\n{SEEDS} seeds, " in said
+
+
+def test_a_seed_is_the_same_run_in_every_process() -> None:
+    runs = [simulate("--seed", "95", "--story", hash_seed=seed) for seed in ("0", "1")]
+    first, second = [run.communicate()[0] for run in runs]
+    assert first == second
+    assert first.endswith("seed 95: holds\n")
+    assert first.count("\n") > 100
+
+
+# Coroutines of simulated processes that were killed say so when they are thrown away.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_seed_that_fails_tells_its_story_to_the_broken_law() -> None:
+    within = MUTANTS[a_snapshot_loses_payment_ids]
+    with ExitStack() as stack:
+        a_snapshot_loses_payment_ids(Patch(stack))
+        failed = next(seed for seed in range(within) if run_seed(seed).failure)
+        outcome = run_seed(failed, story=True)
+    gc.collect()
+    assert outcome.story[-1] == f"FAILED: {outcome.failure}"
+    story = "\n".join(outcome.story)
+    assert "owns shard 0, epoch 1" in story
+    assert "snapshot_published" in story
+    assert "FAULT" in story
+
+
+def test_a_batch_in_which_something_never_happened_says_what() -> None:
+    tally = Tally(seeds=SEEDS_THAT_SEE_ALL)
+    tally.sometimes.update(SOMETIMES[1:])
+    assert tally.never() == [SOMETIMES[0]]
+    tally.seeds -= 1
+    assert not tally.never(), "so few seeds need not see everything"
+
+
+def test_a_command_line_names_what_it_does_not_know() -> None:
+    assert simulate("--sed", "1").wait() == 2

@@ -245,11 +245,13 @@ class ServerCall:
         h2, stream_id = self._carrier.h2, self.stream_id
         pairs = status_trailers(code, message, trailers)
         try:
+            if self.initial_metadata and not self._started:
+                # In one block with the status it would be taken for trailing metadata.
+                self._start(compress=False)
             if self._started:
                 h2.send_trailers(stream_id, pairs)
             else:
-                head = [*OK_HEADERS, *encode_metadata(self.initial_metadata), *pairs]
-                h2.send_response(stream_id, head, end_stream=True)
+                h2.send_response(stream_id, [*OK_HEADERS, *pairs], end_stream=True)
         except TOO_LATE:
             return
         self._last_word(ok=False)

@@ -1,6 +1,6 @@
 """A gateway over the real core, served by the grpc.aio front on a loopback port."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from stockray_proto.v1 import inventory_service_pb2 as inv
 from stockray_proto.v1 import seckill_service_pb2 as sec
 
 from server.front_grpcio import GrpcioFront
+from server.front_nghttp2 import Nghttp2Front
+from server.handlers import HandlerTable
 from server.services.table import Services
 from server.translate.scalars import stamp
 from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
@@ -137,11 +139,31 @@ def fields_of(error: grpc.aio.AioRpcError) -> list[str]:
     return [violation.field for violation in bad.field_violations]
 
 
+FRONTS: dict[str, type[Nghttp2Front | GrpcioFront]] = {
+    "nghttp2": Nghttp2Front,
+    "grpcio": GrpcioFront,
+}
+_chosen = ["nghttp2"]
+
+
+@pytest.fixture(params=FRONTS)
+def front_kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The test runs once with each front behind `new_front`."""
+    _chosen.append(request.param)
+    yield request.param
+    _chosen.pop()
+
+
+def new_front(table: HandlerTable) -> Nghttp2Front | GrpcioFront:
+    """A front of the kind that the test runs with."""
+    return FRONTS[_chosen[-1]](table)
+
+
 @asynccontextmanager
 async def serving(lines: CoreLines, **options: Any) -> AsyncIterator[Gateway]:
     """A gateway over these lines, with the given options of `Services`."""
     services = Services(lines, now_ms=lines.clock.now_ms, **options)
-    front = GrpcioFront(services.table)
+    front = new_front(services.table)
     port = front.listen("127.0.0.1:0")
     await front.start()
     services.health.open()
@@ -161,6 +183,6 @@ async def lines() -> AsyncIterator[CoreLines]:
 
 
 @pytest.fixture
-async def gateway(lines: CoreLines) -> AsyncIterator[Gateway]:
+async def gateway(lines: CoreLines, front_kind: str) -> AsyncIterator[Gateway]:
     async with serving(lines) as served:
         yield served

@@ -31,6 +31,8 @@ from tests.unit.server.conftest import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("front_kind")
+
 
 class View:
     """The SQL view of the lines' journal, behind until `follow` is called."""

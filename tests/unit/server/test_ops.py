@@ -26,6 +26,8 @@ from server.services.cluster_info import (
 from tests.helpers.core_lines import CoreLines
 from tests.unit.server.conftest import fields_of, reason_of, serving
 
+pytestmark = pytest.mark.usefixtures("front_kind")
+
 
 def view(sku_id: str) -> tuple[Any, ...]:
     """A base pool as `core.stock.pool_view` tells it."""

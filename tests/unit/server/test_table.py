@@ -16,9 +16,10 @@ from stockray_proto.v1 import common_pb2
 
 from server.admission import MESSAGE_BYTES_MAX, Admission, AdmissionLimits
 from server.errors import Code, StockrayStatus
-from server.front_grpcio import GrpcioFront
 from server.handlers import CallContext, HandlerTable, Invocation, Method
-from tests.unit.server.conftest import Gateway, details_of, reason_of
+from tests.unit.server.conftest import Gateway, details_of, new_front, reason_of
+
+pytestmark = pytest.mark.usefixtures("front_kind")
 
 
 def refusal(code: Code = Code.ABORTED) -> StockrayStatus:
@@ -96,7 +97,7 @@ async def letters(limits: AdmissionLimits | None = None) -> AsyncIterator[Served
     admission.open()
     made = Letters()
     table = HandlerTable(made.methods(), admission)
-    front = GrpcioFront(table)
+    front = new_front(table)
     port = front.listen("127.0.0.1:0")
     await front.start()
     options = [("grpc.use_local_subchannel_pool", 1)]

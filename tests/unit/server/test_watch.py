@@ -16,6 +16,8 @@ from server.services.watch import WatchLimits
 from tests.helpers.core_lines import CoreLines
 from tests.unit.server.conftest import Gateway, campaign, fields_of, reason_of, serving
 
+pytestmark = pytest.mark.usefixtures("front_kind")
+
 FAST = Duration(nanos=100_000_000)
 
 

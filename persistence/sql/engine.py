@@ -27,6 +27,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from persistence.errors import Corrupt, NotApplied, OutcomeUnknown, StorageError, WrongRevision
 
+SQLITE_CACHE_KIB = 65_536
+"""Of a writer. A batch's pages and the inner pages of every index stay in memory."""
+SQLITE_CHECKPOINT_PAGES = 8_000
+"""About 32 MB of WAL. Index entries of new rows fall anywhere: the longer a page waits to be copied
+back, the more of them it takes along. Eight times SQLite's own number saves a quarter of the bytes
+written and a seventh of the CPU."""
+
 UPGRADE_ADVICE = "run `stockray db upgrade`"
 DAMAGE_ADVICE = "the file is damaged: put a backup in its place"
 
@@ -83,6 +90,8 @@ def make_engine(
             connect_args={"timeout": timeout_s},
         )
         event.listen(engine, "connect", _prepare_sqlite)
+        if writes:
+            event.listen(engine, "connect", _prepare_sqlite_writer)
         event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
         return engine
     lock_wait_s = max(1, timeout_ms // 1000)
@@ -192,6 +201,11 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> N
     connection.execute("PRAGMA journal_mode = WAL")
     # The journal is trimmed up to the position stored here, so a commit must outlive power loss.
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _prepare_sqlite_writer(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_CHECKPOINT_PAGES}")
 
 
 def _begin_immediate(connection: Connection) -> None:

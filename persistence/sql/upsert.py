@@ -66,8 +66,11 @@ def upsert(connection: Connection, rows: Prepared) -> None:
     """Send the rows in chunks, in the transaction that is open. Driver errors pass through."""
     statement = _compiled(connection.dialect, rows.table, rows.columns)
     take = itemgetter(*(rows.columns.index(name) for name in statement.order))
+    in_order = statement.order == rows.columns
     for start in range(0, len(rows.values), CHUNK_ROWS):
-        chunk = [take(row) for row in rows.values[start : start + CHUNK_ROWS]]
+        chunk = rows.values[start : start + CHUNK_ROWS]
+        if not in_order:
+            chunk = [take(row) for row in chunk]
         with sendable(connection):
             connection.exec_driver_sql(statement.text, chunk)
 

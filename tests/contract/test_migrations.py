@@ -100,6 +100,25 @@ def test_an_upgrade_that_was_cut_off_can_be_run_again(sink: SqlSink, url: str) -
     sink.require_revision()
 
 
+def test_a_database_of_the_first_revision_loses_its_rarely_used_indexes(
+    sink: SqlSink, url: str
+) -> None:
+    sink.upgrade()
+    whole = describe(url)
+    by_order = "order_id, reserved_ms, reservation_id"
+    if url.startswith("sqlite"):
+        execute(url, "DROP INDEX ix_reservations_order")
+        execute(url, f"CREATE INDEX ix_reservations_order ON reservations ({by_order})")
+    execute(url, "CREATE INDEX ix_reservations_id ON reservations (reservation_id)")
+    execute(url, "UPDATE alembic_version SET version_num = '0001'")
+    assert describe(url) != whole
+    with pytest.raises(WrongRevision, match="is at revision 0001"):
+        sink.require_revision()
+    sink.upgrade()
+    assert describe(url) == whole
+    sink.require_revision()
+
+
 def test_two_upgrades_at_once_take_turns(url: str) -> None:
     failures: list[BaseException] = []
 

@@ -3,7 +3,8 @@
 Every function answers (table, key columns, other columns). Rows of one key are merged over a batch,
 the later record's columns winning, so that a batch has one row per key and the sink's guard by
 (generation, seq) never has to choose within an entry. Columns that a record does not speak of are
-left out, and stay as they are in SQL.
+left out, and stay as they are in SQL. Most rows of a sale are new reservations: these alone are made
+without dicts (`reserved_values`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from actors import reservation_rows as on_reservations
 from actors import stock_rows as on_stock
 from actors.core import records as r
 from actors.core import state as s
-from actors.reservation_rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE
+from actors.reservation_rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE, RESERVED_COLUMNS
 from actors.stock_rows import Row
 from persistence.ports import Rows
 
@@ -21,25 +22,36 @@ __all__ = ["PAYMENT_KEPT", "PAYMENT_REFUND_DUE", "ROWS", "RowBatch"]
 
 
 class RowBatch:
-    """Collects rows, merged by key."""
+    """Collects rows, merged by key.
+
+    A new reservation is kept as its row's values for as long as no other record speaks of it, and
+    of the balances of a pool only the last is made into a row."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = {}
+        self._reserved: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._balances: dict[tuple[str, str], tuple[int, int, r.Balance]] = {}
 
     def add(self, seq: int, now_ms: int, record: Any) -> None:
         """The rows of one record. KeyError for a kind that this release does not know."""
+        if record.kind == r.STOCK_RESERVED:
+            self._reserve(on_reservations.reserved_values(record, now_ms, seq))
+            return
         for table, key, columns in ROWS[record.kind](record, now_ms):
             self._put(table, key, {"slot": record.slot, **columns}, seq)
 
     def add_balance(self, seq: int, now_ms: int, balance: r.Balance) -> None:
         """A pool as it stands after an entry."""
-        columns = balance._asdict()
-        key = {"campaign_id": columns.pop("campaign_id"), "sku_id": columns.pop("sku_id")}
-        self._put("pools", key, {**columns, "updated_ms": now_ms}, seq)
+        self._balances[balance.campaign_id, balance.sku_id] = seq, now_ms, balance
 
     def tables(self) -> list[Rows]:
         """All rows, those of one table and one set of columns together."""
+        for seq, now_ms, balance in self._balances.values():
+            self._put_balance(seq, now_ms, balance)
+        self._balances.clear()
         groups: dict[tuple[str, tuple[str, ...]], list[tuple[object, ...]]] = {}
+        if self._reserved:
+            groups["reservations", RESERVED_COLUMNS] = list(self._reserved.values())
         for (table, _), row in self._rows.items():
             names = tuple(sorted(row))
             groups.setdefault((table, names), []).append(tuple([row[name] for name in names]))
@@ -48,8 +60,27 @@ class RowBatch:
             for (table, columns), values in groups.items()
         ]
 
+    def _reserve(self, values: tuple[Any, ...]) -> None:
+        key = values[:2]
+        row = self._rows.get(("reservations", key))
+        if row is None:
+            self._reserved[key] = values
+        else:
+            row.update(zip(RESERVED_COLUMNS, values, strict=True))
+
+    def _put_balance(self, seq: int, now_ms: int, balance: r.Balance) -> None:
+        columns = balance._asdict()
+        key = {"campaign_id": columns.pop("campaign_id"), "sku_id": columns.pop("sku_id")}
+        row = self._rows.get(("pools", tuple(key.values())), {})
+        # A record of the pool may be of a later entry than its last balance.
+        seq = max(seq, row.get("seq", 0))
+        self._put("pools", key, {**columns, "updated_ms": now_ms}, seq)
+
     def _put(self, table: str, key: dict[str, Any], columns: dict[str, Any], seq: int) -> None:
-        row = self._rows.setdefault((table, tuple(key.values())), {})
+        at = (table, tuple(key.values()))
+        row = self._rows.setdefault(at, {})
+        if table == "reservations" and (values := self._reserved.pop(at[1], None)):
+            row.update(zip(RESERVED_COLUMNS, values, strict=True))
         row.update(key)
         row.update(columns)
         row.setdefault("generation", s.GENERATION)
@@ -68,7 +99,6 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.TRANSFER_ENDED: on_stock.transfer_ended,
     r.CAMPAIGN_PUT: on_stock.campaign_put,
     r.CAMPAIGN_STATE_SET: on_stock.campaign_state,
-    r.STOCK_RESERVED: on_reservations.reserved,
     r.REQUEST_REFUSED: _no_rows,
     r.RESERVATION_CONFIRMED: on_reservations.confirmed,
     r.RESERVATION_RELEASED: on_reservations.released,

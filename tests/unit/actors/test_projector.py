@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.core import records as r
+from actors.core import state as s
 from actors.core.codec import pack_entry, unpack_entry
 from actors.projector import Batch, project
 from actors.rows import ROWS, RowBatch
@@ -25,6 +26,7 @@ from tests.helpers.histories import (
     violated,
 )
 from tests.helpers.virtual_time import in_virtual_time, until
+from tests.model.shop import Shop, line
 
 
 def test_a_busy_day_has_every_kind_of_record() -> None:
@@ -34,7 +36,7 @@ def test_a_busy_day_has_every_kind_of_record() -> None:
         shop = busy_day(seed, 250)
         for entry in projecting_entries(shop.journal):
             seen |= {record[0] for record in unpack_entry(entry.data).records}
-    assert seen == set(ROWS)
+    assert seen == {*ROWS, r.STOCK_RESERVED}
 
 
 def projecting_entries(journal: list[bytes]) -> list[Entry]:
@@ -80,6 +82,37 @@ def test_rows_of_one_key_are_merged_over_a_batch() -> None:
     rows = [rows for rows in batch.tables() if rows.table == "reservations"]
     ids = [value[one.columns.index("reservation_id")] for one in rows for value in one.values]
     assert len(ids) == len(set(ids)) == reserved
+
+
+def test_a_reservation_that_changes_in_its_batch_makes_one_whole_row() -> None:
+    """Values of a new reservation become a row with names when another record speaks of it."""
+    shop = Shop()
+    shop.open_sale(40, line("tea", limit=9), limit_per_buyer=12)
+    shop.receive(60, "first")
+    kept, released = shop.hold("kept"), shop.hold("released")
+    shop.release(released)
+    made = project(projecting_entries(shop.journal)).rows
+    found = {
+        row["reservation_id"]: row
+        for rows in made
+        if rows.table == "reservations"
+        for row in (dict(zip(rows.columns, values, strict=True)) for values in rows.values)
+    }
+    assert set(found) == {kept, released}
+    assert set(found[released]) == set(found[kept]) | {"ended_ms"}
+    assert (found[kept]["state"], found[released]["state"]) == (s.RESERVED, s.RELEASED)
+    assert found[released]["seq"] == len(shop.journal)
+
+
+def test_of_the_balances_of_a_pool_in_a_batch_the_last_is_its_row() -> None:
+    balances = [r.Balance(7, 1, "", "tea", 5, 5 - sold, sold, 0, 0, 0, 0, 0) for sold in range(3)]
+    entries = [
+        Entry(seq, 1, "", pack_entry(epoch=1, now_ms=seq, records=[], balances=[balance]))
+        for seq, balance in enumerate(balances, 1)
+    ]
+    (pools,) = project(entries).rows
+    (row,) = (dict(zip(pools.columns, values, strict=True)) for values in pools.values)
+    assert (row["available"], row["seq"], row["updated_ms"]) == (3, 3, 3)
 
 
 @in_virtual_time

@@ -5,6 +5,10 @@ transaction, compared with the position it started from; so two projectors of on
 apply a batch, and a restart continues where the last commit ended. A row that cannot be applied is
 set aside as a dead letter with its reason, and the rest goes on. A slow database delays nobody but
 this process; the position it reports keeps the journal from being trimmed too far.
+
+It has time. Under load it gathers for a quarter of a second, since a row costs less in a large
+batch than in a small one; a lone change is stored at once. Its thread yields to the sale, until the
+view is too old or the journal too full of what is not in it (`SinkThread`).
 """
 
 import asyncio
@@ -13,18 +17,34 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from actors.clock import Clock
 from actors.core.codec import UnreadableEntry, unpack_entry
 from actors.limits import ShardLimits
 from actors.rows import RowBatch
 from actors.threads import AsyncJournal
 from persistence.errors import Corrupt, PositionMoved, StorageError
-from persistence.ports import DeadLetter, Entry, Rows, Sink
+from persistence.ports import DeadLetter, Entry, Meta, Rows, Sink
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 BATCH_BYTES = 2_000_000
+FULL_BATCH_SHARE = 0.9
+"""A batch of this part of it was probably cut: there is more, and nothing to wait for."""
 TOUCH_EVERY_S = 1.0
+TROUBLE_PAUSE_S = 0.5
+PACE_S = 0.25
+"""The longest wait between two batches."""
+LOAD_BYTES = 20_000
+"""A batch of entries of so much, some 100 reservations, is load: the next one waits for `PACE_S`.
+After a smaller one it waits as long as that one took. (Were it so for every batch, a fast machine
+would make many small ones.)"""
+HURRY_AGE_MS = 30_000
+"""The view being this old, its thread no longer yields."""
+CALM_AGE_MS = 5_000
+"""... and so young, it does again."""
+HURRY_JOURNAL_SHARE = 0.5
+"""The part of `journal_bytes_max` that entries not in SQL may fill while the thread yields."""
 
 
 class Batch(NamedTuple):
@@ -33,18 +53,22 @@ class Batch(NamedTuple):
     to_seq: int
     rows: Sequence[Rows]
     dead_letters: Sequence[DeadLetter]
+    decided_ms: int = 0
+    """When the last of them was decided; 0 if none could be read."""
 
 
 def project(entries: Sequence[Entry]) -> Batch:
     """The rows that entries make. A record that makes none for lack of sense is a dead letter."""
     rows = RowBatch()
     dead: list[DeadLetter] = []
+    decided_ms = 0
     for entry in entries:
         try:
             content = unpack_entry(entry.data)
         except UnreadableEntry as error:
             dead.append(DeadLetter(entry.seq, -1, str(error), entry.data))
             continue
+        decided_ms = content.now_ms
         for index, record in enumerate(content.records):
             try:
                 rows.add(entry.seq, content.now_ms, record)
@@ -53,7 +77,7 @@ def project(entries: Sequence[Entry]) -> Batch:
                 dead.append(DeadLetter(entry.seq, index, reason, repr(record).encode()))
         for balance in content.balances:
             rows.add_balance(entry.seq, content.now_ms, balance)
-    return Batch(entries[-1].seq, rows.tables(), dead)
+    return Batch(entries[-1].seq, rows.tables(), dead, decided_ms)
 
 
 class InThread(Protocol):
@@ -61,6 +85,9 @@ class InThread(Protocol):
 
     def __call__(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         """Awaitable result of `call`."""
+
+    def hurry(self, who: int, wanted: bool) -> None:
+        """The projector of shard `who` cannot wait for others' work, or can again."""
 
 
 class Projector:
@@ -75,8 +102,11 @@ class Projector:
         sink: Sink,
         in_thread: InThread,
         limits: ShardLimits,
+        clock: Clock,
     ) -> None:
         self.shard = shard
+        self.draining = False
+        """Nothing more will come: no waiting for more."""
         self.position = 0
         self.lag_entries = 0
         self.trouble = ""
@@ -85,6 +115,8 @@ class Projector:
         self._sink = sink
         self._in_thread = in_thread
         self._limits = limits
+        self._clock = clock
+        self._hurried = False
         self._reported = -1
         self._touched_at = 0.0
 
@@ -92,22 +124,26 @@ class Projector:
         """Follow for ever. Waits out every trouble, and says in `trouble` what it waits for."""
         while True:
             try:
-                moved = await self._step()
+                pause_s = await self._step()
                 self.trouble = ""
             except PositionMoved as error:
                 log.warning("projector_position_moved", shard=self.shard, error=str(error))
-                moved = False
+                pause_s = self._look_again_s
             except StorageError as error:
                 if self.trouble != str(error):
                     log.warning("projector_waits", shard=self.shard, error=str(error))
                 self.trouble = str(error)
-                moved = False
-                await asyncio.sleep(0.5)
-            if not moved:
-                await asyncio.sleep(self._limits.follow_pause_ms * 5 / 1000)
+                pause_s = TROUBLE_PAUSE_S + self._look_again_s
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
 
-    async def _step(self) -> bool:
-        """Apply what comes next. True if there was something."""
+    @property
+    def _look_again_s(self) -> float:
+        return self._limits.follow_pause_ms * 5 / 1000
+
+    async def _step(self) -> float:
+        """Apply what comes next. Answers how long to wait before the next step."""
+        began_s = asyncio.get_running_loop().time()
         meta = await self._journal.read_meta()
         sink, shard = self._sink, self.shard
         incarnation, position = await self._in_thread(lambda: sink.position(shard))
@@ -119,8 +155,9 @@ class Projector:
         await self._report(position)
         entries = await self._journal.read(after_seq=position, max_bytes=BATCH_BYTES)
         if not entries:
+            self._hurry(False)
             await self._touch(meta.incarnation, position)
-            return False
+            return self._look_again_s
         batch = await self._in_thread(lambda: project(entries))
         await self._in_thread(lambda: self._apply(meta.incarnation, position, batch))
         self.position = batch.to_seq
@@ -128,7 +165,37 @@ class Projector:
         await self._report(batch.to_seq)
         for letter in batch.dead_letters:
             log.error("dead_letter", shard=shard, seq=letter.seq, reason=letter.reason)
-        return True
+        await self._judge_lag(meta, batch)
+        byte_count = sum(len(entry.data) for entry in entries)
+        return self._pause_s(byte_count, asyncio.get_running_loop().time() - began_s)
+
+    def _pause_s(self, byte_count: int, took_s: float) -> float:
+        """How long to gather after a batch of so many bytes that took so long."""
+        full = byte_count >= FULL_BATCH_SHARE * BATCH_BYTES
+        if full or self._hurried or self.draining:
+            return 0
+        return PACE_S if byte_count >= LOAD_BYTES else min(took_s, PACE_S)
+
+    async def _judge_lag(self, meta: Meta, batch: Batch) -> None:
+        """Be in a hurry, or no longer, by what is in SQL now."""
+        age_ms = self._clock.now_ms() - batch.decided_ms if batch.decided_ms else 0
+        if age_ms > HURRY_AGE_MS or await self._fills_journal(meta, batch.to_seq):
+            self._hurry(True)
+        elif age_ms < CALM_AGE_MS:
+            self._hurry(False)
+
+    async def _fills_journal(self, meta: Meta, to_seq: int) -> bool:
+        """Whether the entries after `to_seq` are too much of what the journal may hold."""
+        if meta.last_seq <= to_seq:
+            return False
+        held = meta.last_seq - meta.first_seq + 1
+        waiting_bytes = await self._journal.bytes_used() * (meta.last_seq - to_seq) / held
+        return waiting_bytes > HURRY_JOURNAL_SHARE * self._limits.journal_bytes_max
+
+    def _hurry(self, wanted: bool) -> None:
+        if wanted != self._hurried:
+            self._hurried = wanted
+            self._in_thread.hurry(self.shard, wanted)
 
     async def _touch(self, incarnation: str, position: int) -> None:
         """Date the position, now and then, while there is nothing to apply: a view that is whole is

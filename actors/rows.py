@@ -3,8 +3,8 @@
 Every function answers (table, key columns, other columns). Rows of one key are merged over a batch,
 the later record's columns winning, so that a batch has one row per key and the sink's guard by
 (generation, seq) never has to choose within an entry. Columns that a record does not speak of are
-left out, and stay as they are in SQL. Most rows of a sale are new reservations: these alone are made
-without dicts (`reserved_values`).
+left out, and stay as they are in SQL. Most rows of a sale are new reservations: these alone are
+made without dicts (`reserved_values`).
 """
 
 from collections.abc import Callable, Sequence

@@ -168,6 +168,11 @@ class Service:
         """Until every standby and every projector has folded the last entry."""
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
         behind = "shards"
+        for projector in self._projectors:
+            try:
+                cluster.call(projector.drain.remote(), 5)
+            except cluster.ClusterError as error:
+                log.warning("drain_failed", error=str(error))
         while behind and time.monotonic() < deadline:
             try:
                 behind = self._behind()

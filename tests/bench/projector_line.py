@@ -13,7 +13,6 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from actors.core import records as r
@@ -98,8 +97,6 @@ class Costs:
         now = time.thread_time()
         self.seconds[stage] += now - self._since
         self._since = now
-
-
 
 
 def apply(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from actors.core import commands as c
 from actors.core.identity import SLOT_COUNT, public_id, slot_of
 from actors.core.outcomes import Outcome
+from actors.limits import ShardLimits
 from actors.projector import Projector, project
 from persistence.memory import MemoryJournal, MemorySnapshots
 from persistence.ports import Sink
@@ -212,10 +213,13 @@ class Database:
             self.sink.close()
 
 
-def projector(journal: MemoryJournal, sink: Sink) -> tuple[Projector, LoopJournal]:
-    """A projector without threads, and the store as it sees it."""
+class AtOnce:
+    """A sink's thread that is none; it remembers who was in a hurry, and who no longer."""
 
-    def at_once(call: Callable[[], T]) -> "asyncio.Future[T]":
+    def __init__(self) -> None:
+        self.hurries: list[bool] = []
+
+    def __call__(self, call: Callable[[], T]) -> "asyncio.Future[T]":
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             future.set_result(call())
@@ -223,14 +227,38 @@ def projector(journal: MemoryJournal, sink: Sink) -> tuple[Projector, LoopJourna
             future.set_exception(error)
         return future
 
+    def hurry(self, _: int, wanted: bool) -> None:
+        self.hurries.append(wanted)
+
+
+class StoppedClock:
+    """A clock that shows what it is told."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.at_ms = now_ms
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
+def projector(
+    journal: MemoryJournal,
+    sink: Sink,
+    *,
+    thread: AtOnce | None = None,
+    clock: StoppedClock | None = None,
+    limits: ShardLimits = LIMITS,
+) -> tuple[Projector, LoopJournal]:
+    """A projector without threads, and the store as it sees it."""
     seen = LoopJournal(journal, 0)
     made = Projector(
         shard=0,
         reader="sink",
         journal=seen,
         sink=sink,
-        in_thread=at_once,
-        limits=LIMITS,
+        in_thread=thread or AtOnce(),
+        limits=limits,
+        clock=clock or StoppedClock(0),
     )
     return made, seen
 

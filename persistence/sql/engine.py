@@ -94,7 +94,8 @@ def make_engine(
             event.listen(engine, "connect", _prepare_sqlite_writer)
         event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
         return engine
-    lock_wait_s = max(1, timeout_ms // 1000)
+    # Shorter than the wait for its answer: else a lock held elsewhere looks like a lost connection.
+    lock_wait_s = max(1, timeout_ms // 1000 - 1)
     return create_engine(
         url,
         pool_size=pool_size,

@@ -164,7 +164,7 @@ def test_a_frozen_server_holds_a_call_for_a_bounded_time(
 def test_a_lock_held_elsewhere_rolls_the_whole_batch_back(mariadb_server: PrivateMariaDB) -> None:
     """MySQL answers 1205 by undoing one statement; the sink must undo the others too."""
     url = database_on(mariadb_server.url)
-    sink = SqlSink(url, timeout_ms=TIMEOUT_MS)
+    sink = SqlSink(url, timeout_ms=2_900)
     sink.upgrade()
     sink.apply(0, incarnation="i", from_seq=0, to_seq=1, rows=[pool_rows((1, 1, 5), sku_id="b")])
     rival = SqlSink(url)

@@ -32,6 +32,7 @@ from actors.core.forgetting import Forgetting, recall
 from actors.core.outcomes import Outcome
 from actors.core.pulse import Pulse
 from actors.core.state import ShardState
+from actors.lateness import SenderClocks
 from actors.limits import ShardLimits
 from actors.rounds import Answers, Round, RoundStatus
 from actors.threads import AsyncJournal, AsyncSnapshots
@@ -161,6 +162,7 @@ class Primary:
         self._readers = readers
         self._pulse = Pulse()
         self._forgetting = Forgetting()
+        self._senders = SenderClocks()
         self._queue: deque[Waiting] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -309,7 +311,8 @@ class Primary:
         round_ = waiting.round
         # A line's deadline is of its gateway's clock, so it is held against that clock, moved on by
         # the time the round waited here: this shard's own time may have followed a jump.
-        sender_ms = round_.sent_ms + int((self._now() - waiting.received_at) * 1000)
+        shown_ms = self._senders.shown_ms(round_.gateway, round_.sent_ms, waiting.received_at)
+        sender_ms = shown_ms + int((self._now() - waiting.received_at) * 1000)
         answers = tuple(
             [self._decide_line(line, sender_ms, now_ms, records) for line in round_.lines]
         )

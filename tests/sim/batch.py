@@ -113,6 +113,8 @@ def run_batch(first: int, count: int, workers: int, say: Callable[[str], None]) 
     ]
     for part in _on_processes(chunks, workers):
         tally.add(part)
+        for seed, failure in part.failures:
+            say(f"seed {seed}: {failure}")
         passed = time.monotonic() - began
         if passed - told > 10:
             told = passed

@@ -40,6 +40,8 @@ class Shape(NamedTuple):
     do not jump."""
     embedded: bool
     """The journal is a file with one lock."""
+    length_s: float
+    """In which the operations are asked."""
 
 
 class Instance:

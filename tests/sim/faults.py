@@ -243,7 +243,20 @@ class Faults:
     def _repeat_messages(self) -> Mend:
         network = self.cluster.network
         network.repeat = self.world.chance.choice((0.1, 0.5))
-        network.repeat_after_s = self._late_s(0.02, 0.3, 1.0, 2.5)
+        network.repeat_after_s = (0.0, self._late_s(0.02, 0.3, 1.0))
+
+        def mend() -> None:
+            network.repeat = 0.0
+
+        return mend
+
+    def _repeat_messages_much_later(self) -> Mend:
+        """When refusals of that time are remembered no more."""
+        network = self.cluster.network
+        length_s = self.cluster.shape.length_s
+        if self.cluster.shape.forgets:
+            return None
+        network.repeat, network.repeat_after_s = 0.7, (length_s / 2, length_s)
 
         def mend() -> None:
             network.repeat = 0.0
@@ -414,6 +427,7 @@ FAULTS: Sequence[Callable[[Faults], Mend]] = (
     Faults._close_the_links_of_a_primary,
     *[Faults._lose_messages] * 2,
     *[Faults._repeat_messages] * 2,
+    *[Faults._repeat_messages_much_later] * 2,
     Faults._delay_messages,
     *[Faults._lose_answers_of_the_journal] * 3,
     Faults._slow_the_journal,

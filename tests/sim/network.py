@@ -31,7 +31,8 @@ class Network:
         self.world = world
         self.lose = 0.0
         self.repeat = 0.0
-        self.repeat_after_s = 0.5
+        self.repeat_after_s = (0.0, 0.5)
+        """The earliest and the latest that a message comes again."""
         self.slow = 0.0
         self.slow_s = 0.2
         self.cut: set[tuple[str, str]] = set()
@@ -101,7 +102,7 @@ class SimLink:
         if network.repeat and network.world.chance.random() < network.repeat:
             network.repeated += 1
             instance = self._instance
-            late_s = network.world.chance.random() * network.repeat_after_s
+            late_s = network.world.chance.uniform(*network.repeat_after_s)
             network.world.after(late_s, self._again, instance, payload)
         return future
 

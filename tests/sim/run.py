@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from actors import clock
+from actors import clock, lateness
 from actors.core import bloom, snapshot, tables
 from actors.core import state as s
 from actors.limits import ShardLimits
@@ -25,8 +25,8 @@ from tests.sim.faults import Faults
 from tests.sim.ledger import Ledger, Violation
 from tests.sim.loop import START_S, STOPPED, World
 
-LENGTH_S = 2.4
-"""In which the operations are asked."""
+LENGTH_S, LONG_S = 2.4, 5.5
+"""In which the operations are asked; the second is long enough to forget a refusal twice over."""
 PATIENCE_S = 8.0
 """After the last fault was mended: by then every operation is over, every shard serves, its standby
 and SQL have all there is."""
@@ -51,6 +51,7 @@ def small_world() -> Iterator[None]:
     changes: tuple[tuple[Any, str, int], ...] = (
         (s, "REFUSAL_WINDOW_MS", 1_875),
         (clock, "TRUSTED_SKEW_MS", 625),
+        (lateness, "LATE_MS", 250),
         (snapshot, "ROWS_A_CHUNK", 3),
         (tables, "SPLIT_AT", 12),
         (tables, "PART_COUNT", 256),
@@ -95,7 +96,9 @@ def shape_of(world: World) -> Shape:
         round_lines=chance.choice((2, 1_000)),
     )
     shards, gateways = chance.choice(((1, 1), (1, 1), (1, 2), (2, 1)))
-    return Shape(shards, gateways, limits, gather, forgets, chance.random() < 0.3)
+    embedded = chance.random() < 0.3
+    length_s = LONG_S if chance.random() < 0.1 else LENGTH_S
+    return Shape(shards, gateways, limits, gather, forgets, embedded, length_s)
 
 
 class Run:
@@ -125,9 +128,9 @@ class Run:
         chance = world.chance
         operations = chance.randint(30, 60)
         for _ in range(operations):
-            world.after(chance.random() * LENGTH_S, callers.something)
-        faults.schedule(chance.randint(1, 5), LENGTH_S)
-        world.run(lambda: bool(cluster.findings), world.now + LENGTH_S)
+            world.after(chance.random() * shape.length_s, callers.something)
+        faults.schedule(chance.randint(1, 5), shape.length_s)
+        world.run(lambda: bool(cluster.findings), world.now + shape.length_s)
         faults.mend_all()
         Ending(cluster, ledger, callers).compare(PATIENCE_S)
 

@@ -3,16 +3,16 @@
 A line is not decided past its deadline, which is of its gateway's clock. A round says when it was
 sent, but not how long it was on its way. One that was stuck for longer than a refusal is remembered
 could have a request decided that was told no long ago, and so turn the no into a yes. A gateway
-sends at least every 200 ms, and its rounds arrive in about the order in which they left: so one that
-was sent long before another that is here already is late, and its lines are held against the time
-of that other.
+sends at least every 200 ms, and its rounds arrive in about the order in which they left: so one
+that was sent long before another that is here already is late, and its lines are held against the
+time of that other.
 """
 
 from typing import NamedTuple
 
 LATE_MS = 2_000
-"""A round this much older than what came from its gateway before is late. Twice a gateway's patience
-with a round; and with a call of 10 s well within the 15 s that a refusal is remembered."""
+"""A round this much older than what came from its gateway before is late. Twice a gateway's
+patience with a round; and with a call of 10 s well within the 15 s that a refusal is remembered."""
 SILENCE_S = 1.0
 """Only late rounds for this long: the gateway's clock went back, and they are not late at all."""
 GATEWAYS_MAX = 1_024

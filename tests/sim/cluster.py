@@ -312,6 +312,7 @@ class Cluster:
                 sink=self.sink,
                 in_thread=InThread(self.sink_store, process),
                 limits=self.shape.limits,
+                clock=process,
             )
             process.call_soon(self._begin, process, made[pair.shard].run)
         self.projectors = made
@@ -375,6 +376,9 @@ class InThread:
 
         world.after(self._store.delay_s(), run)
         return future
+
+    def hurry(self, who: int, wanted: bool) -> None:
+        """Nobody else wants the processor here."""
 
 
 def _settle(future: Any, answer: Any, error: BaseException | None) -> None:

@@ -14,14 +14,17 @@ def mutants() -> Sequence[str]:
 
 
 def hunt(name: str, seeds_max: int = 0) -> tuple[int, str] | None:
-    """The first seed that notices, and how; None if none does within what `MUTANTS` says."""
+    """The first seed that notices, and how; None if none does within what `MUTANTS` says.
+    RuntimeError if it is the simulation that fails: that catches nothing."""
     mutant, within = next((m, n) for m, n in MUTANTS.items() if m.__name__ == name)
     with ExitStack() as stack:
         mutant(Patch(stack))
         for seed in range(seeds_max or within):
-            failure = run_seed(seed).failure
-            if failure:
+            outcome = run_seed(seed)
+            if outcome.is_broken:
+                raise RuntimeError(f"seed {seed} breaks the simulation: {outcome.failure}")
+            if outcome.failure:
                 gc.collect()
-                return seed, failure
+                return seed, outcome.failure
     gc.collect()
     return None

@@ -15,6 +15,7 @@ from unittest import mock
 from actors import clock, lateness
 from actors.core import bloom, snapshot, tables
 from actors.core import state as s
+from actors.core.evolve import Impossible
 from actors.limits import ShardLimits
 from server.gather import GatherLimits
 from tests.sim.callers import Callers
@@ -38,6 +39,8 @@ class Outcome(NamedTuple):
     seed: int
     failure: str
     """'' if nothing was violated."""
+    is_broken: bool
+    """It was the simulation that failed: an error that no law speaks of."""
     sometimes: Counter[str]
     operations: int
     faults: int
@@ -153,14 +156,14 @@ def run_seed(seed: int, *, story: bool = False) -> Outcome:
     run = Run(seed)
     if story:
         run.world.story = []
-    failure = ""
+    failure, is_broken = "", False
     with small_world(), listening(run.events, story=story):
         try:
             run.go()
-        except AssertionError as error:
+        except (AssertionError, Impossible) as error:
             failure = str(error) or repr(error)
         except Exception as error:  # noqa: BLE001 - what breaks the simulation is a finding too
-            failure = f"{type(error).__name__}: {error}"
+            failure, is_broken = f"{type(error).__name__}: {error}", True
             if run.world.story is not None:
                 run.world.story += traceback.format_exc().splitlines()
     sometimes = run.events.sometimes()
@@ -171,4 +174,4 @@ def run_seed(seed: int, *, story: bool = False) -> Outcome:
     told = [*(run.world.story or []), f"FAILED: {failure}"] if failure else run.world.story or []
     operations = len(run.callers.told) if hasattr(run, "callers") else 0
     faults = len(run.faults.done) if hasattr(run, "faults") else 0
-    return Outcome(seed, failure, sometimes, operations, faults, told)
+    return Outcome(seed, failure, is_broken, sometimes, operations, faults, told)

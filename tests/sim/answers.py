@@ -63,11 +63,10 @@ class Answers:
         return bool(self._ledger.effects.get(mark, window[1] + 1) <= window[1])
 
     def _refused(self, operation: Operation, window: Window, outcome: Outcome) -> bool:
-        """This no was journalled when it was told, and not before it was first asked."""
+        """This no was journalled when it was told, and not before anybody asked with this id."""
         found = self._ledger.refusals.get(operation.mark[1:], ())
-        return any(
-            operation.first_at < at <= window[1] and told == outcome for at, told, _ in found
-        )
+        first_at = min(asked.first_at for asked in self._ledger.asked[operation.mark])
+        return any(first_at < at <= window[1] and told == outcome for at, told, _ in found)
 
     def _reused(self, operation: Operation) -> bool:
         """Others came with the same id."""

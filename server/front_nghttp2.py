@@ -10,21 +10,18 @@ Rules
 
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from itertools import islice
-from typing import Any
 
 from server.counters import Address, SocketCounters
 from server.errors import CallError, Code, unimplemented
 from server.handlers import HandlerTable, Invocation, Method
-from wire.call import CallGone, MethodEntry, ServerCall
+from wire.call import CallGone, MethodEntry, ServerCall, Stream
 from wire.headers import BadHeader, Metadata
 from wire.limits import WireLimits
 from wire.server import BACKLOG, WireServer
 from wire.server_connection import ServerConnection
-
-Stream = Callable[[ServerCall], Coroutine[Any, Any, None]]
 
 
 class Nghttp2Front:

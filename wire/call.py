@@ -22,6 +22,7 @@ import ngh2
 import structlog
 
 from wire.framing import (
+    GZIP,
     BadFraming,
     Decoder,
     MessageTooLarge,
@@ -125,6 +126,7 @@ class ServerCall:
         "on_cancel",
         "path",
         "request",
+        "sent_gzip",
         "stream_id",
         "task",
         "timeout_s",
@@ -147,6 +149,8 @@ class ServerCall:
         self.entry = entry
         self.timeout_s = timeout_s
         """What the caller's `grpc-timeout` said; None without one."""
+        self.sent_gzip = encoding == GZIP
+        """Whether the caller said that its own messages are compressed."""
         self.closed = False
         """The last word was said, or the caller is gone."""
         self.compress = False
@@ -198,11 +202,6 @@ class ServerCall:
     def takes_gzip(self) -> bool:
         """Whether the caller takes compressed messages."""
         return accepts_gzip(header_of(self._headers, b"grpc-accept-encoding") or b"")
-
-    @property
-    def sent_gzip(self) -> bool:
-        """Whether the caller said that its own messages are compressed."""
-        return header_of(self._headers, b"grpc-encoding") == b"gzip"
 
     @property
     def request_ended(self) -> bool:

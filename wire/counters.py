@@ -1,6 +1,5 @@
 """What a listener has done: for operators, and for channelz."""
 
-import time
 from dataclasses import dataclass, field
 
 
@@ -15,8 +14,6 @@ class CallCounters:
     """Ended with another status, reset, cut off, or past their deadline."""
     messages_received: int = 0
     messages_sent: int = 0
-    last_started_s: float = 0.0
-    """Wall clock, seconds since 1970; 0 before the first."""
 
 
 @dataclass(slots=True)
@@ -31,4 +28,3 @@ class ListenerCounters:
     """Ended for breaking a rule or a limit."""
     keepalives_sent: int = 0
     calls: CallCounters = field(default_factory=CallCounters)
-    began_s: float = field(default_factory=time.time)

@@ -37,6 +37,7 @@ from wire.endpoint import KEEPALIVE_PING, TINY_UPDATE_BYTES, Endpoint, peer_name
 from wire.framing import ENCODINGS, BadFraming
 from wire.headers import (
     CONTENT_TYPES,
+    OK_HEADERS,
     BadHeader,
     Metadata,
     Pair,
@@ -434,13 +435,7 @@ class ServerConnection(Endpoint):
 
     def _reject(self, event: Any, code: int, message: str, trailers: Metadata = ()) -> None:
         """End a call that never began, with a gRPC status alone."""
-        pairs = (
-            (b":status", b"200"),
-            (b"content-type", b"application/grpc"),
-            (b"grpc-accept-encoding", b"identity,gzip"),
-            *status_trailers(code, message, trailers),
-        )
-        self._reject_http(event, pairs)
+        self._reject_http(event, (*OK_HEADERS, *status_trailers(code, message, trailers)))
 
     def _reject_http(self, event: Any, pairs: Sequence[Pair], body: bytes = b"") -> None:
         self.counters.started += 1

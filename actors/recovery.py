@@ -71,7 +71,9 @@ class Recovery:
     async def _load(self, info: SnapshotInfo) -> ShardState:
         state = self._empty()
         loader = Loader(state, info.begin_seq)
-        loader.read(await self._snapshots.read(info))
+        for _ in loader.steps(await self._snapshots.read(info)):
+            # A replica that loads still answers that it is not ready yet.
+            await asyncio.sleep(0)
         if loader.end_seq != info.end_seq:
             raise UnreadableSnapshot(f"ends at {loader.end_seq}, published as {info.end_seq}")
         while state.seq < loader.end_seq:

@@ -13,7 +13,6 @@ from actors.core.evolve_stock import forgive, free, pay_owed
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
 from actors.core.payments import RefundReason, failed_key, payment_key
-from actors.core.tables import Counts
 
 FAILED = 1
 """What stands in the place of a fingerprint for the report of a failed payment."""
@@ -358,16 +357,3 @@ def _count(held: s.Reservation, units: int) -> None:
 def counted_units(held: s.Reservation) -> int:
     """Units of a reservation that a buyer's limit counts: held or owned, less returned."""
     return held.quantity - held.returned if held.state in (s.RESERVED, s.CONFIRMED) else 0
-
-
-def recount(slot: s.SlotState) -> None:
-    """Count anew what limits count, over all reservations of the slot: for a loaded snapshot."""
-    for campaign in slot.campaigns.values():
-        campaign.buyers = Counts()
-        for pool in campaign.pools.values():
-            pool.buyers = Counts()
-        campaign.link_counts()
-    for held in slot.reservations.values():
-        units = counted_units(held)
-        if units:
-            _count(held, units)

@@ -5,9 +5,10 @@ How it works
 The standby goes on folding while it writes. Rows of the large tables are written a slice at a
 time, each as it is when its turn comes, with the entry of its last change; so the file is no state
 that ever was. The small rest (SKUs, campaigns, pools, transfers) is written last, in one step, at
-`end_seq`. Loading takes all rows, replays the entries after `begin_seq` and up to `end_seq` in
-fuzzy mode (a row that is as new as the entry, or newer, is left alone), and then sets the small
-rest as it was at `end_seq` and counts deadlines and limits anew. From there on it is the state.
+`end_seq`. Loading takes all rows, counting each in limits and deadlines as it comes, replays the
+entries after `begin_seq` and up to `end_seq` in fuzzy mode (a row that is as new as the entry, or
+newer, is left alone, and so is what it counts), and then sets the small rest as it was at
+`end_seq`. From there on it is the state.
 
 A snapshot is a fold of journalled records only; who takes one has no undecided or unappended rows.
 """
@@ -21,9 +22,8 @@ import msgpack
 from actors.core import state as s
 from actors.core.bloom import Segment
 from actors.core.commands import campaign_config
-from actors.core.evolve_reservations import recount
 from actors.core.pools import Pool
-from actors.core.snapshot_rows import FILL, PACK, UnreadableSnapshot
+from actors.core.snapshot_rows import FILL, PACK, Filling, UnreadableSnapshot
 
 __all__ = ["SNAPSHOT_FORMAT", "Loader", "UnreadableSnapshot", "chunks", "digest"]
 
@@ -145,33 +145,37 @@ class Loader:
 
     def read(self, data: Iterable[bytes]) -> None:
         """Take all chunks. Raises UnreadableSnapshot if they are not one whole snapshot."""
-        rows: list[Any] = []
-        count = 0
-        for chunk in data:
-            try:
-                version, kind, *rest = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
-            except (ValueError, TypeError, msgpack.UnpackException) as error:
-                raise UnreadableSnapshot(f"not a chunk: {error}") from error
-            if version != SNAPSHOT_FORMAT:
-                raise UnreadableSnapshot(f"snapshot format {version}, not {SNAPSHOT_FORMAT}")
-            if kind == "end":
-                count, self.end_seq, self._end_now_ms, self._small = rest
-            else:
-                rows.append(rest)
-        if self._small is None:
-            raise UnreadableSnapshot("the snapshot has no end")
-        if count != len(rows):
-            raise UnreadableSnapshot(f"the snapshot has {len(rows)} chunks of its {count}")
+        for _ in self.steps(list(data)):
+            pass
+
+    def steps(self, data: Sequence[bytes]) -> Iterator[None]:
+        """The same, a chunk at a time: some 2 ms each, between which others may have their turn."""
+        self._take_end(data)
         self.state.fuzzy = {}
         self._set_small()
-        for number, name, items in rows:
-            FILL[name](self.state, self.state.slot(number), items, self.begin_seq)
+        filling = Filling(self.state, self.begin_seq, self._end_now_ms)
+        for chunk in data[:-1]:
+            kind, *rest = _unpacked(chunk)
+            if kind != "rows":
+                raise UnreadableSnapshot(f"{kind!r} where rows should be")
+            number, name, rows = rest
+            FILL[name](filling, self.state.slot(number), rows)
+            yield
         self.state.seq = self.begin_seq
         if self.end_seq <= self.begin_seq:
             self.finish()
 
+    def _take_end(self, data: Sequence[bytes]) -> None:
+        """The last chunk comes first: rows refer to its pools."""
+        kind, *rest = _unpacked(data[-1]) if data else ("nothing",)
+        if kind != "end":
+            raise UnreadableSnapshot("the snapshot has no end")
+        count, self.end_seq, self._end_now_ms, self._small = rest
+        if count != len(data) - 1:
+            raise UnreadableSnapshot(f"the snapshot has {len(data) - 1} chunks of its {count}")
+
     def finish(self) -> None:
-        """The journal was replayed to `end_seq`: set what floated, and count anew."""
+        """The journal was replayed to `end_seq`: set what floated."""
         if self.state.seq != self.end_seq:
             raise UnreadableSnapshot(f"replayed to {self.state.seq}, not to {self.end_seq}")
         self._set_small()
@@ -182,11 +186,6 @@ class Loader:
         state.touched.clear()
         state.refusal_count = sum(len(slot.refusals) for slot in state.slots.values())
         for slot in state.slots.values():
-            slot.deadlines = type(slot.deadlines)()
-            for held in slot.reservations.values():
-                if held.state == s.RESERVED:
-                    slot.deadlines.add(held.key, held.deadline_ms, state.now_ms)
-            recount(slot)
             for pool in slot.pools():
                 if pool.owed:
                     state.debtors[pool] = s.Debt(slot.slot)
@@ -217,6 +216,17 @@ class Loader:
                     slot.open_transfers.discard(key)
             for key, arrived in arrivals:
                 slot.arrivals.put(key, arrived)
+
+
+def _unpacked(chunk: bytes) -> Sequence[Any]:
+    """A chunk without its version. Raises UnreadableSnapshot."""
+    try:
+        version, *rest = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise UnreadableSnapshot(f"not a chunk: {error}") from error
+    if version != SNAPSHOT_FORMAT:
+        raise UnreadableSnapshot(f"snapshot format {version}, not {SNAPSHOT_FORMAT}")
+    return rest
 
 
 def _set_sku(sku: s.Sku, fields: Any) -> None:

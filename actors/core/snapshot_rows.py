@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.core import state as s
 from actors.core.bloom import Forgotten
+from actors.core.evolve_reservations import counted_units
+from actors.core.pools import Pool
 
 
 class UnreadableSnapshot(Exception):
@@ -72,8 +74,21 @@ PACK: dict[str, Callable[[bytes, Any], tuple[Any, ...]]] = {
 """Table of a slot -> how a row of it is packed."""
 
 
-def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+class Filling(NamedTuple):
+    """What is filled."""
+
+    state: s.ShardState
+    begin_seq: int
+    """Of the snapshot: newer rows are noted in `state.fuzzy`."""
+    now_ms: int
+    """Journalled time at the snapshot's end."""
+
+
+def _fill_reservations(filling: Filling, slot: s.SlotState, rows: Any) -> None:
+    state, begin_seq, now_ms = filling
     fuzzy = state.fuzzy
+    pool: Pool | None = None
+    reserved_ms = touched_ms = seq = -1
     for row in rows:
         held = s.Reservation()
         (
@@ -86,21 +101,30 @@ def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_
             held.state,
             held.stage,
             held.fingerprint,
-            held.reserved_ms,
+            row_reserved_ms,
             held.first_deadline_ms,
             deadline_ms,
             held.begun,
             list_minor,
             unit_minor,
             payable_minor,
-            held.seq,
-            held.touched_ms,
+            row_seq,
+            row_touched_ms,
             payment,
         ) = row
-        pool = slot.pool(campaign_id, sku_id)
-        if pool is None:
-            raise UnreadableSnapshot(f"a reservation of an unknown pool {campaign_id}/{sku_id}")
+        if pool is None or pool.sku_id != sku_id or pool.campaign_id != campaign_id:
+            pool = slot.pool(campaign_id, sku_id)
+            if pool is None:
+                raise UnreadableSnapshot(f"a reservation of an unknown pool {campaign_id}/{sku_id}")
         held.pool = pool
+        # Rows of one entry share its time and number, as they do where they were folded.
+        if reserved_ms != row_reserved_ms:
+            reserved_ms = row_reserved_ms
+        if touched_ms != row_touched_ms:
+            touched_ms = reserved_ms if row_touched_ms == reserved_ms else row_touched_ms
+        if seq != row_seq:
+            seq = row_seq
+        held.reserved_ms, held.touched_ms, held.seq = reserved_ms, touched_ms, seq
         first = held.first_deadline_ms
         held.deadline_ms = first if deadline_ms == first else deadline_ms
         price = pool.list_price_minor
@@ -113,12 +137,19 @@ def _fill_reservations(state: s.ShardState, slot: s.SlotState, rows: Any, begin_
         if payment is not None:
             held.payment = s.Payment(*payment[:3])
             held.payment.refunded_minor = payment[3]
-        if held.seq > begin_seq and fuzzy is not None:
-            fuzzy["reservations", slot.slot, held.key] = held.seq
+        if seq > begin_seq and fuzzy is not None:
+            fuzzy["reservations", slot.slot, held.key] = seq
         slot.reservations.put(held.key, held)
+        if held.state == s.RESERVED:
+            slot.deadlines.add(held.key, held.deadline_ms, now_ms)
+        units = counted_units(held)
+        if units:
+            for counts in pool.counted_in:
+                counts.change(held.buyer_id, units)
 
 
-def _fill_refunds(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+def _fill_refunds(filling: Filling, slot: s.SlotState, rows: Any) -> None:
+    state, begin_seq, _ = filling
     for row in rows:
         refund = s.Refund()
         (
@@ -142,30 +173,30 @@ def _fill_refunds(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: 
         slot.refunds.put(refund.key, refund)
 
 
-def _fill_payments(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+def _fill_payments(filling: Filling, slot: s.SlotState, rows: Any) -> None:
     for key, effect in rows:
         slot.payments.put(key, effect)
 
 
-def _fill_documents(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+def _fill_documents(filling: Filling, slot: s.SlotState, rows: Any) -> None:
     for key, mark in rows:
         slot.documents.put(key, mark)
 
 
-def _fill_figures(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+def _fill_figures(filling: Filling, slot: s.SlotState, rows: Any) -> None:
     for key, figures in rows:
         slot.figures.put(key, figures)
 
 
-def _fill_refusals(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+def _fill_refusals(filling: Filling, slot: s.SlotState, rows: Any) -> None:
     for key, packed in rows:
         slot.refusals.put(key, packed >> 8, packed & 255)
 
 
-def _fill_forgotten(state: s.ShardState, slot: s.SlotState, rows: Any, begin_seq: int) -> None:
+def _fill_forgotten(filling: Filling, slot: s.SlotState, rows: Any) -> None:
     if slot.forgotten is None:
         slot.forgotten = Forgotten()
-    state.forgets = True
+    filling.state.forgets = True
     for count, bits in rows:
         slot.forgotten.load(count, bits)
 

@@ -21,6 +21,7 @@ from actors.core import (
     pulse,
     reservations,
     snapshot,
+    snapshot_rows,
     stock,
     tables,
 )
@@ -301,7 +302,7 @@ def a_snapshots_rows_are_changed_twice(patch: Patch) -> None:
 
 
 def a_snapshots_limits_are_not_counted(patch: Patch) -> None:
-    patch.setattr(snapshot, "recount", lambda _: None)
+    patch.setattr(snapshot_rows, "counted_units", lambda _: 0)
 
 
 def a_snapshot_has_no_figures(patch: Patch) -> None:

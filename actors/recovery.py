@@ -88,9 +88,10 @@ class Recovery:
         return state
 
 
-async def fold_entries(state: ShardState, entries: Sequence[Entry]) -> None:
-    """Fold entries that follow the state's own. Gives way between two, so that a replica that
-    catches up still answers."""
+async def fold_entries(state: ShardState, entries: Sequence[Entry]) -> int:
+    """Fold entries that follow the state's own; answers how many records they had. Gives way
+    between two, so that a replica that catches up still answers."""
+    count = 0
     for entry in entries:
         if entry.seq != state.seq + 1:
             raise CannotRecover(f"entry {entry.seq} does not follow {state.seq}")
@@ -103,4 +104,6 @@ async def fold_entries(state: ShardState, entries: Sequence[Entry]) -> None:
                 f"entry {entry.seq} was written by epoch {content.epoch}, stored as {entry.epoch}"
             )
         fold(state, entry.seq, content.now_ms, content.records, content.balances)
+        count += len(content.records)
         await asyncio.sleep(0)
+    return count

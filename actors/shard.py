@@ -14,14 +14,14 @@ replica answers, and says that it is not ready.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import structlog
 
 from actors.clock import Clock, ShardTime
-from actors.core.snapshot import chunks, digest
+from actors.core.snapshot import digest
 from actors.core.state import ShardState
 from actors.core.stock import pool_view
 from actors.core.totals import totals
@@ -35,6 +35,7 @@ from actors.rounds import (
     pack_answers,
     unpack_round,
 )
+from actors.snapshotting import Looked, SnapshotTaker
 from actors.threads import AsyncJournal, AsyncSnapshots
 from persistence.errors import Locked, NoJournal, StorageError, Trimmed
 from persistence.ports import Meta, Ownership, SnapshotInfo
@@ -117,20 +118,26 @@ class Shard:
         self._promotion: asyncio.Task[Promotion] | None = None
         self._promoted = asyncio.Event()
         self._behind = 0
-        self._snapshot_wanted = asyncio.Event()
-        self._snapshot_done: list[asyncio.Future[SnapshotInfo]] = []
-        self._last_snapshot_seq = 0
+        self._began_at = self._loaded_at = 0.0
+        self._snapshots = SnapshotTaker(
+            shard=shard,
+            reader=stores.reader,
+            store=stores.snapshots,
+            limits=limits,
+            look=lambda: Looked(self.role is Role.STANDBY, self.state),
+        )
 
     async def run(self) -> None:
         """Recover, follow, and once promoted serve. Returns never; raises when this instance must
         end (fenced, or its fold contradicts the journal)."""
+        self._began_at = _now()
         await self._recover()
         try:
             async with asyncio.TaskGroup() as tasks:
-                snapshots = tasks.create_task(self._take_snapshots())
+                snapshots = tasks.create_task(self._snapshots.run())
                 await self._follow()
                 snapshots.cancel()
-                self._refuse_snapshots()
+                self._snapshots.refuse()
         except* CannotRecover as group:
             await self._halt(str(group.exceptions[0]))
         if self._promotion is not None and self._primary is None:
@@ -175,10 +182,7 @@ class Shard:
         """Have this standby write a snapshot now. Raises RuntimeError on any other role."""
         if self.role is not Role.STANDBY:
             raise RuntimeError(f"a {self.role} takes no snapshots; ask the standby")
-        done: asyncio.Future[SnapshotInfo] = asyncio.get_running_loop().create_future()
-        self._snapshot_done.append(done)
-        self._snapshot_wanted.set()
-        return await done
+        return await self._snapshots.take()
 
     def status(self) -> dict[str, Any]:
         """What operators see of this replica."""
@@ -196,7 +200,7 @@ class Shard:
             "stalled": bool(primary and primary.stalled),
             "journal_bytes": primary.journal_bytes if primary else 0,
             "journal_full_percent": primary.full_percent if primary else 0,
-            "snapshot_seq": self._last_snapshot_seq,
+            "snapshot_seq": self._snapshots.last_seq,
             "reservations": 0
             if state is None
             else sum(len(slot.reservations) for slot in state.slots.values()),
@@ -238,10 +242,6 @@ class Shard:
         if self._primary is not None:
             await self._primary.quiesce()
 
-    def _refuse_snapshots(self) -> None:
-        _fail(self._snapshot_done, RuntimeError("this replica was promoted; ask the standby"))
-        self._snapshot_done.clear()
-
     async def _recover(self) -> None:
         """Try until there is a state. What is missing may be put back by an operator."""
         recovered = False
@@ -267,7 +267,8 @@ class Shard:
             )
             self.state = await recovery.run(meta)
             self.meta = meta
-            self._last_snapshot_seq = self.state.seq
+            self._snapshots.last_seq = self.state.seq
+            self._loaded_at = _now()
         except (CannotRecover, NoJournal) as error:
             if self.halt_reason != str(error):
                 log.error("shard_halted", shard=self.shard, reason=str(error))
@@ -288,7 +289,7 @@ class Shard:
                     if self.role in (Role.RECOVERING, Role.STANDBY):
                         found = await self._fold_on()
                         if not found and self.role is Role.RECOVERING:
-                            self.role, self.halt_reason = Role.STANDBY, ""
+                            self._stand_by()
             except Trimmed:
                 if self.role is Role.PROMOTING:
                     raise  # The epoch may be ours already: end, and come back as a new standby.
@@ -302,6 +303,19 @@ class Shard:
                 await asyncio.sleep(0.1)
             if not found:
                 await self._pause()
+
+    def _stand_by(self) -> None:
+        """The journal's end was reached."""
+        self.role, self.halt_reason = Role.STANDBY, ""
+        log.info(
+            "caught_up",
+            shard=self.shard,
+            seq=self._held_state().seq,
+            snapshot_seq=self._snapshots.last_seq,
+            load_ms=_ms(self._loaded_at - self._began_at),
+            tail_ms=_ms(_now() - self._loaded_at),
+            tail_records=self._snapshots.new_records,
+        )
 
     async def _without_journal(self, reason: str) -> None:
         """The journal is gone from under a standby. It says so and keeps its state, until an
@@ -340,7 +354,7 @@ class Shard:
             after_seq=state.seq, max_bytes=self._limits.follow_bytes
         )
         self._behind = len(entries)
-        await fold_entries(state, entries)
+        self._snapshots.new_records += await fold_entries(state, entries)
         return bool(entries)
 
     async def _promote(self, seen_epoch: int) -> Promotion:
@@ -378,7 +392,9 @@ class Shard:
 
     async def _take_over(self, meta: Meta) -> Promotion:
         """Raise the epoch first, read second."""
+        began_at, began_seq = _now(), self._held_state().seq
         ownership = await self._acquire(meta)
+        acquired_at = _now()
         self.meta = meta._replace(epoch=ownership.epoch, owner=ownership.owner)
         if ownership.owner != self.token:
             self.role = Role.STANDBY
@@ -399,7 +415,15 @@ class Shard:
         )
         self.role = Role.PRIMARY
         self._promoted.set()
-        log.info("promoted", shard=self.shard, epoch=ownership.epoch, seq=self._primary.last_seq)
+        log.info(
+            "promoted",
+            shard=self.shard,
+            epoch=ownership.epoch,
+            seq=self._primary.last_seq,
+            acquire_ms=_ms(acquired_at - began_at),
+            read_ms=_ms(_now() - acquired_at),
+            read_entries=self._primary.last_seq - began_seq,
+        )
         return self._promotion_answer(PromoteStatus.OK)
 
     async def _acquire(self, meta: Meta) -> Ownership:
@@ -440,63 +464,6 @@ class Shard:
                     raise
                 await asyncio.sleep(self._limits.resend_pause_ms / 1000)
 
-    async def _take_snapshots(self) -> None:
-        """Write a snapshot when one is due or asked for, while the folding goes on."""
-        last_at = asyncio.get_running_loop().time()
-        while True:
-            await self._snapshot_due(last_at)
-            self._snapshot_wanted.clear()
-            waiting, self._snapshot_done = self._snapshot_done, []
-            last_at = asyncio.get_running_loop().time()
-            try:
-                info = await self._write_snapshot()
-            except StorageError as error:
-                log.warning("snapshot_failed", shard=self.shard, error=str(error))
-                _fail(waiting, error)
-                await asyncio.sleep(1)
-                continue
-            except asyncio.CancelledError:
-                _fail(waiting, RuntimeError("this replica was promoted; ask the standby"))
-                raise
-            self._last_snapshot_seq = info.end_seq
-            for future in waiting:
-                if not future.done():
-                    future.set_result(info)
-
-    async def _snapshot_due(self, last_at: float) -> None:
-        while not self._snapshot_wanted.is_set():
-            state = self.state
-            if state is not None and self.role is Role.STANDBY:
-                new = state.seq - self._last_snapshot_seq
-                age_ms = (asyncio.get_running_loop().time() - last_at) * 1000
-                if new >= self._limits.snapshot_entries:
-                    return
-                if new > 0 and age_ms >= self._limits.snapshot_every_ms:
-                    return
-            try:
-                async with asyncio.timeout(0.2):
-                    await self._snapshot_wanted.wait()
-            except TimeoutError:
-                continue
-
-    async def _write_snapshot(self) -> SnapshotInfo:
-        state = self.state
-        if state is None or self.role is not Role.STANDBY:
-            raise StorageError(f"a {self.role} takes no snapshots")
-        meta = await self._stores.reader.read_meta()
-        store = self._stores.snapshots
-        handle = await store.begin(incarnation=meta.incarnation, begin_seq=state.seq)
-        end_seq = state.seq
-        for index, chunk in enumerate(chunks(state)):
-            end_seq = state.seq
-            await store.write(handle, index, chunk)
-            await asyncio.sleep(self._limits.snapshot_pause_ms / 1000)
-            if self.state is not state:
-                raise Trimmed(first_seq=0)
-        info = await store.publish(handle, end_seq=end_seq)
-        log.info("snapshot_published", shard=self.shard, begin=info.begin_seq, end=info.end_seq)
-        return info
-
     def _held_state(self) -> ShardState:
         if self.state is None:
             raise AssertionError("no state before recovery")
@@ -512,7 +479,9 @@ class Shard:
         return Promotion(status, meta.epoch if meta else 0, meta.owner if meta else "")
 
 
-def _fail(waiting: Sequence["asyncio.Future[SnapshotInfo]"], error: Exception) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_exception(error)
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)

@@ -159,6 +159,7 @@ def serve(
         "data_dir": str(settings.data_dir),
         "journal": "sqlite" if settings.embedded_journal else "redis",
         "database": "sqlite" if settings.embedded_database else "mysql",
+        "seconds": service.seconds,
     }
     if output is Output.JSON:
         print(json.dumps(ready), file=data, flush=True)
@@ -255,8 +256,10 @@ def bench(
     crowd: Annotated[int, typer.Option(min=1, max=4096, help="And of the other rows.")] = CROWD,
     many_lines: Annotated[int, typer.Option(min=1, max=4096, help="Lines of a grab_many.")] = 1_000,
     kills: Annotated[int, typer.Option(min=0, max=1000, help="Measure so many failovers.")] = 0,
+    cold_starts: Annotated[int, typer.Option(min=0, max=100, help="And so many starts.")] = 0,
+    shards: Annotated[int, typer.Option(min=1, max=16, help="Shards of the service.")] = 1,
     open_reservations: Annotated[
-        int, typer.Option(min=0, max=5_000_000, help="Measure memory with so many.")
+        int, typer.Option(min=0, max=5_000_000, help="Measure memory, kills, starts with so many.")
     ] = 0,
     idle_connections: Annotated[
         int, typer.Option(min=0, max=60_000, help="Measure with so many idle ones held.")
@@ -287,6 +290,8 @@ def bench(
         crowd=crowd,
         many_lines=many_lines,
         kills=kills,
+        cold_starts=cold_starts,
+        shards=shards,
         open_reservations=open_reservations,
         idle_connections=idle_connections,
         private_services=private_services,

@@ -311,9 +311,9 @@ async def _until_expired(client: AsyncClient, lines: list[Line]) -> None:
     raise RuntimeError(f"{reserved} units are still reserved after {EXPIRY_TIMEOUT_S:.0f} s")
 
 
-async def until_settled(client: AsyncClient) -> None:
+async def until_settled(client: AsyncClient, *, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
     """Until every standby is back and has caught up, and so has SQL."""
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         status = await client.cluster_status()
         behind = [
@@ -326,7 +326,7 @@ async def until_settled(client: AsyncClient) -> None:
         if not behind:
             return
         await asyncio.sleep(0.2)
-    raise RuntimeError(f"not settled after {SETTLE_TIMEOUT_S:.0f} s: {behind}")
+    raise RuntimeError(f"not settled after {timeout_s:.0f} s: {behind}")
 
 
 def balances_of(report: Report) -> list[Balance]:

@@ -6,7 +6,10 @@ Rules
   is promoted while that owner is one of the two instances that answer.
 * Only OK proves ownership, for it follows a check. BUSY is believed of the highest epoch alone.
 * A closed link is a dead primary, known at once, also between two rounds. A silent one may only be
-  slow.
+  slow: nobody is promoted in its place before it left all questions of `SILENCE` unanswered, nor
+  in the place of an owner whom a gateway that has just started could not greet yet.
+* A promotion from an owner whom nobody knows to be dead is counted, and logged, as a false alarm:
+  on a machine of its own a node that died counts as well, for nobody says so.
 * A standby is asked to take over with the epoch seen last; if it says NOT_READY, both are asked
   again, however long it takes.
 * A standby that came back is greeted before it is needed: the way to an heir is known when the
@@ -26,6 +29,8 @@ from actors.shard import PromoteStatus
 
 log = structlog.get_logger()
 
+ASK, SILENCE = 0.4, 0.8
+"""Of the time for a round: for the answer to one question, and how long a silence must last."""
 GREET_EVERY_S = 0.5
 GREET_TIMEOUT_S = 1.0
 
@@ -33,11 +38,21 @@ GREET_TIMEOUT_S = 1.0
 class Replica:
     """One of a shard's two replicas, as a gateway knows it."""
 
-    __slots__ = ("link", "name")
+    __slots__ = ("dead_token", "link", "name", "silent_since")
 
     def __init__(self, name: str, link: Link) -> None:
         self.name = name
         self.link = link
+        self.dead_token = ""
+        """Of the last instance that is known to be dead."""
+        self.silent_since: float | None = None
+        """When the first of the questions was asked that it left unanswered."""
+
+    def bury(self) -> None:
+        """The instance that `hello` met is gone."""
+        self.dead_token = self.link.token or self.dead_token
+        self.silent_since = None
+        self.link.forget()
 
 
 class PrimaryFinder:
@@ -56,6 +71,8 @@ class PrimaryFinder:
         self.epoch = 0
         self.owner = ""
         self.failovers = 0
+        self.false_alarms = 0
+        """Of them, those that nobody's death explains, as far as known here."""
         self.primary: Replica | None = None
         self.ready = asyncio.Event()
         self._replicas = replicas
@@ -119,10 +136,11 @@ class PrimaryFinder:
         """Its process is gone. The primary's link stays closed, so that the next look need not ask
         it; the other's is forgotten, so that it is greeted again."""
         if self.primary is replica:
+            log.warning("primary_gone", shard=self.shard, name=replica.name)
             self.doubt(replica)
             self._alarm.set()
         elif not self._finding.locked():
-            replica.link.forget()
+            replica.bury()
 
     async def _look(self) -> None:
         """One attempt: follow the owner that is known, else have a standby take over."""
@@ -152,37 +170,58 @@ class PrimaryFinder:
         owner = next((r for r in living if r.link.token == self.owner), None)
         if owner is not None and owner not in silent:
             return
+        suspect = self._suspect(owner, silent)
+        # An owner that no instance answers for is dead, and waiting helps nobody; a silent one may
+        # only be slow, and promotions back and forth would help nobody either.
+        if suspect is not None and (not self._silent_for_long(suspect) or self._promoted_lately()):
+            return
         for replica in living:
             if replica is owner or replica in silent:
                 continue
-            # An owner that no instance answers for is dead, and waiting helps nobody; a silent one
-            # may only be slow, and promotions back and forth would help nobody either.
-            if owner is not None and self._promoted_lately():
+            if await self._promote(replica, suspect):
                 return
-            if await self._promote(replica):
-                return
+
+    def _suspect(self, owner: Replica | None, silent: Sequence[Replica]) -> Replica | None:
+        """Who may be an owner that lives: the one that is silent, or one not greeted yet."""
+        if owner is not None or not self.owner:
+            return owner
+        if any(self.owner == replica.dead_token for replica in self._replicas):
+            return None
+        return next((replica for replica in silent if not replica.link.token), None)
+
+    def _silent_for_long(self, replica: Replica) -> bool:
+        since = replica.silent_since
+        return since is not None and (
+            (self._now() - since) * 1000 >= self._answer_timeout_ms * SILENCE
+        )
 
     async def _ask(self, replica: Replica) -> Answers | None:
         """An empty round to a replica, after a hello if its instance may be a new one."""
         payload = self._empty_round()
+        asked_at = self._now()
         try:
-            async with asyncio.timeout(self._answer_timeout_ms / 4000):
+            async with asyncio.timeout(self._answer_timeout_ms * ASK / 1000):
                 if not replica.link.token:
                     await replica.link.hello()
                 answers = unpack_answers(await replica.link.round(payload))
                 if answers.token != replica.link.token:
                     await replica.link.hello()
         except LinkClosed:
-            replica.link.forget()
+            replica.bury()
             return None
-        except (TimeoutError, MalformedRound):
+        except TimeoutError:
+            if replica.silent_since is None:
+                replica.silent_since = asked_at
             return None
+        except MalformedRound:
+            return None
+        replica.silent_since = None
         return answers
 
     def _promoted_lately(self) -> bool:
         return (self._now() - self._promoted_at) * 1000 < self._promotion_gap_ms
 
-    async def _promote(self, replica: Replica) -> bool:
+    async def _promote(self, replica: Replica, suspect: Replica | None) -> bool:
         try:
             async with asyncio.timeout(self._answer_timeout_ms / 1000):
                 status, epoch, owner = await replica.link.promote(self.epoch)
@@ -194,6 +233,10 @@ class PrimaryFinder:
             return False
         self._promoted_at = self._now()
         self.failovers += 1
+        # Who was never greeted may be of an earlier start of the whole service.
+        if suspect is not None and suspect.link.token:
+            self.false_alarms += 1
+            log.warning("false_alarm", shard=self.shard, name=suspect.name, epoch=epoch)
         self.primary = replica
         log.info("primary_found", shard=self.shard, name=replica.name, epoch=epoch)
         return True

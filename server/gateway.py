@@ -170,6 +170,7 @@ class GatewayProcess:
                     "epoch": sender.epoch,
                     "queued_lines": sender.queued,
                     "failovers": sender.failovers,
+                    "false_alarms": sender.false_alarms,
                 }
                 for sender in senders
             ],

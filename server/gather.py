@@ -59,8 +59,9 @@ class GatherLimits:
     round_bytes: int = 90_000
     """Below the 100 kB at which Ray leaves its in-line path, which costs five times as much."""
     round_lines: int = 1_000
-    round_timeout_ms: int = 1_000
-    """A round unanswered for this long (and `SWEEP_EVERY_MS` at most): its primary is suspected."""
+    round_timeout_ms: int = 750
+    """A round unanswered for this long (and `SWEEP_EVERY_MS` at most): its primary is suspected,
+    and asked for nearly as long again before anybody is promoted in its place."""
     idle_ms: int = 200
     """A shard not called for this long gets an empty round."""
     busy_pause_ms: int = 10
@@ -172,6 +173,11 @@ class Sender:
     def failovers(self) -> int:
         """Promotions that this sender asked for and got."""
         return self._finder.failovers
+
+    @property
+    def false_alarms(self) -> int:
+        """Those of them that nobody's death explains, as far as this gateway knows."""
+        return self._finder.false_alarms
 
     @property
     def ready(self) -> asyncio.Event:

@@ -40,12 +40,28 @@ ANSWER_TIMEOUT_S = 30.0
 Progress = Callable[[str], None]
 
 
+class _Stopwatch:
+    """Notes how long each part of something took, in seconds."""
+
+    def __init__(self, found: dict[str, float]) -> None:
+        self._found = found
+        self._began = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """The part of this name ends here."""
+        now = time.monotonic()
+        self._found[name] = round(now - self._began, 3)
+        self._began = now
+
+
 class Service:
     """One running service. `start` once, `stop` once."""
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings = settings
         self.listen = ""
+        self.seconds: dict[str, float] = {}
+        """What the start spent on its checks, on Ray, and until the gateways served."""
         self._progress = progress
         self._lock: DirectoryLock | None = None
         self._connected = False
@@ -95,7 +111,7 @@ class Service:
         self._lock = None
 
     def _start(self) -> None:
-        settings = self.settings
+        settings, watch = self.settings, _Stopwatch(self.seconds)
         self._lock = DirectoryLock(settings)
         self.listen = require_free_port(settings.listen)
         try:
@@ -104,9 +120,11 @@ class Service:
             raise CannotStart(str(error)) from error
         self._progress("checking journal and database")
         shard_map = prepare(settings, lambda text: self._progress(f"warning: {text}"))
+        watch.lap("checks")
         self._progress("starting Ray")
         cluster.connect(settings.ray_address, namespace=settings.namespace)
         self._connected = True
+        watch.lap("ray")
         spec = self._spec = cluster_spec(settings, shard_map, self._certificate())
         left = cluster.clear(spec)
         if left:
@@ -134,6 +152,7 @@ class Service:
             timeout_s=START_TIMEOUT_S,
             what=f"every shard to have a primary (logs: {settings.log_directory})",
         )
+        watch.lap("processes")
 
     def _certificate(self) -> str:
         """The cluster's certificate; '' where rounds need none, or it cannot be made."""

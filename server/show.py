@@ -146,6 +146,7 @@ def show_bench(result: BenchResult, console: Console) -> None:
     for title, values in (
         ("ratios", result.ratios),
         ("failover gap (ms)", result.failover_gap_ms),
+        ("cold start (s)", result.cold_start_s),
         ("memory", result.memory),
         ("idle connections", result.idle),
     ):

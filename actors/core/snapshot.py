@@ -221,6 +221,7 @@ class Loader:
 def _unpacked(chunk: bytes) -> Sequence[Any]:
     """A chunk without its version. Raises UnreadableSnapshot."""
     try:
+        rest: list[Any]
         version, *rest = msgpack.unpackb(chunk, use_list=False, strict_map_key=False)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise UnreadableSnapshot(f"not a chunk: {error}") from error

@@ -36,6 +36,8 @@ class BenchOptions:
     """Processes that make the load."""
     many_lines: int = 1_000
     kills: int = 0
+    cold_starts: int = 0
+    shards: int = 1
     open_reservations: int = 0
     idle_connections: int = 0
     private_services: bool = False
@@ -80,6 +82,8 @@ class BenchResult:
     results: list[Measured] = field(default_factory=list)
     ratios: dict[str, float] = field(default_factory=dict)
     failover_gap_ms: dict[str, float] = field(default_factory=dict)
+    """Its parts as in `docs/measuring.md`."""
+    cold_start_s: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)
     acks_checked: int = 0

@@ -5,7 +5,7 @@ shared machine does then meets all of them. The floor that everything is compare
 grpc.aio echo, by whichever generator drove it fastest.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
@@ -20,6 +20,7 @@ from server.bench import clients
 from server.bench.generators import Generators, has_h2load, measure_h2load
 from server.bench.idle import idle_connections
 from server.bench.kills import measure_kills
+from server.bench.opening import open_reservations
 from server.bench.processes import WAITED_FOR, Roles, service_roles
 from server.bench.result import (
     CAMPAIGN,
@@ -37,6 +38,7 @@ from server.load import LoadOptions
 
 CONNECTIONS = 4
 """Of a generator with many calls in flight; more with several gateways, which share by them."""
+SNAPSHOT_TIMEOUT_MS = 120_000
 ONE_CALL_S = 2.0
 """The row of one call in flight needs no longer."""
 
@@ -79,14 +81,25 @@ class Rows:
     """Measures one service."""
 
     def __init__(
-        self, options: BenchOptions, service: Service, result: BenchResult, say: Say
+        self,
+        options: BenchOptions,
+        service: Service,
+        result: BenchResult,
+        say: Say,
+        *,
+        campaigns: Sequence[str],
+        logs: Path,
+        numbers: Iterator[int],
     ) -> None:
+        """`campaigns`: one of each shard, the benchmark's own first; `logs`: the service's."""
         self.acked = AckedSales()
         self._options = options
         self._service = service
         self._result = result
         self._say = say
-        self._numbers = count()
+        self._numbers = numbers
+        self._campaigns = campaigns
+        self._logs = logs
         self._generators = Generators(options.generators, self.acked)
 
     async def measure(self) -> None:
@@ -105,12 +118,15 @@ class Rows:
             await self._measure_idle()
         if options.open_reservations:
             await self._measure_memory()
+            # What is recovered from here on is a snapshot and what was sold after it.
+            await client.take_snapshot(timeout_ms=SNAPSHOT_TIMEOUT_MS)
         if options.kills:
             self._result.failover_gap_ms = await measure_kills(
                 client,
                 kills=options.kills,
                 callers=options.callers,
                 numbers=self._numbers,
+                logs=self._logs,
                 say=self._say,
             )
 
@@ -239,10 +255,7 @@ class Rows:
         self._say(f"memory: {wanted:,} open reservations")
         await until_settled(client)
         before = _memory(await client.cluster_status())
-        for start in range(0, wanted, 4_000):
-            size = min(4_000, wanted - start)
-            await client.grab_many(clients.grab_lines(self._numbers, size))
-        await until_settled(client)
+        await open_reservations(client, self._campaigns, self._numbers, wanted)
         after = _memory(await client.cluster_status())
         self._result.memory = {
             "open_reservations": wanted,

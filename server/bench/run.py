@@ -6,19 +6,23 @@ shared machine; the ratios of one run are what counts.
 """
 
 import asyncio
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import grpc
 import grpc.aio
 from stockray import AsyncClient, Campaign, CampaignLine, ClientOptions, Sku
 
+from actors.core.identity import slot_of
 from actors.hosting import set_aside
 from server.bench.certificates import make_certificate
+from server.bench.cold import measure_cold_starts
 from server.bench.result import (
     CAMPAIGN,
     SKU,
@@ -71,12 +75,24 @@ def _run(options: BenchOptions, directory: Path, flags: dict[str, str], say: Say
     run = _Run(
         options=options, settings=settings, directory=directory, certificate=certificate, say=say
     )
-    with ServeChild(run.serve_arguments(flags), log=directory / "serve.log") as child:
+    arguments, log = run.serve_arguments(flags), directory / "serve.log"
+    with ServeChild(arguments, log=log) as child:
         say("starting the service")
         child.wait_ready()
         asyncio.run(run.measure(child))
         child.terminate()
     result = run.result
+    if options.cold_starts:
+        result.cold_start_s = measure_cold_starts(
+            arguments,
+            starts=options.cold_starts,
+            log=log,
+            logs=settings.log_directory,
+            campaigns=run.campaigns,
+            ca=run.ca,
+            numbers=run.numbers,
+            say=say,
+        )
     _measure_peers(options, directory, result, say)
     report = verify_stores(settings)
     result.invariants = report.as_data()["invariants"]
@@ -111,15 +127,17 @@ class _Run:
         self._settings = settings
         self._directory = directory
         self._certificate = certificate
-        self._ca = Path(certificate.certificate).read_bytes() if certificate else None
+        self.ca = Path(certificate.certificate).read_bytes() if certificate else None
+        self.campaigns = [_campaign_on(shard, options.shards) for shard in range(options.shards)]
+        self.numbers = count()
         self._say = say
 
     def serve_arguments(self, flags: dict[str, str]) -> list[str]:
-        """Of `stockray serve`; one shard, so that one primary decides on everything."""
+        """Of `stockray serve`; by default one shard, so that one primary decides on everything."""
         options = self._options
         arguments = [
             *("--data-dir", str(self._settings.data_dir), "--listen", "127.0.0.1:0"),
-            *("--shards", "1", "--gateways", str(options.gateways)),
+            *("--shards", str(options.shards), "--gateways", str(options.gateways)),
             *("--front", self._settings.front),
         ]
         for name, value in flags.items():
@@ -133,12 +151,12 @@ class _Run:
         """All rows, and what the live service says of itself afterwards."""
         # Full collections of this process would stand in every row as latency of the service.
         set_aside()
-        own = ClientOptions(tls=self._ca is not None, tls_ca_pem=self._ca)
+        own = ClientOptions(tls=self.ca is not None, tls_ca_pem=self.ca)
         async with (
             AsyncClient(child.listen, options=own) as client,
-            _channel(child.listen, self._ca) as bare,
+            _channel(child.listen, self.ca) as bare,
         ):
-            await _prepare(client)
+            await _prepare(client, self.campaigns)
             service = Service(
                 listen=child.listen,
                 serve_pid=child.pid,
@@ -147,7 +165,15 @@ class _Run:
                 directory=self._directory,
                 certificate=self._certificate,
             )
-            rows = Rows(self._options, service, self.result, self._say)
+            rows = Rows(
+                self._options,
+                service,
+                self.result,
+                self._say,
+                campaigns=self.campaigns,
+                logs=self._settings.log_directory,
+                numbers=self.numbers,
+            )
             await rows.measure()
             await until_settled(client)
             self._say(f"verifying, with {len(rows.acked):,} sales that generators were told of")
@@ -164,10 +190,12 @@ def _setting(options: BenchOptions, settings: Settings) -> dict[str, object]:
         "stores": "Redis, MariaDB" if options.private_services else "SQLite",
         "front": settings.front,
         "gateways": options.gateways,
+        "shards": options.shards,
         "generators": options.generators,
         "tls": options.tls,
         "seconds": options.seconds,
         "repeats": options.repeats,
+        "load_before": round(os.getloadavg()[0], 1),
     }
 
 
@@ -177,28 +205,38 @@ def _channel(target: str, ca: bytes | None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(ca))
 
 
-async def _prepare(client: AsyncClient) -> None:
-    """One SKU with stock for ever, in one campaign with a limit per buyer."""
+def _campaign_on(shard: int, shards: int) -> str:
+    """The campaign of a shard; the benchmark's own on whichever shard it falls."""
+    first = slot_of(CAMPAIGN) % shards
+    if not shard:
+        return CAMPAIGN
+    names = (f"{CAMPAIGN}-{number}" for number in count())
+    return next(name for name in names if slot_of(name) % shards == (first + shard) % shards)
+
+
+async def _prepare(client: AsyncClient, campaigns: Sequence[str]) -> None:
+    """One SKU with stock for ever, in campaigns with a limit per buyer."""
     now = datetime.now(UTC)
     sku = Sku(sku_id=SKU, buffer_bps=0, list_price_minor=9_900, currency_code="CNY")
     (await client.put_sku(sku)).raise_for_status()
     (await client.receive_stock(SKU, quantity=UNITS)).raise_for_status()
     line = CampaignLine(
         sku_id=SKU,
-        allocation_count=UNITS,
+        allocation_count=UNITS // len(campaigns),
         list_price_minor=9_900,
         unit_price_minor=4_900,
         limit_per_buyer=2,
     )
-    campaign = Campaign(
-        campaign_id=CAMPAIGN,
-        currency_code="CNY",
-        start_time=now - timedelta(seconds=1),
-        end_time=now + timedelta(hours=5),
-        payment_window=timedelta(hours=1),
-        lines=(line,),
-    )
-    (await client.put_campaign(campaign)).raise_for_status()
+    for campaign_id in campaigns:
+        campaign = Campaign(
+            campaign_id=campaign_id,
+            currency_code="CNY",
+            start_time=now - timedelta(seconds=1),
+            end_time=now + timedelta(hours=5),
+            payment_window=timedelta(hours=1),
+            lines=(line,),
+        )
+        (await client.put_campaign(campaign)).raise_for_status()
 
 
 def _measure_peers(options: BenchOptions, directory: Path, result: BenchResult, say: Say) -> None:

@@ -166,3 +166,16 @@ async def test_housekeeping_outlives_a_store_that_fails() -> None:
         pair.journal.fail_next("bytes_used", applied=False)
         await asyncio.sleep(2.5)
         assert pair.journal.read_meta(0).first_seq == 5
+
+
+@in_virtual_time
+async def test_a_snapshot_is_due_after_so_many_records_in_however_few_entries() -> None:
+    async with running(Pair(limits(snapshot_records=50))) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a", 1_000)
+        lines = [pair.reserve(f"r{number}") for number in range(40)]
+        await pair.do("a", *lines)
+        await asyncio.sleep(1)
+        assert not pair.snapshots.list(0)
+        await pair.do("a", *[pair.reserve(f"s{number}") for number in range(40)])
+        await until(lambda: pair.snapshots.list(0))

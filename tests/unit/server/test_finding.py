@@ -2,8 +2,10 @@
 
 import asyncio
 
+from actors.core.outcomes import Outcome
 from actors.shard import Role
-from tests.helpers.gateways import desk
+from tests.helpers.gateways import Desk, desk
+from tests.helpers.shells import Pair, running
 from tests.helpers.virtual_time import in_virtual_time, until
 
 
@@ -46,3 +48,54 @@ async def test_a_standby_that_does_not_come_back_is_greeted_again_and_again() ->
         assert links["b"].token == ""
         links["b"].resume()
         await until(lambda: links["b"].token == pair["b"].shard.token, within_s=2)
+
+
+@in_virtual_time
+async def test_a_primary_that_is_silent_for_a_second_is_not_replaced() -> None:
+    async with desk() as gateway:
+        await gateway.pair.caught_up("b")
+        await asyncio.sleep(3)
+        gateway.links["a"].pause()
+        asked = gateway.asking(gateway.reserve("r1"))
+        await asyncio.sleep(1.1)
+        gateway.links["a"].resume()
+        assert await asked == [Outcome.RESERVED]
+        assert (gateway.sender.epoch, gateway.sender.false_alarms) == (1, 0)
+
+
+@in_virtual_time
+async def test_a_promotion_that_no_death_explains_is_counted() -> None:
+    async with desk() as gateway:
+        await gateway.pair.caught_up("b")
+        await asyncio.sleep(3)
+        gateway.links["a"].pause()
+        assert await gateway.ask(gateway.reserve("r1")) == [Outcome.RESERVED]
+        assert (gateway.sender.epoch, gateway.sender.false_alarms) == (2, 1)
+        gateway.links["a"].resume()
+        await until(lambda: not gateway.pair["a"].alive)
+        gateway.pair.start("a")
+        await gateway.pair.caught_up("a")
+        await asyncio.sleep(3)
+        gateway.pair["b"].kill()
+        assert await gateway.ask(gateway.reserve("r2")) == [Outcome.RESERVED]
+        assert gateway.sender.epoch == 3
+        assert gateway.sender.false_alarms == 1, "the second one died"
+
+
+@in_virtual_time
+async def test_a_gateway_that_starts_replaces_no_primary_that_it_could_not_greet_yet() -> None:
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        await pair.caught_up("b")
+        late = Desk(pair)
+        late.links["a"].pause()
+        task = asyncio.create_task(late.gather.run())
+        asked = late.asking(late.reserve("r1"))
+        await asyncio.sleep(0.5)
+        late.links["a"].resume()
+        assert await asked == [Outcome.RESERVED]
+        assert late.sender.epoch == 1
+        assert late.links["b"].promotions == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,6 +1,8 @@
 """From a setting's URL to an adapter. The only place that knows which schemes there are.
 
-Nothing is connected or created here: an adapter opens what it needs when it is first used.
+Nothing is connected or created here: an adapter opens what it needs when it is first used. An
+adapter's module is imported when it is asked for: SQLAlchemy and Redis's client take most of a
+second of CPU, and a process that has died is missed for as long as its successor imports.
 """
 
 from collections.abc import Sequence
@@ -10,9 +12,6 @@ from persistence.errors import Misconfigured
 from persistence.files import FileSnapshots
 from persistence.memory import MemoryJournal, MemorySnapshots
 from persistence.ports import Journal, Sink, Snapshots
-from persistence.redis import RedisJournal
-from persistence.redis_snapshots import RedisSnapshots
-from persistence.sql.sink import SqlSink
 from persistence.sqlite import SqliteJournal
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -26,6 +25,8 @@ def open_journal(url: str) -> Journal:
     if scheme == "sqlite":
         return SqliteJournal(_absolute_path("journal", url))
     if scheme in _REDIS_SCHEMES:
+        from persistence.redis import RedisJournal  # noqa: PLC0415 - see above
+
         return RedisJournal(url)
     if url == "memory:":
         return MemoryJournal()
@@ -38,6 +39,8 @@ def open_snapshots(url: str) -> Snapshots:
     if scheme == "file":
         return FileSnapshots(_absolute_path("snapshots", url))
     if scheme in _REDIS_SCHEMES:
+        from persistence.redis_snapshots import RedisSnapshots  # noqa: PLC0415 - see above
+
         return RedisSnapshots(url)
     if url == "memory:":
         return MemorySnapshots()
@@ -46,6 +49,8 @@ def open_snapshots(url: str) -> Snapshots:
 
 def open_sink(url: str) -> Sink:
     """The SQL view that the setting `database` names. Misconfigured for a URL it does not take."""
+    from persistence.sql.sink import SqlSink  # noqa: PLC0415 - see above
+
     try:
         return SqlSink(url)
     except ValueError as error:

@@ -192,6 +192,8 @@ class ClusterView:
                 draining=status["draining"],
                 front="grpcio",
                 answering=True,
+                promotion_count=sum(shard["failovers"] for shard in status["shards"]),
+                false_alarm_count=sum(shard["false_alarms"] for shard in status["shards"]),
             )
             for name, status in zip(names, found, strict=True)
         ]

@@ -140,12 +140,17 @@ def _fill_reservations(filling: Filling, slot: s.SlotState, rows: Any) -> None:
         if seq > begin_seq and fuzzy is not None:
             fuzzy["reservations", slot.slot, held.key] = seq
         slot.reservations.put(held.key, held)
-        if held.state == s.RESERVED:
-            slot.deadlines.add(held.key, held.deadline_ms, now_ms)
-        units = counted_units(held)
-        if units:
-            for counts in pool.counted_in:
-                counts.change(held.buyer_id, units)
+        _count(slot, held, now_ms)
+
+
+def _count(slot: s.SlotState, held: s.Reservation, now_ms: int) -> None:
+    """Note when it is due, and what it counts for its buyer."""
+    if held.state == s.RESERVED:
+        slot.deadlines.add(held.key, held.deadline_ms, now_ms)
+    units = counted_units(held)
+    if units:
+        for counts in held.pool.counted_in:
+            counts.change(held.buyer_id, units)
 
 
 def _fill_refunds(filling: Filling, slot: s.SlotState, rows: Any) -> None:

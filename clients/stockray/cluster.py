@@ -80,6 +80,9 @@ class GatewayStatus:
     draining: bool = False
     front: str = ""
     answering: bool = False
+    promotion_count: int = 0
+    false_alarm_count: int = 0
+    """Promotions in the place of a primary that was silent, and not known to be dead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,18 +4,20 @@ Rules
 -----
 * Only an operator's command migrates. Everything else calls `require_revision` once at open.
 * An upgrade that was cut off may simply be run again; two at the same time take turns.
+* Alembic is imported when it is needed: that takes a third of a second, which no process of a
+  running service has at its start.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, text
 
 from persistence.errors import NotApplied, WrongRevision
 from persistence.sql.engine import UPGRADE_ADVICE, commit, connected, make_engine, place_of
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 _UPGRADE_TIMEOUT_MS = 600_000
@@ -25,7 +27,7 @@ _CONNECT_TIMEOUT_MS = 10_000
 
 def needed_revision() -> str:
     """The newest revision in this release."""
-    return ScriptDirectory(str(_SCRIPTS)).get_current_head() or ""
+    return _scripts().get_current_head() or ""
 
 
 def stored_revision(engine: Engine) -> str:
@@ -49,6 +51,9 @@ def require_revision(engine: Engine) -> None:
 def upgrade(url: URL) -> None:
     """Run the missing revisions. Idempotent. NotApplied when the database cannot be reached, or
     when another upgrade holds the lock for 10 minutes; WrongRevision for a newer release's."""
+    from alembic import command  # noqa: PLC0415 - see above
+    from alembic.config import Config  # noqa: PLC0415
+
     engine = make_engine(
         url,
         timeout_ms=_UPGRADE_TIMEOUT_MS,
@@ -80,12 +85,20 @@ def _take_turn(connection: Connection) -> None:
         raise NotApplied(f"{place_of(connection.engine.url)}: another upgrade is running")
 
 
+def _scripts() -> "ScriptDirectory":
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see above
+
+    return ScriptDirectory(str(_SCRIPTS))
+
+
 def _read_revision(connection: Connection) -> str:
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415 - see above
+
     return MigrationContext.configure(connection).get_current_revision() or ""
 
 
 def _refuse_a_newer_one(engine: Engine, stored: str) -> None:
-    known = {script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()}
+    known = {script.revision for script in _scripts().walk_revisions()}
     if stored and stored not in known:
         raise WrongRevision(
             f"{place_of(engine.url)} is at revision {stored}, which this release "

@@ -62,6 +62,8 @@ class GatewayStatus:
     draining: bool = False
     front: str = ""
     answering: bool = False
+    promotion_count: int = 0
+    false_alarm_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,8 @@ class Ops:
                 draining=gateway.draining,
                 front=gateway.front,
                 answering=gateway.answering,
+                promotion_count=gateway.promotion_count,
+                false_alarm_count=gateway.false_alarm_count,
             )
         for place in status.data_places:
             response.data_places.add(

@@ -10,7 +10,8 @@ import shutil
 import signal
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from actors.certificates import SERVER_NAME, calling_context, make_certificate
 from actors.cluster import RAY_ENVIRONMENT
 from actors.road import HELLO, ROUND
 from actors.specs import replica_name
+from server.children import descendants
 from tests.helpers.sale import BackgroundSale
 from tests.helpers.stack import Stack, pid_of
 from wire.client import WireClient, WireError
 
 WORKERS = 2
 GAP_MAX_S = 3.0
+SILENT_S = 20.0
+"""Ray would take a node for dead after a minute of silence; no test may last so long."""
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,40 @@ async def test_a_primary_killed_on_another_node_is_replaced(
     async with asyncio.timeout(10):
         while roads_of(nodes)[fallen] == old[fallen]:  # noqa: ASYNC110 - a log has no events
             await asyncio.sleep(0.1)
+    await sale.check()
+    await nodes.check(client)
+
+
+async def test_a_silent_node_is_left_for_the_other_one(
+    nodes: Stack, client: AsyncClient, record_property: Callable[[str, float], None]
+) -> None:
+    """All processes of a node stop: nothing is closed, nobody says so, and sockets take bytes."""
+    before = await nodes.pairs(client)
+    gateway_node = node_of(before.gateways[0].pid)
+    for shard in before.shards:
+        if node_of(pid_of(before, shard.shard, ReplicaRole.PRIMARY)) == gateway_node:
+            (await client.promote(shard.shard, seen_epoch=shard.epoch)).raise_for_status()
+    before = await nodes.pairs(client)
+    silent = node_of(pid_of(before, 0, ReplicaRole.PRIMARY))
+    assert silent != gateway_node
+    heirs = [pid_of(before, shard, ReplicaRole.STANDBY) for shard in (0, 1)]
+    async with BackgroundSale(nodes, client, "nodes-silent") as sale:
+        family = [silent, *descendants(silent)]
+        stopped_at = time.monotonic()
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await sale.goes_on()
+            assert time.monotonic() - stopped_at < SILENT_S
+        finally:
+            for pid in family:
+                os.kill(pid, signal.SIGCONT)
+        after = await nodes.pairs(client)
+        await sale.goes_on()
+    assert [pid_of(after, shard, ReplicaRole.PRIMARY) for shard in (0, 1)] == heirs
+    gap_s = max(sale.longest_gap_s.values())
+    record_property("silent_node_gap_s", gap_s)
+    assert gap_s < GAP_MAX_S
     await sale.check()
     await nodes.check(client)
 

@@ -15,6 +15,11 @@ from stockray.sync import Client
 
 Shards = Annotated[list[int] | None, typer.Argument(help="Shards; none named means all.")]
 
+GATEWAY_COLUMNS = (
+    *("gateway_id", "address", "ready", "draining", "front", "pid"),
+    *("promotion_count", "false_alarm_count"),
+)
+
 shards_app = typer.Typer(help="Shards and their replicas.", no_args_is_help=True)
 snapshot_app = typer.Typer(help="Snapshots.", no_args_is_help=True)
 gateway_app = typer.Typer(help="Gateways.", no_args_is_help=True)
@@ -69,7 +74,7 @@ def _status_tables(found: ClusterStatus) -> list[tuple[Sequence[str], Sequence[A
     return [
         (tuple(cluster), [cluster]),
         (tuple(replicas[0]) if replicas else (), replicas),
-        (("gateway_id", "address", "ready", "draining", "front", "pid"), found.gateways),
+        (GATEWAY_COLUMNS, found.gateways),
         (("kind", "technology", "location", "reachable", "message"), found.data_places),
     ]
 

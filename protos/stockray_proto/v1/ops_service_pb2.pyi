@@ -276,6 +276,8 @@ class GatewayStatus(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     FRONT_FIELD_NUMBER: _builtins.int
     ANSWERING_FIELD_NUMBER: _builtins.int
+    PROMOTION_COUNT_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_COUNT_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     """The gateway's name in the cluster."""
     address: _builtins.str
@@ -294,6 +296,10 @@ class GatewayStatus(_message.Message):
     """The front that serves its port: "nghttp2" or "grpcio"."""
     answering: _builtins.bool
     """True for the gateway that gave this answer."""
+    promotion_count: _builtins.int
+    """Standbys that took over at its request since its process began, first primaries included."""
+    false_alarm_count: _builtins.int
+    """Of them, those in the place of a primary that was silent, and not known to be dead."""
     def __init__(
         self,
         *,
@@ -306,10 +312,12 @@ class GatewayStatus(_message.Message):
         draining: _builtins.bool = ...,
         front: _builtins.str = ...,
         answering: _builtins.bool = ...,
+        promotion_count: _builtins.int = ...,
+        false_alarm_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answering", b"answering", "draining", b"draining", "front", b"front", "gateway_id", b"gateway_id", "node", b"node", "pid", b"pid", "ready", b"ready", "shard_map_version", b"shard_map_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "answering", b"answering", "draining", b"draining", "false_alarm_count", b"false_alarm_count", "front", b"front", "gateway_id", b"gateway_id", "node", b"node", "pid", b"pid", "promotion_count", b"promotion_count", "ready", b"ready", "shard_map_version", b"shard_map_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

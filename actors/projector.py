@@ -80,6 +80,63 @@ def project(entries: Sequence[Entry]) -> Batch:
     return Batch(entries[-1].seq, rows.tables(), dead, decided_ms)
 
 
+def apply_batch(sink: Sink, shard: int, incarnation: str, from_seq: int, batch: Batch) -> None:
+    """Apply a batch to the view. Blocks. Rows that the database refuses for good become dead
+    letters; PositionMoved, Corrupt and what may be tried again is raised."""
+    try:
+        sink.apply(
+            shard,
+            incarnation=incarnation,
+            from_seq=from_seq,
+            to_seq=batch.to_seq,
+            rows=batch.rows,
+            dead_letters=batch.dead_letters,
+        )
+    except (StorageError, ValueError) as error:
+        _require_final(error)
+        log.warning("sink_refuses_rows", shard=shard, error=str(error))
+        _apply_one_by_one(sink, shard, incarnation, from_seq, batch)
+
+
+def _apply_one_by_one(
+    sink: Sink, shard: int, incarnation: str, from_seq: int, batch: Batch
+) -> None:
+    """The database refuses some row for good. Find which, with transactions that do not move the
+    position, and set those aside."""
+    dead = list(batch.dead_letters)
+    for rows in batch.rows:
+        for value in rows.values:
+            one = Rows(table=rows.table, columns=rows.columns, values=[value])
+            try:
+                sink.apply(
+                    shard,
+                    incarnation=incarnation,
+                    from_seq=from_seq,
+                    to_seq=from_seq,
+                    rows=[one],
+                )
+            except (StorageError, ValueError) as error:
+                _require_final(error)
+                reason = f"{rows.table}: {error}"
+                # 0 and up are records of the entry: rows are numbered downwards.
+                at = -2 - len(dead)
+                dead.append(DeadLetter(batch.to_seq, at, reason, repr(value).encode()))
+    sink.apply(
+        shard,
+        incarnation=incarnation,
+        from_seq=from_seq,
+        to_seq=batch.to_seq,
+        rows=[],
+        dead_letters=dead,
+    )
+
+
+def _require_final(error: StorageError | ValueError) -> None:
+    """Go on if it is the data that is refused, whenever it is sent."""
+    if isinstance(error, PositionMoved | Corrupt) or getattr(error, "retriable", False):
+        raise error
+
+
 class InThread(Protocol):
     """Runs a blocking call of the sink on the sink's one thread."""
 
@@ -207,55 +264,7 @@ class Projector:
             await self._in_thread(lambda: self._apply(incarnation, position, empty))
 
     def _apply(self, incarnation: str, from_seq: int, batch: Batch) -> None:
-        try:
-            self._sink.apply(
-                self.shard,
-                incarnation=incarnation,
-                from_seq=from_seq,
-                to_seq=batch.to_seq,
-                rows=batch.rows,
-                dead_letters=batch.dead_letters,
-            )
-        except (StorageError, ValueError) as error:
-            if isinstance(error, PositionMoved | Corrupt) or getattr(error, "retriable", False):
-                raise
-            self._apply_one_by_one(incarnation, from_seq, batch, error)
-
-    def _apply_one_by_one(
-        self, incarnation: str, from_seq: int, batch: Batch, why: Exception
-    ) -> None:
-        """The database refuses some row for good. Find which, with transactions that do not move
-        the position, and set those aside."""
-        log.warning("sink_refuses_rows", shard=self.shard, error=str(why))
-        dead = list(batch.dead_letters)
-        for rows in batch.rows:
-            for value in rows.values:
-                one = Rows(table=rows.table, columns=rows.columns, values=[value])
-                try:
-                    self._sink.apply(
-                        self.shard,
-                        incarnation=incarnation,
-                        from_seq=from_seq,
-                        to_seq=from_seq,
-                        rows=[one],
-                    )
-                except (StorageError, ValueError) as error:
-                    if isinstance(error, PositionMoved | Corrupt) or getattr(
-                        error, "retriable", False
-                    ):
-                        raise
-                    reason = f"{rows.table}: {error}"
-                    # 0 and up are records of the entry: rows are numbered downwards.
-                    at = -2 - len(dead)
-                    dead.append(DeadLetter(batch.to_seq, at, reason, repr(value).encode()))
-        self._sink.apply(
-            self.shard,
-            incarnation=incarnation,
-            from_seq=from_seq,
-            to_seq=batch.to_seq,
-            rows=[],
-            dead_letters=dead,
-        )
+        apply_batch(self._sink, self.shard, incarnation, from_seq, batch)
 
     async def _report(self, position: int) -> None:
         """Tell the journal what is in SQL, so that it can be trimmed."""

@@ -6,9 +6,10 @@ from typing import Any
 
 from actors.core import records as r
 from actors.core import state as s
+from actors.core.evolve_reservations import FAILED
 from actors.core.identity import buyer_part, public_id
-from actors.core.payments import RefundReason, return_refund_key
-from actors.stock_rows import DOCUMENT_RETURN, Row, document
+from actors.core.payments import RefundReason, failed_key, return_refund_key
+from actors.stock_rows import DOCUMENT_FAILED_PAYMENT, DOCUMENT_RETURN, Row, document
 
 PAYMENT_BEGUN, PAYMENT_FAILED, PAYMENT_KEPT, PAYMENT_REFUND_DUE = 1, 2, 3, 4
 """States of a row in `payments`."""
@@ -152,6 +153,8 @@ def payment_begun(record: r.PaymentBegun, now_ms: int) -> Sequence[Row]:
 
 def payment_failed(record: r.PaymentFailed, now_ms: int) -> Sequence[Row]:
     reservation_id = public_id(record.slot, record.key)
+    request = failed_key(reservation_id, record.payment_id).hex()
+    other = {"fingerprint": FAILED}
     return [
         _payment(
             record,
@@ -159,7 +162,9 @@ def payment_failed(record: r.PaymentFailed, now_ms: int) -> Sequence[Row]:
             PAYMENT_FAILED,
             reservation_id=reservation_id,
             amount_minor=record.paid_minor,
-        )
+        ),
+        # The payment's row may come to speak of another reservation.
+        document(DOCUMENT_FAILED_PAYMENT, "", request, 0, now_ms, other, record.slot),
     ]
 
 
@@ -224,6 +229,7 @@ def refund_reported(record: r.RefundReported, now_ms: int) -> Sequence[Row]:
         "state": s.REFUND_CLOSED if record.closed else s.REFUND_DUE,
         "attempts": record.attempts,
         "reference": record.reference,
+        "last_report": record.request_key.hex(),
         "updated_ms": now_ms,
     }
     if record.closed:

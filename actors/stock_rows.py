@@ -11,7 +11,7 @@ from actors.core.outcomes import Outcome
 Row = tuple[str, dict[str, Any], dict[str, Any]]
 """(table, key columns, other columns)."""
 
-DOCUMENT_ARRIVAL, DOCUMENT_RETURN = 6, 7
+DOCUMENT_ARRIVAL, DOCUMENT_RETURN, DOCUMENT_FAILED_PAYMENT = 6, 7, 8
 """Kinds in `stock_documents` beside those of `records`: ids that are kept for ever, too."""
 
 
@@ -81,6 +81,7 @@ def transferred_out(record: r.TransferredOut, now_ms: int) -> Sequence[Row]:
         "quantity": record.quantity,
         "state": s.IN_TRANSIT,
         "at_ms": now_ms,
+        "fingerprint": record.fingerprint,
     }
     rows: list[Row] = [("transfers", {"transfer_id": record.transfer_id.hex()}, columns)]
     if record.from_campaign_id:

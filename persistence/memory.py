@@ -95,6 +95,17 @@ class MemoryJournal:
                     "create", lambda: self._logs.update({shard: _Log(incarnation=incarnation)})
                 )
 
+    def start_over(
+        self, shard: int, *, incarnation: str, replaces: str, last_seq: int, epoch: int = 0
+    ) -> None:
+        with self._lock:
+            log = self._logs.get(shard)
+            if log is not None and log.incarnation not in {incarnation, replaces}:
+                raise JournalExists(f"shard {shard} has a journal of {log.incarnation!r}")
+            if log is None or log.incarnation != incarnation:
+                made = _Log(incarnation=incarnation, epoch=epoch, last_seq=last_seq)
+                self._perform("start_over", lambda: self._logs.update({shard: made}))
+
     def read_meta(self, shard: int) -> Meta:
         with self._lock:
             log = self._log(shard)

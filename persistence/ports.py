@@ -47,6 +47,15 @@ class Journal(Protocol):
     def create(self, shard: int, *, incarnation: str) -> None:
         """Make an empty journal. The same incarnation again is a no-op; another: JournalExists."""
 
+    def start_over(
+        self, shard: int, *, incarnation: str, replaces: str, last_seq: int, epoch: int = 0
+    ) -> None:
+        """Make a journal that holds no entry and ends at `last_seq`, so that entry `last_seq + 1`
+        comes next; nobody owns it, and `epoch + 1` is acquired next. It takes the place of one of
+        incarnation `replaces`, whose entries and positions are gone with that, or of none. One
+        of `incarnation` is left as it is; any other: JournalExists, and nothing changed. For
+        recovery and restore only: whoever owned the old one meets NoJournal from then on."""
+
     def read_meta(self, shard: int) -> Meta:
         """The head. NoJournal if there is none. Never blocked by a writer's lock."""
 

@@ -32,6 +32,7 @@ from persistence.ports import Entry, Meta, Ownership
 from persistence.redis_link import RedisLink, Script
 
 _CREATE = Script("create")
+_START_OVER = Script("start_over")
 _READ_META = Script("read_meta")
 _ACQUIRE = Script("acquire")
 _APPEND = Script("append")
@@ -64,6 +65,12 @@ class RedisJournal:
     def create(self, shard: int, *, incarnation: str) -> None:
         meta, log, positions = self._keys_of(shard)
         self._run(shard, _CREATE, (meta, log, positions), incarnation)
+
+    def start_over(
+        self, shard: int, *, incarnation: str, replaces: str, last_seq: int, epoch: int = 0
+    ) -> None:
+        keys = self._keys_of(shard)
+        self._run(shard, _START_OVER, keys, incarnation, replaces, last_seq, epoch)
 
     def read_meta(self, shard: int) -> Meta:
         meta, log, _ = self._keys_of(shard)

@@ -86,6 +86,22 @@ class SqliteJournal:
                 raise JournalExists(f"{self._files.path(name)} has a journal of {found[0]!r}")
         self._files.sync_directory()
 
+    def start_over(
+        self, shard: int, *, incarnation: str, replaces: str, last_seq: int, epoch: int = 0
+    ) -> None:
+        name = _shard_name(shard)
+        with self._files.transaction(name, schema=_SHARD_SCHEMA) as db:
+            found = db.execute(_TAIL).fetchone()
+            if found is not None and found[0] not in {incarnation, replaces}:
+                raise JournalExists(f"{self._files.path(name)} has a journal of {found[0]!r}")
+            if found is None or found[0] != incarnation:
+                db.execute("DELETE FROM entries")
+                db.execute(
+                    "INSERT OR REPLACE INTO meta VALUES (1, ?, ?, '', '', ?, '', 0)",
+                    (incarnation, epoch, last_seq),
+                )
+        self._files.sync_directory()
+
     def read_meta(self, shard: int) -> Meta:
         incarnation, epoch, owner, last_seq, first_seq = self._head(shard)
         return Meta(incarnation, epoch, owner, last_seq, first_seq or last_seq + 1)

@@ -16,13 +16,14 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from actors.core.identity import SLOT_COUNT
 from persistence.errors import NoJournal, StorageError
 from persistence.open import open_journal, open_sink, open_snapshots
 from persistence.ports import Journal, Sink
+from persistence.sql.cluster import KeptMap, SqlCluster
 from server.settings import Settings
 
 DEFAULT_SHARDS = 2
@@ -92,6 +93,7 @@ def prepare(settings: Settings, warn: Callable[[str], None]) -> ShardMap:
             shard_map = _make(settings, journal)
         _require_shards(settings, shard_map)
         _compare(settings, journal, sink, shard_map)
+        _keep_map(settings, journal)
     except StorageError as error:
         raise CannotStart(str(error), unreachable=error.retriable) from error
     finally:
@@ -148,6 +150,11 @@ def _read_map(journal: Journal) -> ShardMap | None:
     if not version:
         return None
     fields: dict[str, Any] = json.loads(data)
+    if not fields["ready"] and "recovers" in fields:
+        raise CannotStart(
+            "journal: a recovery was begun and did not come to its end; run "
+            "`stockray recover --from-sql` again, and it goes on"
+        )
     if not fields["ready"]:
         _create_journals(journal, fields["incarnation"], max(fields["slots_of"]) + 1)
         fields["ready"] = True
@@ -164,7 +171,8 @@ def _require_nothing_stored(settings: Settings, sink: Sink) -> None:
             raise CannotStart(
                 f"journal: holds no cluster, but the database has applied entry {seq} of shard "
                 f"{shard}: the journal store was wiped or is another one. Point --journal at the "
-                "right store, restore it, or use an empty database"
+                "right store, restore it, make it anew from the database (`stockray recover "
+                "--from-sql`), or use an empty database"
             )
 
 
@@ -201,7 +209,8 @@ def _compare(settings: Settings, journal: Journal, sink: Sink, shard_map: ShardM
         except NoJournal as error:
             raise CannotStart(
                 f"journal: the journal of shard {shard} is missing from a cluster that had it; "
-                "nothing was started. Restore the journal store"
+                "nothing was started. Restore the journal store, or make it anew from the database "
+                "(`stockray recover --from-sql`)"
             ) from error
         incarnation, seq = sink.position(shard)
         if incarnation and incarnation != meta.incarnation:
@@ -213,8 +222,17 @@ def _compare(settings: Settings, journal: Journal, sink: Sink, shard_map: ShardM
             raise CannotStart(
                 f"journal: shard {shard} ends at entry {meta.last_seq}, but the database has "
                 f"applied entry {seq}: acknowledged entries are missing from the journal. Restore "
-                "it; --accept-journal starts without them"
+                "it, or make it anew from the database (`stockray recover --from-sql`); "
+                "--accept-journal starts without them"
             )
+
+
+def _keep_map(settings: Settings, journal: Journal) -> None:
+    """A copy of the map in the database, for the day on which the journal's store is lost."""
+    version, data = journal.read_map()
+    incarnation = json.loads(data)["incarnation"]
+    with closing(SqlCluster(settings.database_url)) as cluster:
+        cluster.keep_map(KeptMap(version, incarnation, data.decode()))
 
 
 def release_quietly(lock: DirectoryLock | None) -> None:

@@ -9,9 +9,8 @@ import json
 import signal
 import sys
 import threading
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -22,43 +21,34 @@ from stockray import AsyncClient, StockrayError
 from persistence.errors import StorageError
 from persistence.open import open_sink
 from persistence.private import ServerFailedError
+from server import cli_recovery
 from server.bench.result import CROWD, PEERS, BenchOptions, BenchResult, CannotMeasure
 from server.bench.run import run_bench
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
+from server.cli_options import (
+    EXIT_DEGRADED,
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    ConfigOption,
+    DatabaseOption,
+    DataDirOption,
+    JournalOption,
+    Output,
+    OutputOption,
+    fail,
+    messages,
+    settings_of,
+)
 from server.demo import DemoOptions, run_demo
 from server.doctor import Verdict, as_data, examine, worst
 from server.live import replica_claims
 from server.sale import Plan
-from server.settings import SECRETS, Origins, Settings, SettingsError, load
+from server.settings import SECRETS, Settings, SettingsError
 from server.show import SaleProgress, show_bench, show_books, show_findings, show_report
 from server.verify import ReplicaClaim
 from server.verifying import verify_stores
-
-EXIT_FAILED, EXIT_USAGE, EXIT_DEGRADED, EXIT_UNREACHABLE = 1, 2, 3, 4
-
-messages = Console(stderr=True)
-
-
-class Output(StrEnum):
-    """How data is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How data is printed.")]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file to read.")]
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", help="Directory of the embedded mode, and of logs.")
-]
-JournalOption = Annotated[
-    str | None, typer.Option("--journal", help="redis://host:port/0; left out: SQLite files.")
-]
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option("--database", help="mysql+pymysql://user:password@host/db; left out: SQLite."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -68,6 +58,7 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
     app.command("bench")(bench)
     app.command("doctor")(doctor)
+    cli_recovery.register(app)
     database = typer.Typer(help="The SQL view's schema.", no_args_is_help=True)
     database.command("upgrade")(upgrade)
     database.command("current")(current)
@@ -75,20 +66,6 @@ def register(app: typer.Typer) -> None:
     config = typer.Typer(help="Settings.", no_args_is_help=True)
     config.command("show")(show_config)
     app.add_typer(config, name="config")
-
-
-def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
-    """Say what is wrong and what to do, and exit."""
-    messages.print(f"[bold red]error:[/] {message}", highlight=False)
-    raise typer.Exit(code)
-
-
-def settings_of(config: Path | None, **flags: Any) -> Origins:
-    """Settings, or exit 2."""
-    try:
-        return load(flags, file=config)
-    except SettingsError as error:
-        fail(str(error), EXIT_USAGE)
 
 
 def serve(

@@ -5,7 +5,8 @@ Rules
 * A view of the journal: nothing here is decided upon, and all of it can be made again from the
   journal as long as the journal holds it.
 * `migrations/` makes the same tables step by step; a test compares the two on each database.
-* Every table but `positions` and `dead_letters` carries slot, generation, seq (`columns.origin`).
+* Every table but `positions`, `dead_letters` and `cluster` carries slot, generation, seq
+  (`columns.origin`).
 * `reservations` is the orders table: on MySQL it is partitioned by a hash of the buyer, so that a
   buyer's orders lie in one partition; `buyer_part` must therefore be in its primary key.
 """
@@ -192,6 +193,7 @@ refunds = Table(
     big("due_ms"),
     big("closed_ms"),
     big("updated_ms"),
+    identifier("last_report"),
     # In the order of a page (due_ms, refund_id) within a state, which every listing names.
     Index("ix_refunds_due", "state", "due_ms", "refund_id"),
     Index("ix_refunds_buyer", "buyer_id", "state", "due_ms", "refund_id"),
@@ -237,6 +239,7 @@ transfers = Table(
     big("quantity"),
     small("state"),
     big("at_ms"),
+    big("fingerprint"),
     **OPTIONS,
 )
 
@@ -264,6 +267,18 @@ positions = Table(
     small_key("shard"),
     identifier("incarnation"),
     big("seq"),
+    big("updated_ms"),
+    **OPTIONS,
+)
+
+# The map of the cluster whose view this is, for when the journal's store, which has it, is lost.
+cluster = Table(
+    "cluster",
+    metadata,
+    small_key("id"),
+    number("map_version"),
+    identifier("incarnation"),
+    long_document("map_json"),
     big("updated_ms"),
     **OPTIONS,
 )

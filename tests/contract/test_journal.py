@@ -321,6 +321,74 @@ def test_the_map_is_swapped_by_whoever_saw_the_newest(store: JournalStore) -> No
     assert mine.read_map() == (2, b"\x00two")
 
 
+def start_over(
+    journal: Journal, *, replaces: str = INC, last_seq: int = 40, epoch: int = 0
+) -> None:
+    journal.start_over(
+        SHARD, incarnation="inc-2", replaces=replaces, last_seq=last_seq, epoch=epoch
+    )
+
+
+def test_a_journal_that_starts_over_is_empty_and_goes_on_after_the_sequence_it_was_given(
+    store: JournalStore, journal: Journal
+) -> None:
+    filled(journal, 3)
+    journal.set_position(SHARD, "sink", 2)
+    start_over(journal)
+    other = store.connect()
+    assert other.read_meta(SHARD) == Meta("inc-2", 0, "", 40, 41)
+    assert other.positions(SHARD) == {}
+    assert other.bytes_used(SHARD) == 0
+    assert sequences(other, after_seq=40) == []
+    with pytest.raises(Trimmed):
+        sequences(other, after_seq=39)
+    won = other.acquire(SHARD, incarnation="inc-2", seen_epoch=0, token="new")
+    for seq in (41, 42):
+        fields = {"incarnation": "inc-2", "epoch": won.epoch, "batch_id": f"b{seq}"}
+        other.append(SHARD, **fields, seq=seq, entry=b"later")
+    assert sequences(journal, after_seq=40) == [41, 42]
+    assert journal.read_meta(SHARD) == Meta("inc-2", 1, "new", 42, 41)
+    assert journal.bytes_used(SHARD) == 10
+
+
+def test_who_owned_the_journal_before_it_started_over_meets_none(
+    store: JournalStore, journal: Journal
+) -> None:
+    filled(journal, 3)
+    start_over(store.connect(), last_seq=3)
+    with pytest.raises(NoJournal):
+        append(journal, 4)
+    with pytest.raises(NoJournal):
+        journal.check(SHARD, incarnation=INC, epoch=1)
+    with pytest.raises(NoJournal):
+        acquire(journal, seen_epoch=1)
+    assert store.connect().read_meta(SHARD).last_seq == 3
+
+
+def test_starting_over_takes_the_place_of_a_known_journal_or_of_none(
+    store: JournalStore, journal: Journal
+) -> None:
+    filled(journal, 3)
+    with pytest.raises(JournalExists, match=INC):
+        start_over(journal, replaces="inc-0")
+    with pytest.raises(JournalExists, match=INC):
+        start_over(journal, replaces="")
+    assert sequences(journal) == [1, 2, 3]
+    store.wipe(SHARD)
+    start_over(store.connect(), last_seq=0)
+    assert store.connect().read_meta(SHARD) == Meta("inc-2", 0, "", 0, 1)
+
+
+def test_starting_over_again_changes_nothing(journal: Journal) -> None:
+    start_over(journal, epoch=6)
+    won = journal.acquire(SHARD, incarnation="inc-2", seen_epoch=6, token="new")
+    assert won == Ownership(7, "new")
+    journal.append(SHARD, incarnation="inc-2", epoch=7, seq=41, batch_id="b41", entry=b"kept")
+    start_over(journal, last_seq=99)
+    assert journal.read_meta(SHARD) == Meta("inc-2", 7, "new", 41, 41)
+    assert journal.read(SHARD, after_seq=40, max_bytes=1)[0].data == b"kept"
+
+
 def test_a_closed_journal_may_be_closed_again(store: JournalStore, journal: Journal) -> None:
     filled(journal, 1)
     journal.close()

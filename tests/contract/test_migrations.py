@@ -47,7 +47,8 @@ def describe(url: str) -> dict[str, Any]:
         rows = execute(
             url, "SELECT name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version'"
         )
-        return dict(rows)
+        # A column that was added stands without the line break of one that was there at first.
+        return {name: sql and " ".join(sql.split()) for name, sql in rows}
     finally:
         engine.dispose()
 

@@ -1,0 +1,207 @@
+"""What becomes of each field of the state when it is rebuilt from SQL, decided field by field.
+
+A test holds this table to the classes of the state, so that no field is added without a decision,
+and to what a recovery makes of random histories; `docs/recovery.md` shows the same table.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Verdict(StrEnum):
+    """What a rebuilt state has of a field."""
+
+    REBUILT = "rebuilt"
+    """Exactly what the journal's fold had at SQL's position."""
+    DERIVED = "derived"
+    """Made anew from what is rebuilt, as at every start; exactly what it was."""
+    NEAR = "near"
+    """Rebuilt, and perhaps a little older than it was."""
+    LOST = "lost"
+    """Not in SQL. The text says what follows for callers."""
+    PASSING = "passing"
+    """Of a running process only; begins anew at every start."""
+
+
+class Decision(NamedTuple):
+    """A field's verdict, and from where, or what follows."""
+
+    verdict: Verdict
+    text: str
+
+
+_R, _D, _N, _L, _P = Verdict.REBUILT, Verdict.DERIVED, Verdict.NEAR, Verdict.LOST, Verdict.PASSING
+
+_SHARD = {
+    "slots": (_R, "the slots of the rows"),
+    "seq": (_R, "`positions.seq`"),
+    "now_ms": (_N, "the youngest time in the shard's rows; time never goes back behind it"),
+    "debtors": (_D, "pools whose `owed` is not 0"),
+    "forgets": (_D, "whether a slot has forgotten reservations"),
+    "refusal_count": (_L, "0, as there are no refusals"),
+    "touched": (_P, "pools of the open entry"),
+    "fuzzy": (_P, "while a snapshot is loaded"),
+    "archive": (_P, "for `verify` only"),
+    "advanced_ms": (_P, "when refusals were looked at"),
+    "refusal_count_max": (_P, "a limit"),
+}
+_SLOT = {
+    "slot": (_R, "`slot` of every row"),
+    "generation": (_R, "`generation` of every row"),
+    "skus": (_R, "`skus`, `pools`"),
+    "campaigns": (_R, "`campaigns`, `pools`"),
+    "reservations": (
+        _R,
+        "`reservations`; finished ones older than `recall_after_ms` stay in SQL, as ever",
+    ),
+    "forgotten": (_D, "made of the keys of the reservations that stay in SQL"),
+    "refusals": (
+        _L,
+        "a request refused in the 15 s before the loss, sent again with its id, is decided anew "
+        "and may be granted. A call lives 10 s, so this needs a caller that asks again on its own",
+    ),
+    "deadlines": (_D, "the deadlines of reservations that are held"),
+    "documents": (
+        _R,
+        "`stock_documents`; reports of failed payments of before schema 0003 only as far as "
+        "`payments` has them: such a report sent again is noted twice",
+    ),
+    "figures": (_R, "amounts in `stock_documents`"),
+    "payments": (_R, "`payments` that were kept or fell due"),
+    "refunds": (_R, "`refunds`"),
+    "transfers": (_R, "`transfers`"),
+    "open_transfers": (_D, "transfers in transit; they are finished as ever"),
+    "arrivals": (_R, "`stock_documents` of kind 6"),
+}
+_SKU = {
+    "pool": (_R, "`pools` with no campaign"),
+    "name": (_R, "`skus`"),
+    "attributes": (_R, "`skus.attributes_json`"),
+    "buffer_bps": (_R, "`skus`"),
+    "currency_code": (_R, "`skus`"),
+    "payment_window_ms": (_R, "`skus`"),
+    "created_ms": (_R, "`skus`"),
+}
+_CAMPAIGN = {
+    "config": (_R, "`campaigns`"),
+    "state": (_R, "`campaigns`"),
+    "version": (_R, "`campaigns`"),
+    "created_ms": (_R, "`campaigns`"),
+    "updated_ms": (_R, "`campaigns`"),
+    "pools": (_R, "the lines in `campaigns.config_json`, counted by `pools`"),
+    "buyers": (_D, "counted over its reservations"),
+}
+_CONFIG = {
+    "name": (_R, "`campaigns.config_json`"),
+    "currency_code": (_R, "`campaigns.config_json`"),
+    "starts_ms": (_R, "`campaigns`"),
+    "ends_ms": (_R, "`campaigns`"),
+    "payment_window_ms": (_R, "`campaigns.config_json`"),
+    "limit_per_buyer": (_R, "`campaigns.config_json`"),
+    "required_claims": (_R, "`campaigns.config_json`"),
+    "lines": (_R, "`campaigns.config_json`"),
+}
+_LINE = {
+    "sku_id": (_R, "`campaigns.config_json`"),
+    "allocation": (_R, "`campaigns.config_json`"),
+    "list_price_minor": (_R, "`campaigns.config_json`"),
+    "unit_price_minor": (_R, "`campaigns.config_json`"),
+    "limit_per_buyer": (_R, "`campaigns.config_json`"),
+}
+_POOL = {
+    "campaign_id": (_R, "`pools`"),
+    "sku_id": (_R, "`pools`"),
+    "total": (_R, "`pools`"),
+    "available": (_R, "`pools`"),
+    "reserved": (_R, "`pools`"),
+    "sold": (_R, "`pools`"),
+    "buffer": (_R, "`pools`"),
+    "scheduled": (_R, "`pools`"),
+    "in_transit": (_R, "`pools`"),
+    "owed": (_R, "`pools`"),
+    "granted": (_R, "`pools`"),
+    "list_price_minor": (_R, "`pools`"),
+    "unit_price_minor": (_R, "`pools`"),
+    "limit_per_buyer": (_R, "the campaign's line"),
+    "forgotten_sold": (_D, "units of sold reservations that stay in SQL"),
+    "buyers": (_D, "counted over its reservations"),
+    "counted_in": (_D, "the tables that count its buyers"),
+}
+_RESERVATION = {
+    "key": (_R, "`reservations.reservation_id`"),
+    "pool": (_R, "`reservations.campaign_id`, `sku_id`"),
+    "buyer_id": (_R, "`reservations`"),
+    "quantity": (_R, "`reservations`"),
+    "returned": (_R, "`reservations.returned_quantity`"),
+    "state": (_R, "`reservations`"),
+    "stage": (_R, "`reservations.fulfilment`"),
+    "fingerprint": (_R, "`reservations`"),
+    "reserved_ms": (_R, "`reservations`"),
+    "first_deadline_ms": (_R, "`reservations`"),
+    "deadline_ms": (_R, "`reservations`"),
+    "begun": (_R, "`reservations.payment_begun_ms`"),
+    "list_price_minor": (_R, "`reservations`"),
+    "unit_price_minor": (_R, "`reservations`"),
+    "payable_minor": (_R, "`reservations`"),
+    "payment": (_R, "`reservations.payment_id`, `payment_channel`, `paid_minor`"),
+    "seq": (_N, "`reservations.seq`; a failed payment and a recall do not raise it"),
+    "touched_ms": (
+        _N,
+        "`reservations.updated_ms`; the row may leave memory a little earlier than it would have",
+    ),
+}
+_PAYMENT = {
+    "payment_id": (_R, "`reservations`"),
+    "channel": (_R, "`reservations.payment_channel`"),
+    "amount_minor": (_R, "`reservations.paid_minor`"),
+    "refunded_minor": (_D, "paid times returned over quantity; all of it when revoked"),
+}
+_REFUND = {
+    "key": (_R, "`refunds.refund_id`"),
+    "reservation_id": (_R, "`refunds`"),
+    "buyer_id": (_R, "`refunds`"),
+    "payment_id": (_R, "`refunds`"),
+    "channel": (_R, "`refunds.payment_channel`"),
+    "amount_minor": (_R, "`refunds`"),
+    "reason": (_R, "`refunds`"),
+    "compensation": (_R, "`refunds`"),
+    "currency_code": (_R, "`refunds`"),
+    "state": (_R, "`refunds`"),
+    "attempts": (_R, "`refunds`"),
+    "last_report": (
+        _R,
+        "`refunds`; '' for reports of before schema 0003: such a report sent again counts as "
+        "another attempt, or is told that the refund is closed",
+    ),
+    "seq": (_R, "`refunds`"),
+}
+_TRANSFER = {
+    "sku_id": (_R, "`transfers`"),
+    "from_campaign_id": (_R, "`transfers`"),
+    "to_campaign_id": (_R, "`transfers`"),
+    "quantity": (_R, "`transfers`"),
+    "state": (_R, "`transfers`"),
+    "fingerprint": (_R, "`transfers`; made from the row's fields before schema 0003"),
+}
+
+_KINDS: dict[str, dict[str, tuple[Verdict, str]]] = {
+    "ShardState": _SHARD,
+    "SlotState": _SLOT,
+    "Sku": _SKU,
+    "Campaign": _CAMPAIGN,
+    "CampaignConfig": _CONFIG,
+    "CampaignLine": _LINE,
+    "Pool": _POOL,
+    "Reservation": _RESERVATION,
+    "Payment": _PAYMENT,
+    "Refund": _REFUND,
+    "Transfer": _TRANSFER,
+    "Debt": {"slot": (_D, "the slot of the pool that owes")},
+}
+
+AUDIT: dict[tuple[str, str], Decision] = {
+    (kind, name): Decision(*decision)
+    for kind, fields in _KINDS.items()
+    for name, decision in fields.items()
+}
+"""(class, field) -> what becomes of it."""

@@ -1,0 +1,111 @@
+"""Comparing two states of a shard field by field, as `server/recover_audit.py` says."""
+
+from typing import Any
+
+from actors.core import state as s
+from actors.core.commands import CampaignConfig, CampaignLine
+from actors.core.evolve_reservations import recount
+from actors.core.pools import Pool
+from actors.core.tables import Counts
+from server.recover_audit import AUDIT, Verdict
+
+KINDS: dict[str, type[Any]] = {
+    "ShardState": s.ShardState,
+    "SlotState": s.SlotState,
+    "Sku": s.Sku,
+    "Campaign": s.Campaign,
+    "CampaignConfig": CampaignConfig,
+    "CampaignLine": CampaignLine,
+    "Pool": Pool,
+    "Reservation": s.Reservation,
+    "Payment": s.Payment,
+    "Refund": s.Refund,
+    "Transfer": s.Transfer,
+    "Debt": s.Debt,
+}
+
+
+def fields_of(kind: type[Any]) -> tuple[str, ...]:
+    """The names of all that an object of this kind holds."""
+    return tuple(getattr(kind, "_fields", None) or kind.__slots__)
+
+
+def differences(original: s.ShardState, rebuilt: s.ShardState) -> list[str]:
+    """What of the state differs although the audit says that it is rebuilt or derived. Both must
+    remember all their reservations."""
+    found: list[str] = []
+    _compare("ShardState", original, rebuilt, "", found)
+    return found
+
+
+def _compare(kind: str, first: Any, second: Any, at: str, found: list[str]) -> None:
+    for name in fields_of(KINDS[kind]):
+        verdict = AUDIT[kind, name].verdict
+        mine, other = getattr(first, name), getattr(second, name)
+        if verdict in (Verdict.REBUILT, Verdict.DERIVED):
+            _match(mine, other, f"{at}.{name}", found)
+        elif verdict is Verdict.NEAR and not 0 < other <= mine:
+            found.append(f"{at}.{name}: {mine} is now {other}")
+
+
+def _match(first: Any, second: Any, at: str, found: list[str]) -> None:
+    kind = type(first).__name__
+    if kind in KINDS and type(first) is type(second):
+        _compare(kind, first, second, at, found)
+        return
+    pairs, others = _as_pairs(first), _as_pairs(second)
+    if pairs is None or others is None:
+        if first != second:
+            found.append(f"{at}: {first!r} is now {second!r}")
+        return
+    for key in pairs.keys() | others.keys():
+        if key not in pairs or key not in others:
+            found.append(f"{at}[{key!r}]: only in {'the original' if key in pairs else 'SQL'}")
+        else:
+            _match(pairs[key], others[key], f"{at}[{key!r}]", found)
+
+
+def _as_pairs(value: Any) -> dict[Any, Any] | None:
+    """The parts of a table that are compared one by one; None for a plain value."""
+    if isinstance(value, s.SlotState):
+        return None
+    if isinstance(value, Counts) or hasattr(value, "parts"):
+        return dict(value.items())
+    if isinstance(value, dict):
+        # Pools as keys are the same pools by name; a slot may have been touched and hold nothing.
+        return {_key(key): part for key, part in value.items() if not _is_empty(part)}
+    if isinstance(value, tuple) and value and type(value[0]).__name__ in {*KINDS, "Counts"}:
+        return dict(enumerate(value))
+    if hasattr(value, "buckets"):
+        return _due(value)
+    return None
+
+
+def _is_empty(part: Any) -> bool:
+    tables = ("skus", "campaigns", "documents", "payments", "refunds", "transfers", "arrivals")
+    return isinstance(part, s.SlotState) and not any(len(getattr(part, name)) for name in tables)
+
+
+def remembered(state: s.ShardState) -> s.ShardState:
+    """The state, which has an archive, with all that it forgot back in memory."""
+    for number, slot in state.slots.items():
+        for key, held in (state.archive or {}).get(number, {}).items():
+            slot.reservations.put(key, held)
+        slot.forgotten = None
+        for pool in slot.pools():
+            pool.forgotten_sold = 0
+        recount(slot)
+    state.forgets = False
+    return state
+
+
+def _key(key: Any) -> Any:
+    return (key.campaign_id, key.sku_id) if isinstance(key, Pool) else key
+
+
+def _due(deadlines: Any) -> dict[Any, Any]:
+    """Which keys have a deadline at all; a bucket's width depends on when a key was added."""
+    keys: set[bytes] = set()
+    for held in deadlines.buckets.values():
+        keys |= {held} if isinstance(held, bytes) else held
+    return dict.fromkeys(keys, True)

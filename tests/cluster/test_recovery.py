@@ -1,0 +1,217 @@
+"""A journal's store is wiped under a live service: it halts and says so, and the database makes it
+anew up to where the database was.
+
+Each test has a service and stores of its own, since it loses them.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from stockray import AsyncClient, ClusterHealth, ReplicaState, Status, StockrayError
+
+from persistence.redis_link import RedisLink
+from server.children import ChildFailed
+from tests.cluster.test_faults import process_named
+from tests.helpers.sale import UNDECIDED, BackgroundSale
+from tests.helpers.services import short_directory
+from tests.helpers.stack import KINDS, SHARDS, Stack, running_stack, stockray, until
+
+
+@pytest.fixture(params=KINDS)
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    with short_directory() as directory, running_stack(request.param, directory) as stack:
+        stack.ensure_running()
+        yield stack
+
+
+@pytest.fixture
+async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
+    async with stack.client() as client:
+        await stack.pairs(client)
+        yield client
+
+
+def wipe(stack: Stack, shard: int | None = None) -> None:
+    """Lose the journal's store as a whole, snapshots too, or one shard's journal."""
+    if stack.redis is not None:
+        link = RedisLink(stack.redis.url, timeout_ms=1_000)
+        if shard is None:
+            link.call("FLUSHALL")
+        else:
+            for name in ("meta", "log", "positions"):
+                link.call("DEL", f"stockray:{{{shard}}}:{name}")
+        link.close()
+        return
+    journal = stack.settings.data_dir / "journal"
+    for path in journal.glob("*" if shard is None else f"shard-{shard:04d}*"):
+        path.unlink()
+    if shard is None:
+        shutil.rmtree(stack.settings.data_dir / "snapshots", ignore_errors=True)
+
+
+async def sold(stack: Stack, client: AsyncClient, name: str) -> BackgroundSale:
+    """A sale that is over, with all of it in SQL."""
+    async with BackgroundSale(stack, client, name) as sale:
+        await sale.goes_on()
+    await stack.settled(client)
+    return sale
+
+
+async def halted(client: AsyncClient, shards: set[int]) -> None:
+    def holds(status: Any) -> bool:
+        return shards == {
+            shard.shard
+            for shard in status.shards
+            if all(replica.state is ReplicaState.HALTED for replica in shard.replicas)
+        }
+
+    status = await until(client, holds, f"shards {shards} to halt")
+    assert status.health is ClusterHealth.FAILED
+    assert sum("is halted" in warning for warning in status.warnings) == 2 * len(shards)
+
+
+async def refused_everything(stack: Stack, campaigns: list[str]) -> None:
+    """Nothing is acknowledged, and callers are told to come again."""
+    async with AsyncClient(stack.listen, timeout_ms=2_000, rpc_timeout_ms=1_000) as client:
+        for campaign_id in campaigns:
+            sku_id = f"{campaign_id}-plenty"
+            told = await asyncio.gather(
+                client.grab(campaign_id, sku_id, buyer_id="late", quantity=1, request_id="late:1"),
+                return_exceptions=True,
+            )
+            for answer in told:
+                undecided = not isinstance(answer, BaseException) and answer.status in UNDECIDED
+                assert undecided or getattr(answer, "retriable", False), answer
+            with pytest.raises(StockrayError) as caught:
+                await client.get_stock(sku_id, campaign_id=campaign_id)
+            assert caught.value.retriable
+
+
+def recovered(stack: Stack) -> dict[str, Any]:
+    made = stack.command("recover", "--from-sql", "--yes", "-o", "json")
+    assert made.returncode == 0, made.stderr
+    report: dict[str, Any] = json.loads(made.stdout)
+    assert report["verified"] is True
+    assert report["differences"] == []
+    return report
+
+
+async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql(
+    stack: Stack, client: AsyncClient
+) -> None:
+    sale = await sold(stack, client, "wiped")
+    kept, acks = dict(sale.winners), list(stack.acks)
+    # From now on the database stays behind, so that something is lost.
+    os.kill(process_named(stack, "ProjectorProcess"), signal.SIGSTOP)
+    last = await client.cluster_status()
+    late = await client.grab(
+        sale.campaigns[0],
+        f"{sale.campaigns[0]}-plenty",
+        buyer_id="after",
+        quantity=1,
+        request_id="after:1",
+    )
+    assert late.status is Status.RESERVED
+    wipe(stack)
+    await halted(client, {0, 1})
+    await refused_everything(stack, sale.campaigns)
+    shown = stockray("status", "--address", stack.listen)
+    assert shown.returncode == 1
+    assert "is halted" in shown.stderr
+    refused = stack.command("recover", "--from-sql", "--yes")
+    assert (refused.returncode, "Stop the service first" in refused.stderr) == (1, True)
+    stack.child.kill_tree()
+
+    with pytest.raises(ChildFailed, match="stockray recover") as caught:
+        stack.ensure_running()
+    assert caught.value.exit_code == 1
+    looked = stack.command("recover", "--from-sql", "--dry-run", "-o", "json")
+    assert looked.returncode == 0, looked.stderr
+    report = recovered(stack)
+    assert [s["journal"] for s in report["shards"]] == ["gone"] * SHARDS
+    assert report["shards"] == json.loads(looked.stdout)["shards"]
+    for shard in report["shards"]:
+        assert shard["recovered_to_seq"] == last.shards[shard["shard"]].seq
+        assert shard["missing_from"]
+    assert list(stack.settings.data_dir.glob("recovery-*.json"))
+    again = stack.command("recover", "--from-sql", "--yes")
+    assert again.returncode == 1
+    assert "nothing is lost" in again.stderr
+
+    stack.ensure_running()
+    stack.acks[:] = acks
+    async with stack.client() as after:
+        await stack.pairs(after)
+        await stack.check(after)
+        for request_id, (campaign_id, reservation_id) in list(kept.items())[:20]:
+            told = await sale_answer(after, campaign_id, request_id)
+            assert told == reservation_id
+        # What was lost is asked for again with its id, and gets its old reservation id.
+        once_more = await after.grab(
+            sale.campaigns[0],
+            f"{sale.campaigns[0]}-plenty",
+            buyer_id="after",
+            quantity=1,
+            request_id="after:1",
+        )
+        assert once_more.reservation_id == late.reservation_id
+        async with BackgroundSale(stack, after, "afterwards") as next_sale:
+            await next_sale.goes_on()
+        await next_sale.check()
+        await stack.check(after)
+    assert stack.child.terminate() == 0
+    stack.check_stopped()
+
+
+async def sale_answer(client: AsyncClient, campaign_id: str, request_id: str) -> str:
+    """The reservation that a request is answered with, asked again."""
+    number = int(request_id.rpartition(":")[2])
+    sku_id = f"{campaign_id}-{'few' if number % 3 == 0 else 'plenty'}"
+    answer = await client.grab(
+        campaign_id, sku_id, buyer_id=f"buyer-{number}", quantity=1, request_id=request_id
+    )
+    return answer.reservation_id
+
+
+async def test_one_lost_journal_halts_its_shard_alone_and_the_others_lose_nothing(
+    stack: Stack, client: AsyncClient
+) -> None:
+    sale = await sold(stack, client, "half")
+    projector = process_named(stack, "ProjectorProcess")
+    os.kill(projector, signal.SIGSTOP)
+    for number, campaign_id in enumerate(sale.campaigns):
+        await client.grab(
+            campaign_id,
+            f"{campaign_id}-plenty",
+            buyer_id="after",
+            quantity=1,
+            request_id=f"after:{number}",
+        )
+    wipe(stack, 0)
+    await halted(client, {0})
+    goes_on = await client.grab(
+        sale.campaigns[1],
+        f"{sale.campaigns[1]}-plenty",
+        buyer_id="later",
+        quantity=1,
+        request_id="later:1",
+    )
+    assert goes_on.status is Status.RESERVED
+    await refused_everything(stack, sale.campaigns[:1])
+    os.kill(projector, signal.SIGCONT)
+    await asyncio.to_thread(stack.child.terminate)
+    report = recovered(stack)
+    assert [shard["journal"] for shard in report["shards"]] == ["gone", "sound"]
+    assert [shard["nothing_missing"] for shard in report["shards"]] == [False, True]
+    stack.ensure_running()
+    async with stack.client() as after:
+        await stack.pairs(after)
+        await stack.check(after)
+        kept = await after.get_reservation(goes_on.reservation_id)
+        assert kept.reservation is not None

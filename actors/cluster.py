@@ -131,8 +131,10 @@ def start_projectors(spec: ClusterSpec) -> list[Any]:
 
 
 def start_process(plain: type, name: str, spec: ClusterSpec, *arguments: Any) -> Any:
-    """Start any other plain class of ours as an actor (gateways)."""
-    return make_actor(plain, name, spec, None, *arguments)
+    """Start any other plain class of ours as an actor (gateways), on the node of this process and
+    on no other: the address that it listens at is one of this machine."""
+    here = ray.get_runtime_context().get_node_id()
+    return make_actor(plain, name, spec, here, *arguments, fixed=True)
 
 
 def find_shards(spec: ClusterSpec) -> list[list[Any]]:

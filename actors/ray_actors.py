@@ -28,14 +28,20 @@ CONTROL_THREADS = 8
 
 
 def make_actor(
-    plain: type, name: str, spec: ClusterSpec, node_id: str | None, *arguments: Any
+    plain: type,
+    name: str,
+    spec: ClusterSpec,
+    node_id: str | None,
+    *arguments: Any,
+    fixed: bool = False,
 ) -> Any:
-    """Start `plain(spec, *arguments)` as a named actor, on a node if it is given and alive."""
+    """Start `plain(spec, *arguments)` as a named actor, on a node if it is given and alive; if
+    `fixed`, on that one or nowhere."""
     options = dict(OPTIONS)
     if node_id is not None:
-        options["num_cpus"] = PLACED_CPUS
+        options["num_cpus"] = 0 if fixed else PLACED_CPUS
         options["scheduling_strategy"] = (
-            ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=True)
+            ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=not fixed)
         )
     groups: Any = {"concurrency_groups": {"control": CONTROL_THREADS}}
     remote: Any = ray.remote

@@ -2,8 +2,8 @@
 
 Rules
 -----
-* A server listens on a free loopback port and on a socket in its own directory; the directory's
-  path must be short (a socket's is 107 bytes at most).
+* A server listens on a free port, of loopback unless told otherwise, and on a socket in its own
+  directory; the directory's path must be short (a socket's is 107 bytes at most).
 * It dies with the *thread* that started it (PR_SET_PDEATHSIG): start one from a thread that lives
   as long as the server shall. A stopped server dies as well.
 * `restart` is on the same port and data. MariaDB's first data directory costs seconds, so one is
@@ -38,6 +38,7 @@ if os.getppid() != int(sys.argv[1]):
 os.execv(sys.argv[2], sys.argv[2:])
 """
 _DATABASE = "stockray"
+LOOPBACK = "127.0.0.1"
 
 
 class ServerFailedError(Exception):
@@ -50,12 +51,15 @@ class _PrivateServer:
     program = ""
     start_timeout_s = 10.0
 
-    def __init__(self, directory: str | os.PathLike[str], *, port: int | None = None) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], *, port: int | None = None, host: str = LOOPBACK
+    ) -> None:
         """`directory` is made if missing and belongs to the server; `port` is a free one unless
-        given."""
+        given. `host` is another address of this machine, for peers in network namespaces."""
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = port or _free_port()
+        self.host = host
+        self.port = port or _free_port(host)
         self.socket_path = self.directory / "server.sock"
         self.log_path = self.directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,9 +143,10 @@ class PrivateRedis(_PrivateServer):
         directory: str | os.PathLike[str],
         *,
         port: int | None = None,
+        host: str = LOOPBACK,
         settings: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(directory, port=port)
+        super().__init__(directory, port=port, host=host)
         self._settings = {
             "appendonly": "yes",
             "appendfsync": "always",
@@ -153,8 +158,8 @@ class PrivateRedis(_PrivateServer):
 
     @property
     def url(self) -> str:
-        """Its address on loopback TCP."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        """Its address by TCP."""
+        return f"redis://{self.host}:{self.port}/0"
 
     @property
     def socket_url(self) -> str:
@@ -163,7 +168,9 @@ class PrivateRedis(_PrivateServer):
 
     def _command(self) -> list[str]:
         fixed = {
-            "bind": "127.0.0.1",
+            "bind": self.host,
+            # It would refuse peers of a network namespace; the address decides who reaches it.
+            "protected-mode": "yes" if self.host == LOOPBACK else "no",
             "port": str(self.port),
             "unixsocket": str(self.socket_path),
             "dir": str(self.directory),
@@ -193,9 +200,9 @@ class PrivateMariaDB(_PrivateServer):
 
     @property
     def url(self) -> str:
-        """Its SQLAlchemy address on loopback TCP, with the user's name and password in it."""
+        """Its SQLAlchemy address by TCP, with the user's name and password in it."""
         login = f"{_DATABASE}:{_DATABASE}"
-        return f"mysql+pymysql://{login}@127.0.0.1:{self.port}/{_DATABASE}?charset=utf8mb4"
+        return f"mysql+pymysql://{login}@{self.host}:{self.port}/{_DATABASE}?charset=utf8mb4"
 
     def start(self) -> None:
         if not self._data.exists():
@@ -218,7 +225,7 @@ class PrivateMariaDB(_PrivateServer):
             f"--datadir={self._data}",
             f"--socket={self.socket_path}",
             f"--pid-file={self.directory / 'server.pid'}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self.host}",
             f"--port={self.port}",
             "--skip-name-resolve",
             "--character-set-server=utf8mb4",
@@ -295,7 +302,7 @@ def _find(program: str) -> str | None:
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

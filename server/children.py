@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,9 +27,11 @@ class ChildFailed(Exception):
 
 
 class ServeChild:
-    """One `stockray serve`. Its messages go to `log`."""
+    """One `stockray serve`. Its messages go to `log`; `environment` comes on top of ours."""
 
-    def __init__(self, arguments: Sequence[str], *, log: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.listen = ""
         self.ready: dict[str, Any] = {}
         self._log = log
@@ -42,6 +44,7 @@ class ServeChild:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
 
     @property

@@ -14,8 +14,6 @@ from typing import Any
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
-
-
 LOOK_EVERY_S = 0.1
 OBJECT_STORE_BYTES = 80_000_000
 """Ray's smallest is 75 MB; we keep nothing in it."""
@@ -26,23 +24,23 @@ def main() -> None:
     """Arguments: one JSON object with address, port, cpus, temp_dir, gcs_address and gcs_port."""
     wanted = json.loads(sys.argv[1])
     head = not wanted["gcs_address"]
-    parameters = RayParams(
-        node_ip_address=wanted["address"],
-        num_cpus=wanted["cpus"],
-        node_manager_port=wanted["port"],
-        num_gpus=0,
-        object_store_memory=OBJECT_STORE_BYTES,
-        min_worker_port=0,
-        max_worker_port=0,
-        temp_dir=wanted["temp_dir"],
-        include_dashboard=False,
-        include_log_monitor=False,
-        no_monitor=True,
-        dashboard_agent_listen_port=0,
-        **({"gcs_server_port": wanted["gcs_port"]} if head else {}),
-        **({} if head else {"gcs_address": wanted["gcs_address"]}),
-    )
-    node: Any = Node(parameters, head=head, shutdown_at_exit=True, spawn_reaper=False)
+    parameters: dict[str, Any] = {
+        "node_ip_address": wanted["address"],
+        "num_cpus": wanted["cpus"],
+        "node_manager_port": wanted["port"],
+        "num_gpus": 0,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "min_worker_port": 0,
+        "max_worker_port": 0,
+        "temp_dir": wanted["temp_dir"],
+        "include_dashboard": False,
+        "include_log_monitor": False,
+        "no_monitor": True,
+        "dashboard_agent_listen_port": 0,
+    }
+    key = "gcs_server_port" if head else "gcs_address"
+    parameters[key] = wanted["gcs_port" if head else "gcs_address"]
+    node: Any = Node(RayParams(**parameters), head=head, shutdown_at_exit=True, spawn_reaper=False)
     try:
         _tell(node)
         _follow(node)

@@ -1,4 +1,4 @@
-"""Several Ray nodes on one machine, each a family of processes of its own: what faults are tried on.
+"""Several Ray nodes on one machine, each a family of processes of its own, to try faults on.
 
 Each node is started by `actors/node_program.py` in a child process, as Ray's own `cluster_utils`
 starts one, but so that it can have a network namespace and an environment of its own, and so that

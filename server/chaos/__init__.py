@@ -1,1 +1,1 @@
-"""`stockray chaos`: load through the real client while real processes are killed, held and cut off."""
+"""`stockray chaos`: load by the real client while real processes are killed, held, cut off."""

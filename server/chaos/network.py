@@ -214,9 +214,7 @@ def _free_network() -> str:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
-    )
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S)
 
 
 def _told(error: Exception) -> str:

@@ -157,6 +157,11 @@ class Stage:
         with contextlib.suppress(NodeFailed):
             end_family([node.pid])
 
+    def roots(self) -> list[int]:
+        """Processes from which all of the service's descend."""
+        nodes = [node.pid for node in self.nodes if node.running]
+        return nodes or [self.serve.pid]
+
     def node_of(self, pid: int) -> RayNode | None:
         """The node that a process belongs to."""
         for node in self.nodes:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -38,6 +39,9 @@ RAY_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 
+
+LISTENING = 0x10000
+"""`__SO_ACCEPTCON`, in the flags of /proc/net/unix."""
 
 _local_directories: list[str] = []
 """Where a local Ray that this process started keeps its sockets and logs; gone with it."""
@@ -76,9 +80,36 @@ def connect(address: str, *, namespace: str) -> None:
         raise ClusterError(f"ray_address: cannot use {address!r}: {error}") from error
 
 
+def node_socket() -> str:
+    """The socket of this machine's Ray node; '' where the system does not list sockets."""
+    worker: Any = ray._private.worker  # The only place where Ray tells it.
+    path = str(worker._global_node.raylet_socket_name)
+    return path if listens(path) else ""
+
+
+def listens(path: str) -> bool:
+    """Whether a process of this machine listens on a Unix socket. Asks the system's list, not the
+    process: a stopped one counts."""
+    try:
+        lines = Path("/proc/net/unix").read_text().splitlines()
+    except OSError:
+        return False
+    sockets = (line.split(maxsplit=7) for line in lines[1:])
+    return any(
+        fields[-1] == path and int(fields[3], 16) & LISTENING
+        for fields in sockets
+        if len(fields) == 8  # others have no path
+    )
+
+
 def disconnect() -> None:
     """Leave Ray; a local one ends. Idempotent."""
     ray.shutdown()
+    remove_directories()
+
+
+def remove_directories() -> None:
+    """What a local Ray kept on disk. Idempotent."""
     while _local_directories:
         shutil.rmtree(_local_directories.pop(), ignore_errors=True)
 

@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 a store or the service cannot
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
@@ -49,6 +50,8 @@ from server.settings import SECRETS, Settings, SettingsError
 from server.show import SaleProgress, show_bench, show_books, show_findings, show_report
 from server.verify import ReplicaClaim
 from server.verifying import verify_stores
+
+LOOK_EVERY_S = 0.5
 
 
 def register(app: typer.Typer) -> None:
@@ -148,7 +151,11 @@ def serve(
             file=data,
             flush=True,
         )
-    stopping.wait()
+    while not stopping.wait(LOOK_EVERY_S):
+        if service.lost():
+            messages.print("Ray's node on this machine has ended: start `stockray serve` again")
+            service.forsake()
+            os._exit(EXIT_FAILED)
     if not service.stop():
         fail("stopped before the database had caught up; the journal has everything", EXIT_DEGRADED)
 

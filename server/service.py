@@ -65,6 +65,7 @@ class Service:
         self._progress = progress
         self._lock: DirectoryLock | None = None
         self._connected = False
+        self._node_socket = ""
         self._spec: ClusterSpec | None = None
         self._shards: list[list[Any]] = []
         self._projectors: list[Any] = []
@@ -80,6 +81,16 @@ class Service:
         except BaseException:
             self.abandon()
             raise
+
+    def lost(self) -> bool:
+        """Whether this machine's Ray node has ended: nothing would ever start its gateways again,
+        and there is nobody left to drain."""
+        return bool(self._node_socket) and not cluster.listens(self._node_socket)
+
+    def forsake(self) -> None:
+        """What is left to do after `lost`, before the process ends at once: leaving Ray in good
+        order would wait for a node that is gone."""
+        cluster.remove_directories()
 
     def stop(self) -> bool:
         """Drain and end. False if something had not caught up in time (nothing acked is lost by
@@ -125,6 +136,7 @@ class Service:
         cluster.connect(settings.ray_address, namespace=settings.namespace)
         self._connected = True
         watch.lap("ray")
+        self._node_socket = cluster.node_socket()
         spec = self._spec = cluster_spec(settings, shard_map, self._certificate())
         left = cluster.clear(spec)
         if left:

@@ -27,6 +27,7 @@ from server.bench.result import CROWD, PEERS, BenchOptions, BenchResult, CannotM
 from server.bench.run import run_bench
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
+from server.cli_chaos import chaos
 from server.cli_options import (
     EXIT_DEGRADED,
     EXIT_FAILED,
@@ -60,6 +61,7 @@ def register(app: typer.Typer) -> None:
     app.command("verify")(verify)
     app.command("demo")(demo)
     app.command("bench")(bench)
+    app.command("chaos")(chaos)
     app.command("doctor")(doctor)
     cli_recovery.register(app)
     database = typer.Typer(help="The SQL view's schema.", no_args_is_help=True)

@@ -17,7 +17,7 @@ from typing import Any
 from actors.core import state as s
 from actors.core.bloom import Forgotten
 from actors.core.pools import Pool
-from actors.core.snapshot_rows import FILL
+from actors.core.snapshot_rows import FILL, Filling
 from actors.stock_rows import DOCUMENT_ARRIVAL
 from persistence.sql.dump import View
 from server.recover_rows import (
@@ -116,6 +116,10 @@ def rebuild(
     return _Rebuilding(view, slots_of, recall_after_ms, progress, rebuilt).run()
 
 
+def _filling(state: s.ShardState) -> Filling:
+    return Filling(state, state.seq, state.now_ms)
+
+
 class _Rebuilding:
     """One run over the view."""
 
@@ -183,7 +187,7 @@ class _Rebuilding:
             self._rebuilt.arrivals.append(Arrival(key, row.sku_id, row.campaign_id, row.quantity))
 
     def _refund(self, state: s.ShardState, slot: s.SlotState, row: RefundRow) -> None:
-        FILL["refunds"](state, slot, (packed_refund(row),), state.seq)
+        FILL["refunds"](_filling(state), slot, (packed_refund(row),))
 
     def _reservation(self, state: s.ShardState, slot: s.SlotState, row: ReservationRow) -> None:
         shard = self._slots_of[row.slot]
@@ -203,7 +207,7 @@ class _Rebuilding:
             pool.forgotten_sold += units
             self._rebuilt.forgotten[shard] += 1
         else:
-            FILL["reservations"](state, slot, (packed,), state.seq)
+            FILL["reservations"](_filling(state), slot, (packed,))
 
     def _may_go(
         self, state: s.ShardState, slot: s.SlotState, pool: Pool, row: ReservationRow

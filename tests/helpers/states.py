@@ -4,7 +4,7 @@ from typing import Any
 
 from actors.core import state as s
 from actors.core.commands import CampaignConfig, CampaignLine
-from actors.core.evolve_reservations import recount
+from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
 from actors.core.tables import Counts
 from server.recover_audit import AUDIT, Verdict
@@ -94,9 +94,21 @@ def remembered(state: s.ShardState) -> s.ShardState:
         slot.forgotten = None
         for pool in slot.pools():
             pool.forgotten_sold = 0
-        recount(slot)
+        _recount(slot)
     state.forgets = False
     return state
+
+
+def _recount(slot: s.SlotState) -> None:
+    """Count anew what limits count."""
+    for campaign in slot.campaigns.values():
+        campaign.buyers = Counts()
+        for pool in campaign.pools.values():
+            pool.buyers = Counts()
+        campaign.link_counts()
+    for held in slot.reservations.values():
+        for counts in held.pool.counted_in if counted_units(held) else ():
+            counts.change(held.buyer_id, counted_units(held))
 
 
 def _key(key: Any) -> Any:

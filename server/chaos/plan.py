@@ -124,7 +124,8 @@ def plan_faults(options: ChaosOptions) -> tuple[Fault, ...]:
     now_s = FIRST_S
     for kind in _rounds(options, dice):
         seconds = _seconds_of(kind, dice)
-        shard = dice.randrange(256) if kind.startswith(_OF_A_SHARD) else None
+        of_a_shard = kind.startswith(_OF_A_SHARD) and not kind.endswith("-gateway")
+        shard = dice.randrange(256) if of_a_shard else None
         if now_s + seconds > end_s:
             break
         faults.append(Fault(kind, round(now_s, DECIMALS), seconds, shard))

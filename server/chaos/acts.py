@@ -24,7 +24,7 @@ from server.chaos.network import Cut
 from server.chaos.operator import Operator, runs
 from server.chaos.plan import Fault
 from server.chaos.stage import HEAD, NODE_MANAGER_PORT, Stage
-from server.chaos.victims import Finder, Impossible, NoVictim, Victim
+from server.chaos.victims import ASK_EVERY_S, Finder, Impossible, NoVictim, Victim
 from server.children import alive
 
 HOUR_S = 3_600
@@ -242,12 +242,15 @@ async def _limit_redis(scene: Scene, fault: Fault) -> Done:
 
 
 async def _limit_primary(scene: Scene, fault: Fault) -> Done:
-    """No more address space than it has: the next allocation from the system fails."""
+    """No more address space than it has: the next allocation from the system fails. A small sale
+    lives on what the process has, so the replicas are asked for something large meanwhile."""
     victim = await scene.finder.victim("primary", fault)
     before = resource.prlimit(victim.pid, resource.RLIMIT_AS)
     begun = time.monotonic()
     resource.prlimit(victim.pid, resource.RLIMIT_AS, (_address_space(victim.pid), before[1]))
-    await asyncio.sleep(fault.seconds)
+    while time.monotonic() < begun + fault.seconds:
+        await scene.finder.ask_for_digests()
+        await asyncio.sleep(ASK_EVERY_S)
     if alive(victim.pid):
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(victim.pid, resource.RLIMIT_AS, before)

@@ -5,6 +5,7 @@ another process meanwhile is left alone.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from actors.hosting import process_identity
 from server.chaos.plan import Fault
 from server.chaos.stage import Stage
 from server.children import descendants
+from server.live import replica_claims
 
 STATUS_TIMEOUT_S = 20.0
 STATUS_CALL_MS = 3_000
@@ -138,6 +140,13 @@ class Finder:
             if not lacking or time.monotonic() > deadline:
                 return lacking
             await asyncio.sleep(ASK_EVERY_S)
+
+    async def ask_for_digests(self) -> None:
+        """Have every replica fold all that it holds into a digest. Whether it answers is not asked:
+        it may be hit."""
+        with contextlib.suppress(StockrayError, TimeoutError):
+            async with asyncio.timeout(STATUS_CALL_MS / 1000):
+                await replica_claims(self._client)
 
     async def _of_shard(self, part: str, number: int) -> Victim:
         role = ReplicaRole.STANDBY if part == "standby" else ReplicaRole.PRIMARY

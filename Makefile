@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)
 STAMP := $(VENV)/.synced
 
-.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench interop sim clean static
+.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench interop sim chaos clean static
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,11 @@ SEEDS ?= 20000
 FIRST ?= 0
 sim: $(STAMP)
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+# Real processes killed, stopped, slowed and cut off under load; ends with 0 only if all held.
+chaos: $(STAMP)
+	@./tools/services.sh redis-server mariadbd
+	@$(BIN)/stockray chaos $(ARGS)
 
 clean: ## Remove the environment and caches
 	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from server.chaos.books import Books, Effect, Held, Shelf
-from server.chaos.history import FAIL, OK, RESERVING, Operation
+from server.chaos.history import FAIL, OK, RESERVING, UNKNOWN, Operation
 from server.verify import Invariant
 
 CHECKS = {
@@ -89,6 +89,17 @@ def last_acked(operations: Iterable[Operation], books: Books) -> list[int]:
             for effect in books.effects.get(operation.mark, ()):
                 found[effect.shard] = max(found[effect.shard], effect.seq)
     return found
+
+
+def doubts_of(operations: Iterable[Operation], books: Books) -> dict[str, int]:
+    """What became of those that nobody was told of: both must be possible, and happen."""
+    told: dict[str, bool] = {}
+    for operation in operations:
+        if operation.mark:
+            told[operation.mark] = told.get(operation.mark, False) or operation.outcome != UNKNOWN
+    left = [mark for mark, known in told.items() if not known]
+    applied = sum(mark in books.effects for mark in left)
+    return {"took_effect": applied, "did_not": len(left) - applied}
 
 
 class Times:

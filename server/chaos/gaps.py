@@ -12,6 +12,8 @@ PROGRESS_S = 30.0
 """Within this time after a fault's end every shard sells again; else the run has failed."""
 WATCHED_S = 20.0
 """A fault's gap is looked for until so long after its end, or until the next fault begins."""
+CALM_AFTER_S = 5.0
+"""So long after a fault's end the next silence is not laid to it."""
 PROMOTED_S = 20.0
 """A promotion up to so long after a fault's end is laid to it."""
 LEAD_S = 1.0
@@ -60,6 +62,18 @@ def gaps_of(spans: Sequence[Span], sales: Sales, *, ended_s: float) -> list[Gap]
         gap_s, shard = max(silences)
         found.append(Gap(span, gap_s * 1000, shard))
     return found
+
+
+def calm_gap_s(spans: Sequence[Span], sales: Sales, *, began_s: float, ended_s: float) -> float:
+    """The longest silence of any shard in the times that belong to no fault: what this machine does
+    to the sale by itself, and so how much of a gap is nobody's fault."""
+    calm, since = 0.0, began_s
+    for span in [*sorted(spans, key=lambda span: span.begun_s), None]:
+        until = ended_s if span is None else span.begun_s
+        if until > since:
+            calm = max(calm, *(longest_silence(times, since, until) for times in sales))
+        since = max(since, ended_s if span is None else span.ended_s + CALM_AFTER_S)
+    return calm
 
 
 def longest_silence(sales: Sequence[float], begin_s: float, until_s: float) -> float:

@@ -33,6 +33,7 @@ from stockray import (
 from actors.core.identity import parse_public_id, slot_of
 from server.chaos.history import (
     OK,
+    OPERATIONS_MAX,
     UNKNOWN,
     History,
     Operation,
@@ -61,6 +62,8 @@ ASKED_AGAIN_MAX = 3
 REFUSAL_REPEAT_S = 5.0
 """A refused id is repeated no later than so long after it was first asked for: it is remembered for
 15 s, and then is a new one."""
+HISTORY_SHARE = 0.8
+"""Of the history that the planned time may fill; faults that take longer need room, too."""
 REMEMBERED = 64
 """Old requests that a caller may repeat."""
 
@@ -208,12 +211,18 @@ class Load:
         """Whether callers go on asking."""
         return not self.stopping and not self.history.full
 
-    async def __aenter__(self) -> Self:
+    def _slower(self) -> float:
+        """Part of the planned rate at which a long run still fits into its history."""
         plan = self._plan
+        wanted = len(self._lines) * (plan.steady_rate + plan.busy_rate) * plan.seconds
+        return min(1.0, HISTORY_SHARE * OPERATIONS_MAX / wanted)
+
+    async def __aenter__(self) -> Self:
+        plan, slower = self._plan, self._slower()
         for shard, lines in enumerate(self._lines):
             for number in range(plan.steady_callers + plan.busy_callers):
                 steady = number < plan.steady_callers
-                rate = plan.steady_rate if steady else plan.busy_rate
+                rate = slower * (plan.steady_rate if steady else plan.busy_rate)
                 callers = plan.steady_callers if steady else plan.busy_callers
                 caller = Caller(
                     self, lines, name=f"{plan.seed}-{shard}-{number}", pause_s=callers / rate

@@ -1,7 +1,7 @@
 """What a chaos run found, as data."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -46,6 +46,10 @@ class ChaosResult:
     failed: Sequence[str]
     """What should have been possible and was not, and what could not be checked."""
     gaps: Sequence[Gap]
+    calm_gap_ms: float
+    """The longest silence when nothing was wrong: the machine's own."""
+    doubts: Mapping[str, int]
+    """Of what nobody was told: how many took effect, and how many did not."""
     promotions: Sequence[Judged]
     checks: Checks
     report: Report | None
@@ -98,6 +102,8 @@ class ChaosResult:
             "oversold": self.oversold,
             "gap_ms": gaps_by_kind(self.gaps),
             "ok": self.ok,
+            "calm_gap_ms": round(self.calm_gap_ms, 1),
+            "doubts": dict(self.doubts),
             "seed": self.seed,
             "seconds": round(self.ended_s - self.began_s, 1),
             "journal": self.journal,

@@ -16,8 +16,15 @@ from stockray import AsyncClient, ClusterStatus, ReplicaRole, StockrayError
 from actors.core.identity import parse_public_id
 from persistence.errors import StorageError
 from server.bootstrap import CannotStart
-from server.chaos.checks import check_history, last_acked, new_checks
-from server.chaos.gaps import PROGRESS_S, Span, check_progress, explained_by, gaps_of
+from server.chaos.checks import check_history, doubts_of, last_acked, new_checks
+from server.chaos.gaps import (
+    PROGRESS_S,
+    Span,
+    calm_gap_s,
+    check_progress,
+    explained_by,
+    gaps_of,
+)
 from server.chaos.history import OK, RESERVING, History
 from server.chaos.load import Line, Load, LoadPlan, lines_of, prepare
 from server.chaos.result import ChaosResult, Judged
@@ -126,8 +133,8 @@ class Run:
                 settled_s = await self._settle(client)
                 claims = await _claims(client, len(lines))
             finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                tail.stop()
+                await following
         return await asyncio.to_thread(self._reckon, load.history, trouble, tail, settled_s, claims)
 
     async def _prepare(self, client: AsyncClient) -> list[list[Line]]:
@@ -246,6 +253,9 @@ class Run:
             skipped=[(kind, reason) for kind, reason in trouble.skipped],
             failed=[*self._failed, *(str(one) for one in trouble.failed)],
             gaps=gaps_of(spans, history.sales, ended_s=self._ended_s),
+            calm_gap_ms=1000
+            * calm_gap_s(spans, history.sales, began_s=self._began_s, ended_s=self._ended_s),
+            doubts=doubts_of(history.operations, tail.books),
             promotions=[
                 Judged(one, "" if span is None else span.kind)
                 for one in tail.promotions

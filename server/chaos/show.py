@@ -81,7 +81,8 @@ def show_chaos(result: ChaosResult, console: Console) -> None:
             console.print(f"  [bold red]{name}[/] {example}", highlight=False, markup=True)
     console.print(
         f"{len(result.promotions)} promotions, {data['false_alarms']} of them false alarms; "
-        f"settled after {data['settle_s']} s",
+        f"settled after {data['settle_s']} s; of what stayed unknown "
+        f"{result.doubts['took_effect']} took effect, {result.doubts['did_not']} did not",
         highlight=False,
     )
     for name in ("lost_acks", "phantom_refusals", "oversold"):
@@ -153,6 +154,7 @@ def _gap_table(result: ChaosResult) -> Table:
             f"{found['median']:,.0f}",
             f"{found['worst']:,.0f}",
         )
+    table.add_row("", "none (the machine's own)", "", "", f"{result.calm_gap_ms:,.0f}")
     return table
 
 

@@ -5,11 +5,12 @@ again at the next turn, over a new connection. What each read brings goes into t
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 from zlib import crc32
 
+from actors.core.codec import UnreadableEntry
 from persistence.errors import StorageError, Trimmed
 from persistence.open import open_journal
 from persistence.ports import Journal
@@ -30,7 +31,7 @@ class Promotion(NamedTuple):
 
 
 class Tail:
-    """Follows all shards' journals; `run` until cancelled, then `catch_up`."""
+    """Follows all shards' journals: `run` until `stop`, then `catch_up`. One thread at a time."""
 
     def __init__(self, journal_url: str, shards: int) -> None:
         self.books = Books(shards)
@@ -42,12 +43,19 @@ class Tail:
         self._shards = shards
         self._journal: Journal | None = None
         self._epochs: dict[int, int] = {}
+        self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Read what is new, now and then, for ever."""
-        while not self.missed:
+        """Read what is new, now and then, until told to stop. Not to be cancelled: a thread may be
+        reading."""
+        while not self.missed and not self._stopped.is_set():
             await asyncio.to_thread(self._try_once)
-            await asyncio.sleep(EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), EVERY_S)
+
+    def stop(self) -> None:
+        """Have `run` return."""
+        self._stopped.set()
 
     def catch_up(self) -> None:
         """Read to the end. The journal must be there by now: StorageError if it is not."""
@@ -118,16 +126,15 @@ class Tail:
 
     def _read_shard(self, journal: Journal, shard: int) -> int:
         new = 0
-        take: Callable[..., None] = self.books.take
         try:
             while entries := journal.read(
                 shard, after_seq=self.books.seqs[shard], max_bytes=READ_BYTES
             ):
                 for entry in entries:
-                    take(shard, entry)
+                    self.books.take(shard, entry)
                 new += len(entries)
         except Trimmed as error:
             self.missed = f"shard {shard}: trimmed before it was read: {error}"
-        except ValueError as error:
+        except (UnreadableEntry, ValueError) as error:
             self.missed = str(error)
         return new

@@ -164,7 +164,10 @@ def running_stack(kind: str, directory: Path) -> Iterator[Stack]:
 
 
 def stockray(
-    *words: str, environment: dict[str, str] | None = None, cwd: Path | None = None
+    *words: str,
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run `stockray` to its end, as from a shell."""
     # Wide, so that no message is broken into lines.
@@ -174,7 +177,7 @@ def stockray(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=timeout_s,
         cwd=cwd,
         env=shell | {"COLUMNS": "1000"} | (environment or {}),
     )

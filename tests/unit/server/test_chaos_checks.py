@@ -19,7 +19,7 @@ from actors.core.tables import Refusals
 from persistence.open import open_journal
 from persistence.ports import Entry
 from server.chaos.books import Books
-from server.chaos.checks import Checks, check_history, last_acked, new_checks
+from server.chaos.checks import Checks, check_history, doubts_of, last_acked, new_checks
 from server.chaos.history import (
     FAIL,
     OK,
@@ -213,6 +213,7 @@ def test_what_nobody_knows_may_be_there_or_not() -> None:
     story.change(3, status="UNKNOWN", outcome=UNKNOWN, answer=())
     story.tell("grab", "UNKNOWN", mark=request_mark(SLOT, "nowhere"), outcome=UNKNOWN)
     assert story.violated() == set()
+    assert doubts_of(story.operations, story.books()) == {"took_effect": 1, "did_not": 1}
 
 
 def test_another_answer_to_the_same_id_is_found() -> None:
@@ -410,6 +411,15 @@ def stored(directory: Path, story: Story, *, incarnation: str = "first") -> str:
         )
     journal.close()
     return url
+
+
+def test_an_entry_that_cannot_be_read_leaves_the_checks_without_ground(tmp_path: Path) -> None:
+    story = good_story()
+    story.shop.journal[3] = b"no entry"
+    tail = Tail(stored(tmp_path, story), 1)
+    tail.catch_up()
+    tail.close()
+    assert "not an entry" in tail.missed
 
 
 @pytest.mark.parametrize(

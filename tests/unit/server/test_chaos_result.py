@@ -14,6 +14,7 @@ from server.chaos.checks import new_checks
 from server.chaos.gaps import (
     PROGRESS_S,
     Span,
+    calm_gap_s,
     check_progress,
     explained_by,
     gaps_by_kind,
@@ -65,6 +66,14 @@ def test_a_gap_ends_where_the_next_fault_begins() -> None:
         pytest.approx(STEP_MS),
         pytest.approx(4_000, abs=2 * STEP_MS),
     ]
+
+
+def test_the_calm_gap_is_the_longest_silence_that_no_fault_explains() -> None:
+    stood = [sales((10.0, 14.0), (30.0, 31.0)), sales((50.0, 52.0))]
+    calm_s = calm_gap_s([kill(10.0)], stood, began_s=0.0, ended_s=60.0)
+    assert calm_s == pytest.approx(2.0, abs=2 * EVERY_S)
+    calm_s = calm_gap_s([kill(10.0), kill(49.0)], stood, began_s=0.0, ended_s=60.0)
+    assert calm_s == pytest.approx(1.0, abs=2 * EVERY_S)
 
 
 def test_gaps_are_told_by_kind() -> None:
@@ -171,6 +180,8 @@ def result(**changes: Any) -> ChaosResult:
         "skipped": [("disk-full-journal", "no tmpfs here")],
         "failed": [],
         "gaps": gaps_of(spans, history.sales, ended_s=40.0),
+        "calm_gap_ms": 100.0,
+        "doubts": {"took_effect": 1, "did_not": 1},
         "promotions": [Judged(Promotion(0, 2, 10.3), "primary-kill")],
         "checks": checks,
         "report": report,

@@ -11,6 +11,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from server.chaos.plan import ChaosOptions, PlanError, plan_faults
+from server.chaos.result import ChaosResult
+from server.chaos.run import CannotRun
+from server.chaos.show import ChaosProgress, draw_chaos, show_chaos, show_plan
+from server.chart import ChartsMissing
+
 EXIT_FAILED, EXIT_USAGE = 1, 2
 SECONDS = 480.0
 """Time for each kind of fault once, or nearly."""
@@ -51,52 +57,59 @@ def chaos(
     """Sell under kill -9, SIGSTOP, partitions and full disks, then check every answer given.
 
     Exit 0 only if everything held. What this machine cannot do is skipped and named."""
-    # They import Ray, which takes a second.
-    from server.chaos.plan import ChaosOptions, PlanError, plan_faults  # noqa: PLC0415
-    from server.chaos.run import CannotRun  # noqa: PLC0415
-    from server.chaos.show import ChaosProgress, show_chaos, show_plan  # noqa: PLC0415
-    from server.chaos.whole import run_chaos  # noqa: PLC0415
-
     directory = Path(tempfile.mkdtemp(prefix="stockray-chaos-"))
+    wanted = {
+        "seconds": seconds,
+        "seed": seed,
+        "nodes": nodes,
+        "embedded": embedded,
+        "kinds": tuple(beginning for beginning in only.split(",") if beginning),
+        "directory": directory,
+    }
+    options = _options(wanted)
     held = False
     try:
-        options = ChaosOptions(
-            seconds=seconds,
-            seed=seed,
-            nodes=nodes,
-            embedded=embedded,
-            kinds=tuple(beginning for beginning in only.split(",") if beginning),
-            directory=directory,
-        )
         if plan:
-            faults = plan_faults(options)
-            _print(output, [f._asdict() for f in faults], lambda c: show_plan(faults, c))
-            held = True
-            return
-        with ChaosProgress(messages) as progress:
-            result = run_chaos(options, progress)
-        held = result.ok
-        _write(result, history, chart)
-    except PlanError as error:
-        held = True
-        fail(str(error), EXIT_USAGE)
-    except CannotRun as error:
-        fail(str(error))
+            _print_plan(options, output)
+        held = plan or _play(options, history, chart, output)
     finally:
         if held and not keep:
             shutil.rmtree(directory, ignore_errors=True)
         else:
             messages.print(f"logs and stores are left in {directory}", highlight=False)
-    _print(output, result.as_data(), lambda console: show_chaos(result, console))
-    if not result.ok:
+    if not held:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _write(result: Any, history: Path | None, chart: Path | None) -> None:
-    """The files that were asked for. A picture that cannot be drawn is skipped and said so."""
-    from server.chaos.show import draw_chaos  # noqa: PLC0415 - as above
-    from server.chart import ChartsMissing  # noqa: PLC0415
+def _options(wanted: dict[str, Any]) -> ChaosOptions:
+    try:
+        return ChaosOptions(**wanted)
+    except PlanError as error:
+        wanted["directory"].rmdir()
+        fail(str(error), EXIT_USAGE)
 
+
+def _print_plan(options: ChaosOptions, output: Output) -> None:
+    faults = plan_faults(options)
+    _print(output, [fault._asdict() for fault in faults], lambda c: show_plan(faults, c))
+
+
+def _play(options: ChaosOptions, history: Path | None, chart: Path | None, output: Output) -> bool:
+    """Whether everything held."""
+    from server.chaos.whole import run_chaos  # noqa: PLC0415 - it imports Ray, which takes a second
+
+    try:
+        with ChaosProgress(messages) as progress:
+            result = run_chaos(options, progress)
+    except CannotRun as error:
+        fail(str(error))
+    _write(result, history, chart)
+    _print(output, result.as_data(), lambda console: show_chaos(result, console))
+    return result.ok
+
+
+def _write(result: ChaosResult, history: Path | None, chart: Path | None) -> None:
+    """The files that were asked for. A picture that cannot be drawn is skipped and said so."""
     try:
         if history is not None:
             result.history.write(history)

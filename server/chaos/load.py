@@ -2,12 +2,12 @@
 
 How it works
 ------------
-Each shard has a campaign and two base pools of its own, some that last and some that are scarce,
-and callers of its own, so that a shard that stands still stops nobody else. A caller asks for one
-thing at a time and waits its turn before each, which bounds the rate. What it does is drawn from
-the seed; what it meets is not. Steady callers only reserve what lasts: their acknowledgements are
-the pulse by which gaps are measured. The others lead reservations through their lives, read, ask
-for too much, ask with deadlines that are too short, and repeat old requests with their old ids.
+Each shard has goods and callers of its own, so that a shard that stands still stops nobody else. A
+caller asks for one thing at a time and waits its turn before each, which bounds the rate. What it
+does is drawn from the seed; what it meets is not. Steady callers only reserve what lasts: their
+acknowledgements are the pulse by which gaps are measured. The others lead reservations through
+their lives, read, ask for too much, ask with deadlines that are too short, and repeat old requests
+with their old ids.
 """
 
 import asyncio
@@ -15,22 +15,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from stockray import (
-    AsyncClient,
-    Campaign,
-    CampaignLine,
-    PaymentOutcome,
-    ReserveResult,
-    Sku,
-    StockrayError,
-)
+from stockray import AsyncClient, PaymentOutcome, ReserveResult, StockrayError
 
-from actors.core.identity import parse_public_id, slot_of
+from actors.core.identity import parse_public_id
+from server.chaos.goods import LIMIT_PER_BUYER, PRICE_MINOR, Line
 from server.chaos.history import (
     OK,
     OPERATIONS_MAX,
@@ -46,12 +38,6 @@ from server.chaos.history import (
     request_mark,
 )
 
-CURRENCY = "CNY"
-PRICE_MINOR = 9_900
-LASTING_UNITS, SCARCE_UNITS = 10_000_000, 4
-"""So few that half of the busy callers hold them all, and refusals are frequent."""
-LIMIT_PER_BUYER = 2
-PAYMENT_WINDOW_S = 20
 TIMEOUT_MS, SHORT_TIMEOUT_MS, PATIENT_TIMEOUT_MS = 3_000, 60, 8_000
 SHORT_SHARE = 0.15
 """Of calls that give up so early that a fault leaves them in doubt."""
@@ -81,20 +67,6 @@ class LoadPlan:
     busy_callers: int = 8
 
 
-class Line(NamedTuple):
-    """A pool to reserve from; without a campaign a base pool."""
-
-    shard: int
-    campaign_id: str
-    sku_id: str
-    scarce: bool
-
-    @property
-    def slot(self) -> int:
-        """Where it is decided."""
-        return slot_of(self.campaign_id or self.sku_id)
-
-
 class Asked(NamedTuple):
     """A call before it is made: what `Operation` says of it."""
 
@@ -119,74 +91,6 @@ Call = Callable[[int], Awaitable[Any]]
 """Makes the call with this timeout, in milliseconds."""
 Told = Callable[[Any], tuple[Any, ...]]
 """What of a result must be the same for a repeat, or what a read saw."""
-
-
-def id_on(shard: int, shards: int, name: str) -> str:
-    """An id like `name` that belongs to the shard of a new cluster."""
-    number = 0
-    while slot_of(f"{name}-{number}") % shards != shard:
-        number += 1
-    return f"{name}-{number}"
-
-
-def lines_of(shards: int) -> list[list[Line]]:
-    """By shard, what is on sale."""
-    found = []
-    for shard in range(shards):
-        campaign_id = id_on(shard, shards, "sale")
-        lines = [
-            Line(shard, campaign_id, f"{campaign_id}-lasting", False),
-            Line(shard, campaign_id, f"{campaign_id}-scarce", True),
-            Line(shard, "", id_on(shard, shards, "lasting"), False),
-            Line(shard, "", id_on(shard, shards, "scarce"), True),
-        ]
-        found.append(lines)
-    return found
-
-
-async def prepare(client: AsyncClient, lines: list[Line], *, seconds: float) -> None:
-    """One shard's SKUs, units and campaign. Raises on any refusal."""
-    for line in lines:
-        sku = Sku(
-            sku_id=line.sku_id,
-            name=line.sku_id,
-            buffer_bps=0,
-            list_price_minor=PRICE_MINOR,
-            currency_code=CURRENCY,
-            payment_window=timedelta(seconds=PAYMENT_WINDOW_S),
-        )
-        (await client.put_sku(sku)).raise_for_status()
-        units = SCARCE_UNITS if line.scarce else LASTING_UNITS
-        received = await client.receive_stock(
-            line.sku_id, quantity=units, request_id=f"delivery-{line.sku_id}"
-        )
-        received.raise_for_status()
-    sold_in = [line for line in lines if line.campaign_id]
-    now = datetime.now(UTC)
-    campaign = Campaign(
-        campaign_id=sold_in[0].campaign_id,
-        title=sold_in[0].campaign_id,
-        currency_code=CURRENCY,
-        start_time=now - timedelta(days=1),
-        # Clocks are set an hour off during the run; no shard may come to see it as ended.
-        end_time=now + timedelta(days=2, seconds=seconds),
-        payment_window=timedelta(seconds=PAYMENT_WINDOW_S),
-        lines=tuple(
-            CampaignLine(
-                sku_id=line.sku_id,
-                allocation_count=SCARCE_UNITS if line.scarce else LASTING_UNITS,
-                list_price_minor=PRICE_MINOR,
-                unit_price_minor=PRICE_MINOR,
-                limit_per_buyer=LIMIT_PER_BUYER,
-            )
-            for line in sold_in
-        ),
-    )
-    answer = await client.put_campaign(campaign)
-    answer.raise_for_status()
-    for put in answer.campaign.lines if answer.campaign else ():
-        if put.allocated_count != put.allocation_count:
-            raise RuntimeError(f"{put.sku_id}: {put.allocation_message}")
 
 
 class Load:

@@ -25,8 +25,9 @@ from server.chaos.gaps import (
     explained_by,
     gaps_of,
 )
+from server.chaos.goods import Line, lines_of, prepare
 from server.chaos.history import OK, RESERVING, History
-from server.chaos.load import Line, Load, LoadPlan, lines_of, prepare
+from server.chaos.load import Load, LoadPlan
 from server.chaos.result import ChaosResult, Judged
 from server.chaos.tail import Tail
 from server.live import replica_claims

@@ -115,14 +115,15 @@ class Load:
         """Whether callers go on asking."""
         return not self.stopping and not self.history.full
 
-    def _slower(self) -> float:
+    @property
+    def slower(self) -> float:
         """Part of the planned rate at which a long run still fits into its history."""
         plan = self._plan
         wanted = len(self._lines) * (plan.steady_rate + plan.busy_rate) * plan.seconds
         return min(1.0, HISTORY_SHARE * OPERATIONS_MAX / wanted)
 
     async def __aenter__(self) -> Self:
-        plan, slower = self._plan, self._slower()
+        plan, slower = self._plan, self.slower
         for shard, lines in enumerate(self._lines):
             for number in range(plan.steady_callers + plan.busy_callers):
                 steady = number < plan.steady_callers

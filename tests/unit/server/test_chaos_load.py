@@ -1,0 +1,175 @@
+"""The load of a chaos run against a gateway over the real core: all that it was told is explained.
+
+And when the shop behind the gateway breaks a rule, the checks say which: from the load to the
+verdict nothing is made up here but the shop's fault.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from stockray import AsyncClient
+
+from actors.core import commands as c
+from actors.core import records as r
+from actors.core.codec import pack_entry
+from actors.core.evolve import close_entry
+from actors.core.outcomes import Outcome
+from persistence.ports import Entry
+from server.chaos.books import Books
+from server.chaos.checks import Checks, check_history, new_checks
+from server.chaos.goods import lines_of, prepare
+from server.chaos.history import History
+from server.chaos.load import Load, LoadPlan
+from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
+from tests.unit.server.conftest import serving
+from tests.unit.server.test_chaos_checks import OF_THE_HISTORY
+
+OPERATIONS = 1_500
+PLAN = LoadPlan(seed=5, seconds=60, steady_rate=400, busy_rate=3_000, busy_callers=12)
+Shop = Callable[[], CoreLines]
+
+
+class Honest(CoreLines):
+    """The core as it is, at the time of day."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeClock())
+        self.clock.pass_ms(int(time.time() * 1000) - START_MS)
+
+
+class Forgetful(Honest):
+    """Acknowledges payments, and now and then leaves one out of its journal."""
+
+    def _journal(self, records: list[Any]) -> None:
+        kept = [
+            record
+            for record in records
+            if record.kind != r.RESERVATION_CONFIRMED or record.key[0] % 8
+        ]
+        balances = close_entry(self.state)
+        data = pack_entry(epoch=1, now_ms=self.clock.now_ms(), records=kept, balances=balances)
+        self.entries.append(Entry(self.state.seq, 1, "", data))
+
+
+class Stale(Honest):
+    """Answers reads of a pool from what it was some reads ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+
+    def decide_now(self, commands: Sequence[Any]) -> list[tuple[Any, ...]]:
+        answers = super().decide_now(commands)
+        for index, command in enumerate(commands):
+            if command.kind == c.GET_STOCK:
+                seen = self.seen.setdefault((command.campaign_id, command.sku_id), [])
+                seen.append(answers[index])
+                answers[index] = seen[-3:][0]
+        return answers
+
+
+class Denying(Honest):
+    """Tells every twentieth winner that all is sold out."""
+
+    def decide_now(self, commands: Sequence[Any]) -> list[tuple[Any, ...]]:
+        answers = super().decide_now(commands)
+        for index, answer in enumerate(answers):
+            if answer[0] == Outcome.RESERVED and answer[1][0] % 20 == 0:
+                answers[index] = (Outcome.SOLD_OUT, 0, ())
+        return answers
+
+
+class Generous(Honest):
+    """Remembers no id: who asks again is served again, by another price."""
+
+    def decide_now(self, commands: Sequence[Any]) -> list[tuple[Any, ...]]:
+        answers = super().decide_now(commands)
+        seen = self.told
+        for index, (command, answer) in enumerate(zip(commands, answers, strict=True)):
+            if command.kind == c.RESERVE and answer[0] == Outcome.RESERVED:
+                seen[command.request_id] += 1
+                dearer = answer[4] + seen[command.request_id] - 1
+                answers[index] = (*answer[:4], dearer, *answer[5:])
+        return answers
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: Counter[str] = Counter()
+
+
+async def sold(lines: CoreLines) -> tuple[History, Books]:
+    """A load of some operations, and the journal behind it."""
+    goods = lines_of(1)
+    async with lines.running(), serving(lines) as gateway:
+        async with AsyncClient(gateway.address) as client:
+            await prepare(client, goods[0], seconds=60)
+        load = Load(gateway.address, PLAN, goods)
+        async with asyncio.timeout(60), load:
+            while len(load.history.operations) < OPERATIONS:
+                load.check_callers()
+                await asyncio.sleep(0.01)
+    books = Books(1)
+    for entry in lines.entries:
+        books.take(0, entry)
+    return load.history, books
+
+
+async def checked(lines: CoreLines) -> tuple[History, Checks]:
+    """The same, checked."""
+    history, books = await sold(lines)
+    checks = new_checks()
+    check_history(history.operations, books, checks)
+    return history, checks
+
+
+def violated(checks: Checks) -> set[str]:
+    return {name for name, found in checks.items() if found.violations}
+
+
+async def test_an_honest_shop_is_explained_whole_and_nothing_goes_unchecked() -> None:
+    history, checks = await checked(Honest())
+    assert {name: found.examples for name, found in checks.items() if found.violations} == {}
+    assert {name for name, found in checks.items() if found.checked} == OF_THE_HISTORY
+    told = Counter((operation.verb, operation.status) for operation in history.operations)
+    for expected in (
+        ("grab", "RESERVED"),
+        ("reserve", "RESERVED"),
+        ("grab", "SOLD_OUT"),
+        ("grab", "LIMIT_EXCEEDED"),
+        ("confirm", "CONFIRMED"),
+        ("confirm", "REFUND_DUE"),
+        ("begin", "PAYMENT_BEGUN"),
+        ("report_failed", "NOTED"),
+        ("release", "RELEASED"),
+        ("return", "RETURNED"),
+        ("get_stock", "FOUND"),
+        ("get_reservation", "FOUND"),
+    ):
+        assert told[expected] > 0, told
+
+
+@pytest.mark.parametrize(
+    ("shop", "named"),
+    [
+        (Forgetful, "lost_acks"),
+        (Stale, "reads"),
+        (Denying, "phantom_refusals"),
+        (Generous, "changed_answers"),
+    ],
+)
+async def test_a_shop_that_breaks_a_rule_is_found_by_its_customers(shop: Shop, named: str) -> None:
+    _, checks = await checked(shop())
+    assert named in violated(checks)
+
+
+async def test_a_load_that_is_long_asks_less_often() -> None:
+    """All of a run has to fit into its history."""
+    goods = lines_of(2)
+    short = Load("127.0.0.1:1", LoadPlan(seed=1, seconds=60), goods)
+    long = Load("127.0.0.1:1", LoadPlan(seed=1, seconds=36_000), goods)
+    assert short.slower == 1.0
+    assert 0 < long.slower < 0.1

@@ -1,8 +1,8 @@
 """A whole service: from settings to running processes, and back down in good order.
 
-Start: stores, Ray, shards, write-behind, gateways, then wait until every gateway has found every
-primary. Stop: gateways answer NOT_SERVING and finish what is in flight, the journal is read to its
-end by write-behind and standbys, then the processes end.
+Start: stores, Ray, shards, gateways, then wait until every gateway has found every primary, and
+last write-behind. Stop: gateways answer NOT_SERVING and finish what is in flight, the journal is
+read to its end by write-behind and standbys, then the processes end.
 """
 
 import shutil
@@ -143,7 +143,6 @@ class Service:
             self._progress(f"ended {left} processes that an earlier server had left")
         self._progress(f"starting {spec.shards} shards, each a primary and a standby")
         self._shards = cluster.start_shards(spec)
-        self._projectors = cluster.start_projectors(spec)
         self._gateways = [
             cluster.start_process(
                 GatewayProcess,
@@ -165,6 +164,8 @@ class Service:
             what=f"every shard to have a primary (logs: {settings.log_directory})",
         )
         watch.lap("processes")
+        # No sale waits for write-behind; whoever recovers and whoever serves has the cores first.
+        self._projectors = cluster.start_projectors(spec)
 
     def _certificate(self) -> str:
         """The cluster's certificate; '' where rounds need none, or it cannot be made."""

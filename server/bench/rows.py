@@ -105,6 +105,8 @@ class Rows:
     async def measure(self) -> None:
         """Everything that was asked for, into the result."""
         options, client = self._options, self._service.client
+        # Write-behind starts last, and belongs to what is looked at.
+        await until_settled(client)
         await self._service.look()
         with ExitStack() as stack:
             echoes = {

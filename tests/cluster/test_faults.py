@@ -95,6 +95,7 @@ async def test_a_killed_gateway_comes_back_on_its_port(stack: Stack, client: Asy
 async def test_killed_write_behind_goes_on_where_sql_stands(
     stack: Stack, client: AsyncClient
 ) -> None:
+    await stack.settled(client)  # It starts last.
     async with BackgroundSale(stack, client, "kill-projector") as sale:
         victim = process_named(stack, "ProjectorProcess")
         os.kill(victim, signal.SIGKILL)

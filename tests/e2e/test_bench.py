@@ -39,7 +39,14 @@ SMALL = ("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", 
 @pytest.mark.parametrize(
     ("flags", "named", "roles"),
     [
-        (("--kills", "1", "--idle-connections", "50", "--open-reservations", "500"), ROWS, set()),
+        (
+            (
+                *("--kills", "1", "--cold-starts", "1", "--shards", "2"),
+                *("--idle-connections", "50", "--open-reservations", "500"),
+            ),
+            ROWS,
+            set(),
+        ),
         (
             ("--tls", "--gateways", "2", "--generators", "2", "--repeats", "3", "--rows", "grab"),
             {name for name in ROWS if name.startswith("grab")},
@@ -79,7 +86,14 @@ def test_the_benchmark_measures_its_rows_and_its_books_balance(
     assert found["acks_checked"] > 0
     assert all(law["violations"] == 0 for law in found["invariants"].values())
     if "--kills" in flags:
-        assert 0 < found["failover_gap_ms"]["median"] <= found["failover_gap_ms"]["worst"]
+        gap, cold = found["failover_gap_ms"], found["cold_start_s"]
+        assert 0 < gap["median"] <= gap["worst"]
+        assert gap["detect"] + gap["promote"] + gap["first_sale"] <= gap["worst"] + 1
+        assert 0 < gap["second_kill_load"] < gap["second_kill"], "it had to load first"
+        assert cold["of_that_ray"] + cold["without_ray"] == pytest.approx(
+            cold["to_first_sale"], 0.1
+        )
+        assert 0 < cold["load"] < cold["without_ray"]
         assert (found["idle"]["connections"], found["idle"]["alive_at_end"]) == (50, 50)
         assert found["memory"]["open_reservations"] == 500
 

@@ -2,8 +2,8 @@
 
 Rules
 -----
-* A connection that closes is a dead process: every round in flight fails at once, later ones too,
-  until `hello` has met an instance again.
+* A connection that closes is a dead process, and so is a lifeline that ends: every round in flight
+  fails at once, later ones too, until `hello` has met an instance again.
 * While no road leads to the instance, rounds go as Ray calls, and the road is tried again every
   `RETRY_S`, by one task, until there is one or the instance is forgotten.
 * A connection counts once the instance at its other end has said the token that `hello` got over
@@ -12,11 +12,13 @@ Rules
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from actors.certificates import SERVER_NAME, calling_context
+from actors.lifeline import Lifeline, lifeline_path
 from actors.links import ControlLink, LinkClosed
 from actors.road import HELLO, ROUND
 from actors.shard import Promotion
@@ -48,6 +50,7 @@ class RoadLink:
         self._name = name
         self._tls = calling_context(spec.certificate) if spec.certificate else None
         self._client: WireClient | None = None
+        self._lifeline: Lifeline | None = None
         self._seeking: asyncio.Task[None] | None = None
         self._closed = False
         control.on_closed = self._end
@@ -111,7 +114,7 @@ class RoadLink:
         said = False
         while True:
             try:
-                self._take(await self._connect(addresses, token))
+                self._take(*await self._connect(addresses, token))
                 return
             except NoRoad as error:
                 if not said:
@@ -119,13 +122,14 @@ class RoadLink:
                 said = True
             await asyncio.sleep(RETRY_S)
 
-    async def _connect(self, addresses: Sequence[str], token: str) -> WireClient:
-        """A connection to the instance with this token, by the first address that leads there."""
+    async def _connect(self, addresses: Sequence[str], token: str) -> tuple[WireClient, str]:
+        """A connection to the instance with this token, by the first address that leads there, and
+        that address."""
         troubles = []
         for address in addresses:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    return await self._greet(await self._reach(address), token)
+                    return await self._greet(await self._reach(address), token), address
             except (OSError, TimeoutError, WireError, NoRoad) as error:
                 troubles.append(f"{address}: {error or repr(error)}")
         raise NoRoad("; ".join(troubles))
@@ -152,11 +156,15 @@ class RoadLink:
             raise NoRoad("another instance answers there")
         return client
 
-    def _take(self, client: WireClient) -> None:
+    def _take(self, client: WireClient, address: str) -> None:
         self._client = client
         self._seeking = None
         log.info("road_taken", name=self._name, peer=client.peer)
         client.gone.add_done_callback(lambda _: self._gone(client))
+        kind, _, path = address.partition(":")
+        if kind == "unix":
+            with suppress(OSError):
+                self._lifeline = Lifeline(lifeline_path(path), self._end)
 
     def _gone(self, client: WireClient) -> None:
         if self._client is client:
@@ -179,3 +187,6 @@ class RoadLink:
         if self._client is not None:
             client, self._client = self._client, None
             client.close()
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None

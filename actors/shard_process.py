@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import ray.util
+import structlog
 
 from actors.clock import WallClock
 from actors.hosting import (
@@ -22,12 +23,15 @@ from actors.hosting import (
     process_identity,
     stop_collector,
 )
+from actors.lifeline import hold_lifeline, lifeline_path
 from actors.logs import configure_logs
 from actors.road import Road
 from actors.shard import Shard, Stores
 from actors.specs import SINK_READER, ClusterSpec, Rounds, owned_by, replica_name
 from actors.threads import JournalThread, SnapshotsThread
 from persistence.open import open_journal, open_snapshots
+
+log = structlog.get_logger()
 
 ADDRESSES_TIMEOUT_S = 5.0
 """A listener takes milliseconds; a process that has none by then has other troubles."""
@@ -107,7 +111,12 @@ async def _serve(
 ) -> None:
     name = shard.token.rpartition("-")[0]
     road = Road(spec.road, name=name, token=shard.token, take_round=shard.take_round)
-    addresses.set_result(await road.open(host))
+    found = await road.open(host)
+    for address in found:
+        kind, _, path = address.partition(":")
+        if kind == "unix" and (trouble := hold_lifeline(lifeline_path(path))):
+            log.info("no_lifeline", name=name, error=trouble)
+    addresses.set_result(found)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(keep_collecting())
         await shard.run()

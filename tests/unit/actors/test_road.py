@@ -16,6 +16,7 @@ import structlog
 from actors import road_link
 from actors.certificates import SERVER_NAME, NoCertificate, make_certificate
 from actors.core.outcomes import Outcome
+from actors.lifeline import lifeline_path
 from actors.links import LinkClosed
 from actors.road import HELLO, Road, socket_path
 from actors.road_link import RoadLink
@@ -167,6 +168,26 @@ async def test_a_round_of_a_megabyte_crosses_and_so_does_its_answer(spec: RoadSp
 
 
 # Death
+
+
+async def test_a_lifeline_that_ends_is_a_death_though_the_connection_still_stands(
+    tmp_path: Path,
+) -> None:
+    async with crossing(unix_spec(tmp_path)) as there:
+        path = there.roads["a"].addresses[0].removeprefix("unix:")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(lifeline_path(path))
+            listener.listen()
+            link, _ = await there.greeted("a")
+            closed = asyncio.Event()
+            link.on_closed = closed.set
+            held, _ = listener.accept()
+            assert await statuses(link.round(there.pair.payload())) == [RoundStatus.OK]
+            held.close()
+            async with asyncio.timeout(5):
+                await closed.wait()
+        with pytest.raises(LinkClosed):
+            await link.round(there.pair.payload())
 
 
 async def test_a_closed_connection_fails_what_flies_and_what_follows_until_a_hello(

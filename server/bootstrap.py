@@ -155,6 +155,11 @@ def _read_map(journal: Journal) -> ShardMap | None:
             "journal: a recovery was begun and did not come to its end; run "
             "`stockray recover --from-sql` again, and it goes on"
         )
+    if not fields["ready"] and "restores" in fields:
+        raise CannotStart(
+            "journal: its store holds a restore that did not come to its end; empty the stores and "
+            "run `stockray restore` again"
+        )
     if not fields["ready"]:
         _create_journals(journal, fields["incarnation"], max(fields["slots_of"]) + 1)
         fields["ready"] = True

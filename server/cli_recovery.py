@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Self
 
 import typer
 from rich.console import Console
@@ -16,6 +18,8 @@ from rich.table import Table
 
 from persistence.errors import StorageError
 from persistence.sql.cluster import SqlCluster
+from server.backup import Backup
+from server.backup_files import CannotBackUp
 from server.bootstrap import (
     CannotStart,
     DirectoryLock,
@@ -38,8 +42,12 @@ from server.cli_options import (
 )
 from server.recover import Outcome, Recovery, shard_data, time_text
 from server.recover_survey import CannotRecover, Survey
+from server.restore import Restore
 from server.settings import Settings
+from server.show import show_report
+from server.verifying import verify_stores
 
+STEP_EVERY_S = 1.0
 LIVE_LOOK_S = 2.5
 """A live write-behind that has nothing to do dates its position once a second."""
 
@@ -47,6 +55,8 @@ LIVE_LOOK_S = 2.5
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("recover")(recover)
+    app.command("backup")(backup)
+    app.command("restore")(restore)
 
 
 def recover(
@@ -106,6 +116,109 @@ def recover(
         raise typer.Exit(EXIT_FAILED)
 
 
+PlaceArgument = Annotated[Path, typer.Argument(help="Directory of the backup.")]
+
+
+def backup(
+    place: PlaceArgument,
+    *,
+    data_dir: DataDirOption = None,
+    journal: JournalOption = None,
+    database: DatabaseOption = None,
+    output: OutputOption = Output.TABLE,
+    config: ConfigOption = None,
+) -> None:
+    """Copy journal, snapshots and database to a new directory, also while the service runs."""
+    settings = settings_of(config, data_dir=data_dir, journal=journal, database=database).settings
+    with _told_errors(), Steps() as steps:
+        manifest = Backup(settings, place.absolute(), steps.say).run()
+    _show_manifest(manifest, f"backup in {place.absolute()}", output)
+
+
+def restore(
+    place: PlaceArgument,
+    *,
+    data_dir: DataDirOption = None,
+    journal: JournalOption = None,
+    database: DatabaseOption = None,
+    output: OutputOption = Output.TABLE,
+    config: ConfigOption = None,
+) -> None:
+    """Bring a backup back into empty stores, of whatever kind, and verify them."""
+    settings = settings_of(config, data_dir=data_dir, journal=journal, database=database).settings
+    with _alone(settings), _told_errors(), Steps() as steps:
+        manifest = Restore(settings, place.absolute(), steps.say).run()
+        steps.say("verifying")
+        report = verify_stores(settings)
+    manifest |= {"verified": report.ok}
+    _show_manifest(manifest, f"restored from {place.absolute()}", output)
+    if not report.ok:
+        show_report(report, messages)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_manifest(manifest: dict[str, Any], title: str, output: Output) -> None:
+    """The manifest without the list of its files."""
+    data = {key: value for key, value in manifest.items() if key not in {"files", "slots_of"}}
+    data |= {
+        "files": len(manifest["files"]),
+        "bytes": sum(facts["byte_count"] for facts in manifest["files"]),
+        "rows": sum(
+            facts["items"] for facts in manifest["files"] if facts["name"].startswith("journal")
+        ),
+    }
+    if output is Output.JSON:
+        print(json.dumps(data, indent=2))
+        return
+    table = Table(title=title)
+    for name in ("shard", "snapshot", "journal from", "journal to", "database"):
+        table.add_column(name, justify="right")
+    for shard in data["shards"]:
+        info = shard["snapshot"]
+        table.add_row(
+            str(shard["shard"]),
+            "-" if info is None else f"{info['end_seq']:,}",
+            f"{shard['journal_first_seq']:,}",
+            f"{shard['journal_last_seq']:,}",
+            f"{shard['database_seq']:,}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{data['files']} files, {data['bytes']:,} bytes, as of {time_text(data['ended_ms'])} UTC"
+    )
+
+
+class Steps:
+    """Steps on standard error: on a terminal a line that changes, elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._status = messages.status("") if messages.is_terminal else None
+        self._said_at = 0.0
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def say(self, text: str) -> None:
+        """What is being done."""
+        if self._status is not None:
+            self._status.update(text)
+        elif time.monotonic() - self._said_at >= STEP_EVERY_S:
+            self._said_at = time.monotonic()
+            _say(text)
+
+
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """Nobody else uses the stores, as far as can be seen from here. Exits if somebody does."""
@@ -141,8 +254,12 @@ def _require_still(settings: Settings) -> None:
 def _told_errors() -> Iterator[None]:
     try:
         yield
-    except CannotRecover as error:
+    except (CannotRecover, CannotBackUp) as error:
         fail(str(error))
+    except CannotStart as error:
+        fail(str(error), EXIT_UNREACHABLE if error.unreachable else EXIT_FAILED)
+    except OSError as error:
+        fail(f"{error.filename or ''}: {error.strerror or error}")
     except StorageError as error:
         fail(str(error), EXIT_UNREACHABLE if error.retriable else EXIT_FAILED)
 

@@ -153,6 +153,7 @@ class Recovery:
         """What `run` would do, as far as it can be told without changing anything."""
         rebuilt, letters = self._rebuild(found, [one.view.seq for one in found.shards])
         repairs = Repairs(rebuilt.states, found.slots_of)
+        repairs.undo()
         repairs.run(rebuilt.arrivals)
         return _outcome(found, rebuilt, letters, repairs, dry_run=True)
 
@@ -170,6 +171,8 @@ class Recovery:
                 "with --accept-differences"
             )
         settled = rebuilt.settle()
+        repairs = Repairs(rebuilt.states, found.slots_of)
+        repairs.undo()
         incarnation = found.resumes or uuid.uuid4().hex
         version = self._mark(found, incarnation)
         for one, state in zip(found.shards, rebuilt.states, strict=True):
@@ -181,7 +184,6 @@ class Recovery:
                 replaces=one.journal_incarnation,
                 last_seq=state.seq,
             )
-        repairs = Repairs(rebuilt.states, found.slots_of)
         for slot, pool in settled:
             repairs.tell(slot, pool)
         repairs.run(rebuilt.arrivals)
@@ -196,6 +198,10 @@ class Recovery:
                     after=incarnation,
                 )
         self._finish(found, incarnation, version)
+        for shard in repairs.records:
+            # As write-behind would; not before the map is ready, for a recovery that is run again
+            # must find the database where this one found it.
+            self._catch_up(shard, incarnation)
         outcome = _outcome(found, rebuilt, letters, repairs, dry_run=False)
         return self._verified(outcome._replace(incarnation=incarnation))
 

@@ -5,13 +5,15 @@ be in SQL and the other not. A transfer that is in transit at its source needs n
 finished as ever. The other cases are put right by records for the new journal's first entry, so
 that units count once:
 
-* the source has booked the units off, the target never got them: they arrive now;
+* the source has booked the units off, the target never got them: they leave anew, and are then on
+  their way as any other transfer;
 * the source says they were turned away, the target does not know: it does now;
 * the target has them, the source knows of no such transfer: they leave a pool of the SKU now, the
   base pool if it has them. Which one it was is not in SQL; the units of the SKU are right either
   way. What no pool has is a shortage of the base pool, taken from the newest reservations.
 
 Records are folded into the states as they are made, so each one sees what those before it left.
+After them the rows of SQL say the same, so that another recovery finds nothing to set right.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
 from actors.core.stock import declare_shortage
 from server.handlers import OWN_CALLER
+from server.recover_survey import CannotRecover
 
 REASON = "recovery: the other end of this transfer was stored up to another moment"
 
@@ -48,23 +51,39 @@ class Repairs:
         self.told: list[str] = []
         self._states = states
         self._slots_of = slots_of
+        self._undone: list[tuple[s.SlotState, Pool, bytes, s.Transfer]] = []
 
     def tell(self, slot: int, pool: Pool) -> None:
         """Have the entry say how a pool stands, so that its row in SQL says the same."""
         self._add(slot)
         self._states[self._slots_of[slot]].touched[pool] = slot
 
+    def undo(self) -> None:
+        """Take back departures whose arrival is lost. Before the states are stored; `run` has the
+        units leave anew."""
+        for slot, key, transfer in self._ended():
+            if transfer.state != s.TRANSFER_ARRIVED or key in self._target(transfer).arrivals:
+                continue
+            pool = slot.pool(transfer.from_campaign_id, transfer.sku_id)
+            if pool is None:
+                raise CannotRecover(f"database: transfer {key.hex()} left a pool that is not there")
+            slot.transfers.pop(key)
+            pool.total += transfer.quantity
+            pool.available += transfer.quantity
+            if pool.campaign_id:
+                pool.granted += transfer.quantity
+            self._undone.append((slot, pool, key, transfer))
+
     def run(self, arrivals: Sequence[Arrival]) -> None:
-        """`arrivals`: those that arrived, of all shards."""
+        """After `undo`. `arrivals`: those that arrived, of all shards."""
         known = {key for slot in self._slots() for key, _ in slot.transfers.items()}
-        ended = [
-            (slot, key, transfer)
-            for slot in self._slots()
-            for key, transfer in slot.transfers.items()
-            if transfer.state != s.IN_TRANSIT
-        ]
-        for slot, key, transfer in ended:
-            self._finish(slot, key, transfer)
+        for slot, pool, key, transfer in self._undone:
+            known.add(key)
+            self._add(slot.slot, _left(slot.slot, pool, key, transfer))
+            self._say(key, transfer, "its arrival is lost; it is on its way again")
+        for _, key, transfer in self._ended():
+            if key not in self._target(transfer).arrivals:
+                self._turn_away(key, transfer)
         for arrival in arrivals:
             if arrival.transfer_id not in known:
                 self._leave(arrival)
@@ -83,22 +102,24 @@ class Repairs:
         for state in self._states:
             yield from state.slots.values()
 
-    def _finish(self, source: s.SlotState, key: bytes, transfer: s.Transfer) -> None:
-        """The source's books are closed: the target's say the same."""
+    def _ended(self) -> list[tuple[s.SlotState, bytes, s.Transfer]]:
+        """Transfers that are over, by their sources."""
+        return [
+            (slot, key, transfer)
+            for slot in self._slots()
+            for key, transfer in slot.transfers.items()
+            if transfer.state != s.IN_TRANSIT
+        ]
+
+    def _target(self, transfer: s.Transfer) -> s.SlotState:
         number = slot_of(transfer.to_campaign_id or transfer.sku_id)
-        target = self._states[self._slots_of[number]].slot(number)
-        if key in target.arrivals:
-            return
-        arrived = transfer.state == s.TRANSFER_ARRIVED
-        pool = target.pool(transfer.to_campaign_id, transfer.sku_id)
-        what = f"transfer {key.hex()} of {transfer.quantity} {transfer.sku_id}"
-        if arrived and pool is None:
-            self._add(source.slot, _back(source.slot, key, transfer))
-            self.told.append(f"{what}: its target is lost; the units are back at their source")
-            return
-        granted = 0
-        if arrived and pool is not None and transfer.to_campaign_id:
-            granted = pool.granted + transfer.quantity
+        return self._states[self._slots_of[number]].slot(number)
+
+    def _say(self, key: bytes, transfer: Any, text: str) -> None:
+        self.told.append(f"transfer {key.hex()} of {transfer.quantity} {transfer.sku_id}: {text}")
+
+    def _turn_away(self, key: bytes, transfer: s.Transfer) -> None:
+        number = self._target(transfer).slot
         record = r.TransferredIn(
             r.TRANSFERRED_IN,
             number,
@@ -106,16 +127,15 @@ class Repairs:
             transfer.sku_id,
             transfer.to_campaign_id,
             transfer.quantity,
-            arrived,
-            granted,
+            False,
+            0,
         )
         self._add(number, record)
-        ending = "arrives now" if arrived else "was turned away, as its target knows now"
-        self.told.append(f"{what}: {ending}")
+        self._say(key, transfer, "was turned away, as its target knows now")
 
     def _leave(self, arrival: Arrival) -> None:
         """The target has the units: they leave where they must have come from."""
-        what = f"transfer {arrival.transfer_id.hex()} of {arrival.quantity} {arrival.sku_id}"
+        key = arrival.transfer_id
         others = [
             (pool.campaign_id, slot.slot, pool)
             for slot in self._slots()
@@ -124,13 +144,14 @@ class Repairs:
         ]
         for campaign_id, number, pool in sorted(others, key=lambda one: one[:2]):
             if pool.available >= arrival.quantity:
-                self._add(number, *_left(number, pool, arrival))
+                out = _left(number, pool, key, arrival)
+                self._add(number, out, _booked_off(out))
                 name = campaign_id or "the base pool"
-                self.told.append(f"{what}: leaves {name}, where it was available as well")
+                self._say(key, arrival, f"leaves {name}, where it was available as well")
                 return
-        self._short(arrival, what)
+        self._short(arrival)
 
-    def _short(self, arrival: Arrival, what: str) -> None:
+    def _short(self, arrival: Arrival) -> None:
         number = slot_of(arrival.sku_id)
         state = self._states[self._slots_of[number]]
         command = c.DeclareShortage(
@@ -147,59 +168,48 @@ class Repairs:
         )
         answer, records = declare_shortage(state, command, state.now_ms)
         if answer[0] != Outcome.APPLIED:
-            self.told.append(f"{what}: no pool of the SKU can give it up; count the SKU's units")
+            text = "no pool of the SKU can give it up; count the SKU's units"
+            self._say(arrival.transfer_id, arrival, text)
             return
         self._add(number, *records)
-        self.told.append(
-            f"{what}: no pool has it available any more; declared short at the base pool, whose "
-            "newest reservations are revoked for what it lacks"
+        self._say(
+            arrival.transfer_id,
+            arrival,
+            "no pool has it available any more; declared short at the base pool, whose newest "
+            "reservations are revoked for what it lacks",
         )
 
 
-def _back(number: int, key: bytes, transfer: s.Transfer) -> r.StockChanged:
-    return r.StockChanged(
-        r.STOCK_CHANGED,
-        number,
-        r.DOCUMENT_ADJUST,
-        OWN_CALLER,
-        f"recover/{key.hex()}",
-        fingerprint("recover", key.hex()),
-        transfer.from_campaign_id,
-        transfer.sku_id,
-        transfer.quantity,
-        transfer.quantity,
-        0,
-        0,
-        0,
-        REASON,
-        0,
+def _left(number: int, pool: Pool, key: bytes, transfer: Any) -> r.TransferredOut:
+    """A departure from `pool` of what `transfer` (or an arrival) says."""
+    target = transfer.to_campaign_id
+    mark = getattr(transfer, "fingerprint", 0) or fingerprint(
+        transfer.sku_id, pool.campaign_id, target, transfer.quantity
     )
-
-
-def _left(number: int, pool: Pool, arrival: Arrival) -> tuple[Any, Any]:
-    mark = fingerprint(arrival.sku_id, pool.campaign_id, arrival.to_campaign_id, arrival.quantity)
-    granted = pool.granted - arrival.quantity if pool.campaign_id else 0
-    out = r.TransferredOut(
+    return r.TransferredOut(
         r.TRANSFERRED_OUT,
         number,
-        arrival.transfer_id,
+        key,
         OWN_CALLER,
-        f"recover/{arrival.transfer_id.hex()}",
+        f"recover/{key.hex()}",
         mark,
-        arrival.sku_id,
+        transfer.sku_id,
         pool.campaign_id,
-        arrival.to_campaign_id,
-        arrival.quantity,
+        target,
+        transfer.quantity,
         REASON,
-        granted,
+        pool.granted - transfer.quantity if pool.campaign_id else 0,
     )
-    ended = r.TransferEnded(
+
+
+def _booked_off(out: r.TransferredOut) -> r.TransferEnded:
+    """It has arrived."""
+    return r.TransferEnded(
         r.TRANSFER_ENDED,
-        number,
-        arrival.transfer_id,
+        out.slot,
+        out.transfer_id,
         True,
-        arrival.sku_id,
-        pool.campaign_id,
-        granted,
+        out.sku_id,
+        out.from_campaign_id,
+        out.granted,
     )
-    return out, ended

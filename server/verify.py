@@ -426,6 +426,35 @@ class Verifier:
                 arrived is (told == s.TRANSFER_ARRIVED),
                 f"transfer {key.hex()}: its source says {told}, target {arrived}",
             )
+        self._check_arrivals()
+
+    def _check_arrivals(self) -> None:
+        """What arrived has left somewhere: else its units count twice."""
+        arrived = {
+            key
+            for state in self.states
+            for slot in state.slots.values()
+            for key, there in slot.arrivals.items()
+            if there
+        }
+        unknown = arrived - self._left()
+        if unknown:
+            # In a live cluster a source may have been read before its target.
+            for shard in range(self._map.shards):
+                self._fold_to(shard, self._journal.read_meta(shard).last_seq)
+            unknown -= self._left()
+        i1 = self.report.invariants["I1"]
+        for key in arrived:
+            i1.check(key not in unknown, f"transfer {key.hex()} arrived and left nowhere")
+
+    def _left(self) -> set[bytes]:
+        """Ids of all transfers that left."""
+        return {
+            key
+            for state in self.states
+            for slot in state.slots.values()
+            for key, _ in slot.transfers.items()
+        }
 
     def _arrival(self, transfer: s.Transfer, key: bytes) -> bool | None:
         target = slot_of(transfer.to_campaign_id or transfer.sku_id)

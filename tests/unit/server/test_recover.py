@@ -1,0 +1,245 @@
+"""A journal is made anew from SQL: whatever was lost, and whatever the database's positions are."""
+
+import json
+import random
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from actors.core import records as r
+from actors.core.codec import unpack_entry
+from persistence.open import open_journal
+from server.bootstrap import CannotStart, prepare
+from server.recover import Outcome, Recovery
+from server.recover_survey import CannotRecover, Left
+from server.settings import Settings
+from server.verifying import verify_stores
+from tests.helpers.days import SHARDS, StoredDay, settings_in
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_in(tmp_path)
+
+
+def wipe(settings: Settings, shard: int | None = None) -> None:
+    """Lose the journal's store, or one shard's journal."""
+    for path in (settings.data_dir / "journal").glob("*" if shard is None else f"*{shard:04d}*"):
+        path.unlink()
+
+
+def recover(settings: Settings, *, force: bool = False) -> Outcome:
+    recovery = Recovery(settings, lambda _: None)
+    try:
+        found = recovery.look()
+        assert force or not found.nothing_lost
+        return recovery.run(found, accept_differences=False)
+    finally:
+        recovery.close()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_wiped_store_is_made_anew_up_to_where_the_database_was(
+    settings: Settings, seed: int
+) -> None:
+    day = StoredDay(settings, seed)
+    seqs = day.project_part(random.Random(seed))
+    wipe(settings)
+    with pytest.raises(CannotStart, match="stockray recover --from-sql"):
+        prepare(settings, pytest.fail)
+    outcome = recover(settings)
+    assert outcome.verified, outcome.violations
+    assert [one.seq for one in outcome.found.shards] == seqs
+    assert {one.left for one in outcome.found.shards} == {Left.GONE}
+    made = prepare(settings, lambda _: None)
+    assert made.incarnation == outcome.incarnation != day.map.incarnation
+    assert made.slots_of == day.map.slots_of
+
+
+@pytest.mark.parametrize("seed", range(10, 16))
+def test_shards_whose_journals_are_whole_lose_nothing(settings: Settings, seed: int) -> None:
+    day = StoredDay(settings, seed)
+    seqs = day.project_part(random.Random(seed))
+    wipe(settings, 1)
+    outcome = recover(settings)
+    assert outcome.verified, outcome.violations
+    whole = [len(entries) for entries in day.entries]
+    assert [one.seq for one in outcome.found.shards] == [whole[0], seqs[1]]
+    told = [one["nothing_missing"] for one in outcome.as_data()["shards"]]
+    assert told == [True, False]
+
+
+def test_a_journal_from_an_old_copy_gives_way_to_the_newer_database(
+    settings: Settings, tmp_path: Path
+) -> None:
+    day = StoredDay(settings, 3)
+    whole = [len(entries) for entries in day.entries]
+    day.project(whole)
+    journal = settings.data_dir / "journal"
+    with closing(open_journal(settings.journal_url)) as store:
+        # The copy of yesterday ends before the database.
+        meta = store.read_meta(0)
+        entries = store.read(0, after_seq=0, max_bytes=10**9)
+    wipe(settings, 0)
+    with closing(open_journal(settings.journal_url)) as store:
+        store.create(0, incarnation=meta.incarnation)
+        store.acquire(0, incarnation=meta.incarnation, seen_epoch=0, token="t")
+        for entry in entries[:5]:
+            store.append(
+                0,
+                incarnation=meta.incarnation,
+                epoch=1,
+                seq=entry.seq,
+                batch_id=entry.batch_id,
+                entry=entry.data,
+            )
+    assert journal.exists()
+    with pytest.raises(CannotStart, match="acknowledged entries are missing"):
+        prepare(settings, pytest.fail)
+    outcome = recover(settings)
+    assert outcome.verified, outcome.violations
+    assert [one.left for one in outcome.found.shards] == [Left.OLDER, Left.SOUND]
+    assert [one.seq for one in outcome.found.shards] == whole
+
+
+class _Cut(Exception):
+    """The recovery was killed here."""
+
+
+STEPS = ("_mark", "_publish", "start_over", "_append", "hand_over", "_finish")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_recovery_that_was_cut_off_is_refused_by_a_start_and_goes_on_when_run_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str, nth: int
+) -> None:
+    day = StoredDay(settings, 6)
+    seqs = day.project_part(random.Random(2))
+    wipe(settings)
+    recovery = Recovery(settings, lambda _: None)
+    owner = {"start_over": recovery._journal, "hand_over": recovery._cluster}.get(step, recovery)
+    honest, calls = getattr(owner, step), iter(range(1, 100))
+
+    def cut(*arguments: object, **fields: object) -> object:
+        if next(calls) == nth:
+            raise _Cut
+        return honest(*arguments, **fields)
+
+    monkeypatch.setattr(owner, step, cut)
+    try:
+        recovery.run(recovery.look(), accept_differences=False)
+    except _Cut:
+        if (step, nth) != ("_mark", 1):
+            with pytest.raises(CannotStart, match="did not come to its end"):
+                prepare(settings, pytest.fail)
+    finally:
+        recovery.close()
+    monkeypatch.undo()
+    outcome = recover(settings, force=True)
+    assert outcome.verified, outcome.violations
+    assert prepare(settings, lambda _: None).incarnation == outcome.incarnation
+    assert [one.view.seq for one in outcome.found.shards][1:] >= seqs[1:]
+
+
+def test_transfers_that_were_torn_apart_count_once(settings: Settings) -> None:
+    repaired = 0
+    for seed in range(8):
+        shutil.rmtree(settings.data_dir, ignore_errors=True)
+        day = StoredDay(settings, 100 + seed, steps=160)
+        day.project_part(random.Random(seed), lag=60)
+        wipe(settings)
+        outcome = recover(settings)
+        assert outcome.verified, outcome.violations
+        repaired += len(outcome.transfers)
+        again = verify_stores(settings)
+        assert again.ok, again.as_data()["invariants"]
+    assert repaired > 0, "no seed tore a transfer apart"
+
+
+def test_the_map_is_known_when_only_the_database_is_left(settings: Settings) -> None:
+    day = StoredDay(settings, 1)
+    day.project([5, 0])
+    shutil.rmtree(settings.data_dir / "journal")
+    assert recover(settings.model_copy(update={"shards": None})).found.map_from == "database"
+    assert prepare(settings, lambda _: None).shards == SHARDS
+    assert day.map.shards == SHARDS
+
+
+def test_an_old_database_needs_to_be_told_how_many_shards_there_were(settings: Settings) -> None:
+    day = StoredDay(settings, 1)
+    day.project([5, 5])
+    shutil.rmtree(settings.data_dir / "journal")
+    recovery = Recovery(settings.model_copy(update={"shards": None}), lambda _: None)
+    recovery._cluster.kept_map = lambda: None  # type: ignore[method-assign]
+    with closing(recovery), pytest.raises(CannotRecover, match="--shards N"):
+        recovery.look()
+    other = Recovery(settings.model_copy(update={"shards": 3}), lambda _: None)
+    with closing(other), pytest.raises(CannotRecover, match="leave --shards out"):
+        other.look()
+
+
+def test_the_logs_tell_how_much_is_gone(settings: Settings) -> None:
+    day = StoredDay(settings, 2)
+    seqs = [4, 5]
+    day.project(seqs)
+    wipe(settings)
+    settings.log_directory.mkdir()
+    event = {"event": "shard_halted", "shard": 1, "seq": 9}
+    text = "not json\n" + json.dumps(event) + "\n" + json.dumps(event | {"seq": 7}) + "\n"
+    (settings.log_directory / "shard-0001-b.log").write_text(text)
+    data = recover(settings).as_data()
+    assert [one["missing_entries_at_least"] for one in data["shards"]] == [None, 4]
+
+
+def test_an_empty_database_has_nothing_to_recover_from(settings: Settings) -> None:
+    prepare(settings, lambda _: None)
+    with (
+        closing(Recovery(settings, lambda _: None)) as recovery,
+        pytest.raises(CannotRecover, match="stockray restore"),
+    ):
+        recovery.look()
+
+
+def test_a_journal_of_another_cluster_is_left_alone(settings: Settings, tmp_path: Path) -> None:
+    StoredDay(settings, 1).project([5, 5])
+    other = settings_in(tmp_path / "other")
+    prepare(other, lambda _: None)
+    shutil.rmtree(settings.data_dir / "journal")
+    shutil.copytree(other.data_dir / "journal", settings.data_dir / "journal")
+    with (
+        closing(Recovery(settings, lambda _: None)) as recovery,
+        pytest.raises(CannotRecover, match="another cluster"),
+    ):
+        recovery.look()
+
+
+def test_finished_reservations_stay_in_sql_and_are_found_there(settings: Settings) -> None:
+    day = StoredDay(settings, 8)
+    day.project([len(entries) for entries in day.entries])
+    wipe(settings)
+    outcome = recover(settings.model_copy(update={"recall_after_ms": 60_000}))
+    assert outcome.verified, outcome.violations
+    kept = outcome.rebuilt["reservations_in_memory"]
+    assert 0 < kept < sum(outcome.reservations)
+
+
+def test_a_journal_that_was_made_anew_begins_where_the_database_ends(settings: Settings) -> None:
+    day = StoredDay(settings, 5)
+    seqs = day.project_part(random.Random(5))
+    wipe(settings)
+    outcome = recover(settings)
+    with closing(open_journal(settings.journal_url)) as journal:
+        for shard, seq in enumerate(seqs):
+            meta = journal.read_meta(shard)
+            assert (meta.incarnation, meta.first_seq) == (outcome.incarnation, seq + 1)
+            for entry in journal.read(shard, after_seq=seq, max_bytes=10**9):
+                kinds = {record.kind for record in unpack_entry(entry.data).records}
+                assert kinds <= {
+                    r.TRANSFERRED_IN,
+                    r.TRANSFERRED_OUT,
+                    r.TRANSFER_ENDED,
+                    r.STOCK_CHANGED,
+                }

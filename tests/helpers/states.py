@@ -3,7 +3,9 @@
 from typing import Any
 
 from actors.core import state as s
+from actors.core.codec import unpack_entry
 from actors.core.commands import CampaignConfig, CampaignLine
+from actors.core.evolve import fold
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
 from actors.core.tables import Counts
@@ -23,6 +25,16 @@ KINDS: dict[str, type[Any]] = {
     "Transfer": s.Transfer,
     "Debt": s.Debt,
 }
+
+
+def folded(entries: list[bytes]) -> s.ShardState:
+    """The journal's fold, with what it forgot in its archive."""
+    state = s.ShardState()
+    state.archive = {}
+    for seq, entry in enumerate(entries, 1):
+        content = unpack_entry(entry)
+        fold(state, seq, content.now_ms, content.records, content.balances)
+    return state
 
 
 def fields_of(kind: type[Any]) -> tuple[str, ...]:

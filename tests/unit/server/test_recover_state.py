@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 
 from actors.core import state as s
-from actors.core.codec import unpack_entry
-from actors.core.evolve import fold
 from actors.core.identity import SLOT_COUNT
 from actors.core.snapshot import Loader, chunks
 from persistence.sql.dump import SqlDump
 from server.recover_state import Rebuilt, rebuild
 from tests.helpers.histories import Database, busy_day, journal_of
-from tests.helpers.states import differences, remembered
+from tests.helpers.states import differences, folded, remembered
 
 SLOTS = (0,) * SLOT_COUNT
 NEVER_MS = 10**12
@@ -21,16 +19,6 @@ NEVER_MS = 10**12
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("template") / "tables.db"
-
-
-def folded(entries: list[bytes]) -> s.ShardState:
-    """The journal's fold, with what it forgot in its archive."""
-    state = s.ShardState()
-    state.archive = {}
-    for seq, entry in enumerate(entries, 1):
-        content = unpack_entry(entry)
-        fold(state, seq, content.now_ms, content.records, content.balances)
-    return state
 
 
 def from_sql(url: str, seq: int, recall_after_ms: int = NEVER_MS) -> Rebuilt:

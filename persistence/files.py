@@ -75,6 +75,7 @@ class FileSnapshots:
                 end_seq=end_seq,
                 chunk_count=len(sizes),
                 byte_count=stored_byte_count(sum(sizes.values()), len(sizes)),
+                handle=handle,
             )
             for path in (directory, directory.parent, self._directory):
                 _sync(path)
@@ -115,7 +116,7 @@ class FileSnapshots:
         """None as well for a manifest that cannot be read: the older snapshot is there for that."""
         try:
             fields = json.loads((self._path(shard, handle) / _MANIFEST).read_bytes())
-            return Published(int(handle[:8]), handle, SnapshotInfo(**fields))
+            return Published(int(handle[:8]), handle, SnapshotInfo(**{**fields, "handle": handle}))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 

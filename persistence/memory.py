@@ -284,6 +284,7 @@ class MemorySnapshots:
                 end_seq=end_seq,
                 chunk_count=len(chunks),
                 byte_count=stored_byte_count(sum(map(len, chunks.values())), len(chunks)),
+                handle=handle,
             )
             for gone in superseded(self._published(shard)):
                 del self._shards[shard][gone.handle]

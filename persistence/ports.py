@@ -115,6 +115,8 @@ class SnapshotInfo(NamedTuple):
     end_seq: int
     chunk_count: int
     byte_count: int
+    handle: str = ""
+    """Which one it is: two of a journal that stood still are alike in all else."""
 
 
 class Snapshots(Protocol):

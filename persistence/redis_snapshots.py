@@ -98,6 +98,7 @@ def _published(handle: str, entry: dict[str, Any]) -> Published:
         end_seq=int(entry["end_seq"]),
         chunk_count=chunk_count,
         byte_count=stored_byte_count(int(entry["bytes"]), chunk_count),
+        handle=handle,
     )
     return Published(int(entry["ordinal"]), handle, info)
 

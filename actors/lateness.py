@@ -6,6 +6,11 @@ could have a request decided that was told no long ago, and so turn the no into 
 sends at least every 200 ms, and its rounds arrive in about the order in which they left: so one
 that was sent long before another that is here already is late, and its lines are held against the
 time of that other.
+
+A connection on which nothing moved for a while delivers at once all that was sent meanwhile, the
+oldest first, and so does the socket of a process that was stopped. So silence before a late round
+proves nothing; only if for a second nothing but late rounds comes was it the gateway's clock that
+went back.
 """
 
 from typing import NamedTuple
@@ -13,8 +18,9 @@ from typing import NamedTuple
 LATE_MS = 2_000
 """A round this much older than what came from its gateway before is late. Twice a gateway's
 patience with a round; and with a call of 10 s well within the 15 s that a refusal is remembered."""
-SILENCE_S = 1.0
-"""Only late rounds for this long: the gateway's clock went back, and they are not late at all."""
+ONLY_LATE_S = 1.0
+"""Nothing but late rounds for this long: the gateway's clock went back, and they are not late at
+all."""
 GATEWAYS_MAX = 1_024
 """Gateways remembered; who was first known is forgotten first, and is then known anew."""
 
@@ -22,7 +28,8 @@ GATEWAYS_MAX = 1_024
 class _Heard(NamedTuple):
     offset_ms: float
     """The gateway's clock less the loop's."""
-    at_s: float
+    late_since_s: float | None = None
+    """When the first of the late rounds was received that came since."""
 
 
 class SenderClocks:
@@ -37,9 +44,11 @@ class SenderClocks:
         offset_ms = sent_ms - received_at_s * 1000
         heard = self._heard.get(gateway)
         if heard is not None and offset_ms < heard.offset_ms - LATE_MS:
-            if received_at_s - heard.at_s <= SILENCE_S:
+            since_s = received_at_s if heard.late_since_s is None else heard.late_since_s
+            if received_at_s - since_s <= ONLY_LATE_S:
+                self._heard[gateway] = _Heard(heard.offset_ms, since_s)
                 return int(heard.offset_ms + received_at_s * 1000)
         elif heard is None and len(self._heard) >= GATEWAYS_MAX:
             del self._heard[next(iter(self._heard))]
-        self._heard[gateway] = _Heard(offset_ms, received_at_s)
+        self._heard[gateway] = _Heard(offset_ms)
         return sent_ms

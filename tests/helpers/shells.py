@@ -256,9 +256,15 @@ class Pair:
         payload = self.payload(*lines, **fields)
         return unpack_answers(await instance.ask(instance.shard.round(payload)))
 
-    def payload(self, *lines: Any, sent_ms: int | None = None, wants_chores: bool = False) -> bytes:
+    def payload(
+        self,
+        *lines: Any,
+        sent_ms: int | None = None,
+        wants_chores: bool = False,
+        gateway: str = "test",
+    ) -> bytes:
         return pack_round(
-            gateway="test",
+            gateway=gateway,
             sent_ms=self.clock.now_ms() if sent_ms is None else sent_ms,
             map_version=1,
             lines=[pack_line(line) for line in lines],

@@ -6,7 +6,7 @@ what stood at one place in between, never something older than the call; a no wa
 between, or before for the same id.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from actors.core import commands as c
@@ -34,15 +34,18 @@ def between(history: History | None, window: Window) -> Iterator[Any]:
 class Answers:
     """Judges one answer at a time."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, may_give_up: Callable[[Operation], bool]) -> None:
         self._ledger = ledger
+        self._may_give_up = may_give_up
+        """Whether so many processes died with it that its line may be called a poison."""
 
     def judge(self, operation: Operation, window: Window, answer: Any) -> None:
         """Raises Violation for an answer that cannot be true."""
         outcome = Outcome(answer[0])
         if outcome in UNFINAL:
+            given_up = outcome is Outcome.INTERNAL and self._may_give_up(operation)
             need(
-                outcome in (Outcome.RETRY, Outcome.UNKNOWN),
+                given_up or outcome in (Outcome.RETRY, Outcome.UNKNOWN),
                 "answers",
                 lambda: f"{operation} was answered {outcome.name}",
             )
@@ -58,6 +61,29 @@ class Answers:
             ),
         )
 
+    def judge_print(self, shard: int, found: Mapping[str, Any], token: str) -> None:
+        """Pools and sums of a replica's memory, as of an entry of the journal."""
+        book, seq = self._ledger.books[shard], found["seq"]
+        if "pools" not in found:
+            return
+        need(seq <= len(book.entries), "I2", lambda: f"{token} is at {seq}, beyond the journal")
+        at = book.starts[seq - 1] if seq else 0
+        for pool in found["pools"]:
+            history = book.pools.get((pool[2], pool[3]))
+            need(
+                pool[:12] in between(history, (at, at)),
+                "I1",
+                lambda pool=pool: (
+                    f"{token} has {pool[:12]} at entry {seq}, which never stood there"
+                ),
+            )
+        sums = found["totals"]
+        if sums is not None:
+            need(not sums["broken"], "I1", str(sums["broken"]))
+            owed = sums["kept_minor"] + sums["refund_due_minor"] + sums["refunded_minor"]
+            need(sums["paid_minor"] == owed, "I6", f"{token}: {sums}")
+        self._ledger.met(shard, "a replica at work was audited")
+
     def _done(self, mark: Any, window: Window) -> bool:
         """An effect was journalled when its answer left."""
         return bool(self._ledger.effects.get(mark, window[1] + 1) <= window[1])
@@ -68,9 +94,10 @@ class Answers:
         first_at = min(asked.first_at for asked in self._ledger.asked[operation.mark])
         return any(first_at < at <= window[1] and told == outcome for at, told, _ in found)
 
-    def _reused(self, operation: Operation) -> bool:
-        """Others came with the same id."""
-        return len(self._ledger.asked[operation.mark]) > 1
+    def _reused(self, operation: Operation, window: Window) -> bool:
+        """Something else was decided for the same id when it was told."""
+        found = self._ledger.taken.get(operation.mark, ())
+        return any(at <= window[1] and told != operation.fingerprint for at, told in found)
 
     def _states(self, book: Book, reservation: str, window: Window) -> set[int]:
         """States that it had within the window; 0 for none at all."""
@@ -82,7 +109,7 @@ class Answers:
     ) -> bool:
         command = q.command
         if outcome is Outcome.ID_REUSED:
-            return self._reused(q)
+            return self._reused(q, window)
         if outcome is not Outcome.RESERVED:
             return self._refused(q, window, outcome)
         if not self._done(q.mark, window):
@@ -99,7 +126,7 @@ class Answers:
     ) -> bool:
         """Documents and returns."""
         if outcome is Outcome.ID_REUSED:
-            return self._reused(q)
+            return self._reused(q, window)
         if outcome in YES:
             return self._done(q.mark, window)
         return self._refused(q, window, outcome)
@@ -108,7 +135,7 @@ class Answers:
         self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
     ) -> bool:
         if outcome is Outcome.PAYMENT_ID_REUSED:
-            return self._reused(q)
+            return self._reused(q, window)
         if not self._done(q.mark, window):
             return False
         seen = book.state.slots[q.command.slot].payments.get(
@@ -156,7 +183,9 @@ class Answers:
     ) -> bool:
         if outcome is Outcome.APPLIED:
             return self._done(q.mark, window)
-        return outcome in (Outcome.REFUND_CLOSED, Outcome.NOT_FOUND, Outcome.ID_REUSED)
+        # Callers report refunds that they were told of, each with an id of its own.
+        closed_at = self._ledger.closed.get(q.command.refund_id, window[1] + 1)
+        return outcome is Outcome.REFUND_CLOSED and closed_at <= window[1]
 
     def read_one(
         self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
@@ -183,7 +212,7 @@ class Answers:
         )
 
     def put(self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any) -> bool:
-        return outcome is Outcome.APPLIED
+        return outcome is Outcome.APPLIED and self._done(q.mark, window)
 
 
 YES = frozenset(Outcome(number) for number in range(1, 10))

@@ -13,7 +13,7 @@ from actors.core import commands as c
 from actors.core.identity import public_id, request_key, slot_of
 from actors.core.outcomes import UNFINAL, Outcome
 from tests.sim.answers import Answers
-from tests.sim.cluster import Cluster, Gateway
+from tests.sim.cluster import Cluster, Gateway, Instance
 from tests.sim.ledger import Ledger, need
 from tests.sim.loop import START_MS
 from tests.sim.operations import Operation
@@ -21,6 +21,7 @@ from tests.sim.operations import Operation
 CALL_MS_MAX = 1_250
 """A call's longest deadline: 10 s in the real world, a refusal being remembered for 15 s there."""
 PATIENCE = 6
+POISON = "poison"
 SALE = "sale"
 SKUS = ("tea", "cup")
 BUYERS = ("ann", "bob", "cid")
@@ -46,7 +47,7 @@ class Callers:
     def __init__(self, cluster: Cluster, ledger: Ledger) -> None:
         self.cluster, self.ledger = cluster, ledger
         self.world = cluster.world
-        self.answers = Answers(ledger)
+        self.answers = Answers(ledger, self._may_give_up)
         self.waiting = 0
         """Operations that are not over."""
         self.told: list[Operation] = []
@@ -56,11 +57,19 @@ class Callers:
         self._refunds: list[str] = []
         self._paid: dict[str, str] = {}
         cluster.on_gateway_ended = self._gateway_ended
+        cluster.send_poison = self._poison
 
     # Calls
 
     def ask(self, command: Any, then: Callable[[Operation], None] | None = None) -> Operation:
         """Begin an operation."""
+        operation = self._begin_operation(command, then)
+        self._attempt(operation)
+        return operation
+
+    def _begin_operation(
+        self, command: Any, then: Callable[[Operation], None] | None = None
+    ) -> Operation:
         self._count += 1
         shard = self.cluster.slots_of[command.slot]
         operation = Operation(self._count, command, shard)
@@ -73,30 +82,42 @@ class Callers:
             self.ledger.paying[command.reservation_id] += 1
         self.waiting += 1
         self.told.append(operation)
-        self._attempt(operation)
         return operation
 
-    def _attempt(self, operation: Operation) -> None:
+    def _attempt(self, *operations: Operation) -> None:
+        """Ask for one, or for several in one call."""
         chance, cluster = self.world.chance, self.cluster
         gateway = chance.choice(list(cluster.gateways.values()))
-        book = cluster.slots_of[operation.command.slot]
+        wait_ms = 200 if cluster.shape.forgets else chance.choice((150, 400, 900, CALL_MS_MAX))
+        attempts = [self._attempt_at(operation, gateway, wait_ms) for operation in operations]
+        if gateway.process.alive:
+            gateway.process.after(chance.random() * 0.002, self._arrive, attempts, wait_ms)
+
+    def _attempt_at(self, operation: Operation, gateway: Gateway, wait_ms: int) -> Attempt:
+        book = self.cluster.slots_of[operation.command.slot]
         attempt = Attempt(operation, gateway, self.ledger.books[book].at)
         operation.attempts += 1
         operation.open += 1
-        wait_ms = 200 if cluster.shape.forgets else chance.choice((150, 400, 900, CALL_MS_MAX))
         self.world.tell(
             "caller", "%s, attempt %d at %s", operation, operation.attempts, gateway.name
         )
         gateway.calls[attempt] = None
-        if gateway.process.alive:
-            gateway.process.after(chance.random() * 0.002, self._arrive, attempt, wait_ms)
         self.world.after(wait_ms / 1000 + 0.3, self._no_answer, attempt)
+        return attempt
 
-    def _arrive(self, attempt: Attempt, wait_ms: int) -> None:
-        gateway = attempt.gateway
+    def _arrive(self, attempts: Sequence[Attempt], wait_ms: int) -> None:
+        gateway = attempts[0].gateway
         deadline_ms = gateway.process.now_ms() + wait_ms
-        command = attempt.operation.command._replace(deadline_ms=deadline_ms)
-        gateway.lines.put(command, partial(self._answered, attempt))
+        commands = [one.operation.command._replace(deadline_ms=deadline_ms) for one in attempts]
+        if len(commands) == 1:
+            gateway.lines.put(commands[0], partial(self._answered, attempts[0]))
+        else:
+            gateway.process.create_task(self._submit(attempts, commands))
+
+    async def _submit(self, attempts: Sequence[Attempt], commands: Sequence[Any]) -> None:
+        answers = await attempts[0].gateway.lines.submit(commands)
+        for attempt, answer in zip(attempts, answers, strict=True):
+            self._answered(attempt, answer)
 
     def _answered(self, attempt: Attempt, answer: Any) -> None:
         attempt.left_at = self.ledger.books[attempt.operation.shard].at
@@ -214,14 +235,57 @@ class Callers:
         return f"{letter}{self._count}"
 
     def _reserve(self) -> None:
+        self._attempt(self._reservation())
+
+    def _basket(self) -> None:
+        """Several reservations in one call."""
+        self._attempt(*[self._reservation() for _ in range(self.world.chance.randint(2, 5))])
+
+    def _poison(self) -> None:
+        """A line that no process survives."""
+        self.cluster.network.poison = POISON.encode()
+        head = (c.RESERVE, slot_of(SKUS[0]), 0, "web", self._name(POISON), "", SKUS[0], 1)
+        poison = self._begin_operation(c.Reserve(*head, BUYERS[0]))
+        poison.retries_left = 1
+        self._attempt(poison, self._reservation(), self._reservation())
+
+    def _may_give_up(self, operation: Operation) -> bool:
+        """It is a poison itself, or was with others that died: who dies with a poison only is told
+        from it before the third death."""
+        if getattr(operation.command, "request_id", "").startswith(POISON):
+            return True
+        if len(self.cluster.gateways) > 1:
+            return True  # Gateways know nothing of each other's lines, which may die with them.
+        harm = self.world.harm
+        return harm["killed"] + harm["links broken"] > self.cluster.poisoned
+
+    def _audit(self) -> None:
+        """What `stockray verify` reads of a replica that is at work is true of one entry."""
+        pair = self.world.chance.choice(self.cluster.pairs)
+        instance = self.world.chance.choice(list(pair.instances.values()))
+        if instance.process.alive:
+            instance.process.call_soon(self._begin_audit, pair.shard, instance)
+
+    def _begin_audit(self, shard: int, instance: Instance) -> None:
+        instance.process.create_task(self._look(shard, instance))
+
+    async def _look(self, shard: int, instance: Instance) -> None:
+        found = await instance.shard.fingerprint(True)
+        try:
+            self.answers.judge_print(shard, found, instance.token)
+        except AssertionError as error:
+            self.cluster.broken(str(error))
+
+    def _reservation(self) -> Operation:
         chance = self.world.chance
         sale = chance.choice((SALE, "", ""))
         sku = SKUS[0] if sale else chance.choice(SKUS)
         fields = (self._name("r"), sale, sku, chance.choice((1, 1, 2, 5)), chance.choice(BUYERS))
         command = c.Reserve(c.RESERVE, slot_of(sale or sku), 0, "web", *fields)
-        operation = self.ask(command)
+        operation = self._begin_operation(command)
         public = public_id(command.slot, request_key("web", command.request_id))
         self._sold.append((public, operation))
+        return operation
 
     def _one(self) -> tuple[str, Operation]:
         """A reservation, rather one of the last."""
@@ -326,7 +390,9 @@ class Callers:
 
 ONE_ANSWER = frozenset({c.RESERVE, c.CONFIRM, c.RECEIVE_STOCK, c.ADJUST_STOCK, c.SET_BUFFER})
 CHOICES: Sequence[Callable[[Callers], None]] = (
-    *[Callers._reserve] * 7,
+    *[Callers._reserve] * 5,
+    Callers._basket,
+    Callers._audit,
     Callers._read_stock,
     Callers._stock,
     Callers._turn,

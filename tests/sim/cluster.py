@@ -44,6 +44,13 @@ class Shape(NamedTuple):
     """In which the operations are asked."""
 
 
+class Trap(NamedTuple):
+    """Something that happens once, when an instance makes a certain call to a store."""
+
+    matches: Callable[["Instance", str], bool]
+    spring: Callable[["Instance"], None]
+
+
 class Instance:
     """One life of a replica's process."""
 
@@ -61,6 +68,7 @@ class Instance:
             pair.shard,
             cluster.watcher,
         )
+        self.snapshots.on_call = self._called
         self.links: dict[SimLink, None] = {}
         self.shard: Shard
         # Made in its own process: it takes hold of the loop's clock and locks.
@@ -68,13 +76,21 @@ class Instance:
 
     def _journal(self) -> SimJournal:
         cluster = self.cluster
-        return SimJournal(
+        journal = SimJournal(
             cluster.journal_store,
             self.process,
             cluster.journal,
             self.pair.shard,
             cluster.watcher,
         )
+        journal.on_call = self._called
+        return journal
+
+    def _called(self, kind: str) -> None:
+        traps = self.cluster.traps
+        for trap in [trap for trap in traps if trap.matches(self, kind)] if traps else ():
+            traps.remove(trap)
+            trap.spring(self)
 
     def make(self) -> None:
         """The shell itself; it needs no running loop until it runs."""
@@ -170,7 +186,7 @@ class Gateway:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - nothing may end a gateway
-            self.cluster.broken(f"gateway {self.name} ended: {error!r}")
+            self.cluster.broken(f"a process ended that must not: {self.name}: {error!r}")
 
 
 class ServiceLines:
@@ -210,6 +226,7 @@ class Cluster:
         self.ends: list[str] = []
         self.lives = 0
         self.restart_s = (0.02, 0.2)
+        self.traps: list[Trap] = []
         self.held_down: set[str] = set()
         """What the supervisor must not start yet."""
         shards = shape.shards
@@ -222,6 +239,14 @@ class Cluster:
         self.gateways: dict[str, Gateway] = {}
         self.on_gateway_ended: Callable[[Gateway], None] = lambda _: None
         self.on_transfer: Callable[[Any], None] = lambda _: None
+        self.send_poison: Callable[[], None] = lambda: None
+        """Somebody sends a line that ends whoever takes it."""
+        self.on_poisoned: Callable[[], None] = lambda: None
+        self.poisoned = 0
+        """Processes that such a line has ended."""
+        self.network.on_poisoned = self._poisoned
+        self.damaged: set[str] = set()
+        """Snapshots with a wrong byte."""
         for number in range(shape.gateways):
             self._start_gateway(f"g{number}")
         self.projector: Process
@@ -265,7 +290,13 @@ class Cluster:
         self.world.tell(instance.process.name, "ends: %s", text)
         self.ends.append(text)
         if is_bug:
-            self.broken(f"replica {instance.token} ended: {text}")
+            self.broken(f"a process ended that must not: {instance.token}: {text}")
+        self.kill(instance)
+
+    def _poisoned(self, instance: Instance) -> None:
+        self.world.tell(instance.process.name, "dies of a line")
+        self.poisoned += 1
+        self.on_poisoned()
         self.kill(instance)
 
     def kill_token(self, token: str) -> bool:
@@ -293,6 +324,7 @@ class Cluster:
     def find_row(self, reservation_id: str) -> Mapping[str, Any] | None:
         """SQL as a gateway's thread asks it."""
         if self.sink_store.down or self.world.chance.random() < self.sink_store.weather.trouble:
+            self.sink_store.harm("down")
             raise StorageError("simulated: the database does not answer")
         return self.sink.reservation(reservation_id)
 
@@ -326,7 +358,7 @@ class Cluster:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - nothing may end it
-            self.broken(f"the projector ended: {error!r}")
+            self.broken(f"a process ended that must not: the projector: {error!r}")
 
     def kill_projector(self) -> None:
         """kill -9."""
@@ -368,6 +400,7 @@ class InThread:
             answer, error = None, None
             try:
                 if self._store.down:
+                    self._store.harm("down")
                     raise DOWN
                 answer = call()
             except Exception as raised:  # noqa: BLE001 - as a thread would hand it over

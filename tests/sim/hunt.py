@@ -2,9 +2,10 @@
 
 import gc
 from collections.abc import Sequence
-from contextlib import ExitStack
 
-from tests.sim.mutants import MUTANTS, Patch
+import pytest
+
+from tests.sim.mutants import MUTANTS
 from tests.sim.run import run_seed
 
 
@@ -17,8 +18,8 @@ def hunt(name: str, seeds_max: int = 0) -> tuple[int, str] | None:
     """The first seed that notices, and how; None if none does within what `MUTANTS` says.
     RuntimeError if it is the simulation that fails: that catches nothing."""
     mutant, within = next((m, n) for m, n in MUTANTS.items() if m.__name__ == name)
-    with ExitStack() as stack:
-        mutant(Patch(stack))
+    with pytest.MonkeyPatch.context() as patch:
+        mutant(patch)
         for seed in range(seeds_max or within):
             outcome = run_seed(seed)
             if outcome.is_broken:

@@ -9,6 +9,8 @@ right, from what callers asked for. So a violation stops the run at the entry th
 * I1: every pool that an entry touches obeys the conservation law, and its balance is the model's.
 * I3: sequences have no gaps, and only the newest epoch appends.
 * I4: a request, payment, document or transfer id has one effect; nothing follows a told no.
+* I5: what a commit changed in SQL is what stood at its position.
+* I6: paid = kept + refunded + refund due, whenever money moved.
 * Rules: nobody is sold out, refused, expired, refunded or revoked but by the rules, in this order.
 
 `answers.py` holds what callers were told against the same books.
@@ -26,8 +28,9 @@ from actors.core.evolve import evolve, open_entry
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
 from actors.core.reservations import reservation_view
+from actors.core.totals import totals
 from persistence.ports import Entry, Ownership
-from server.verify_rows import same_row
+from server.verify_rows import POOL_COLUMNS, same_row
 from tests.model.naive import Naive
 from tests.model.naive_stock import PARTS
 from tests.sim.loop import START_MS, Process, World
@@ -84,6 +87,10 @@ class Ledger(Watcher):
         """Mark of an operation -> those that were asked with it (one, but for reused ids)."""
         self.effects: dict[Any, int] = {}
         """Mark of an operation -> its place in its journal."""
+        self.taken: dict[Any, list[tuple[int, Any]]] = {}
+        """Mark -> (place, fingerprint) of what was decided for its id."""
+        self.closed: dict[str, int] = {}
+        """Refund -> the place where it was closed."""
         self.refusals: dict[tuple[int, bytes], list[tuple[int, int, int]]] = {}
         """(slot, request key) -> (place, outcome, journalled time) of each no."""
         self.paying: Counter[str] = Counter()
@@ -149,6 +156,8 @@ class Ledger(Watcher):
         state.advance(now_ms)
         book.starts.append(book.at)
         told = {(b.campaign_id, b.sku_id): b for b in content.balances}
+        if not MONEY.isdisjoint([record[0] for record in content.records]):
+            self._money_is_where_it_was_paid(state, seq)
         for pool, slot in state.touched.items():
             name = pool.campaign_id, pool.sku_id
             need(not pool.broken_law(), "I1", pool.broken_law)
@@ -158,6 +167,45 @@ class Ledger(Watcher):
                 lambda name=name: f"entry {seq} says {told.get(name)}, the fold has another",
             )
             self._same_as_the_model(pool, name, seq)
+
+    def committed(self, shard: int, from_seq: int, to_seq: int) -> None:
+        """SQL has the entries up to `to_seq` now: what the new ones changed of pools and of
+        reservations stands there as it stood then."""
+        book, sink = self.books[shard], self.sink
+        first, last = (book.starts[seq - 1] if seq else 0 for seq in (from_seq, to_seq))
+        for (sale, sku), history in book.pools.items():
+            balance = _changed(history, first, last)
+            if balance is not None:
+                row = sink.tables.get("pools", {}).get((sale, sku), {})
+                found = tuple([row.get(name) for name in BALANCE])
+                need(
+                    found == balance[4:],
+                    "I5",
+                    lambda s=sku, f=found, b=balance: (
+                        f"at {to_seq} SQL has {f} of {s}, the fold {b[4:]}"
+                    ),
+                )
+        for public, history in book.held.items():
+            view = _changed(history, first, last)
+            if view is not None:
+                row = sink.by_id.get(public, {})
+                found = tuple([row.get(name) for name in VIEW])
+                need(
+                    found == (*view[4:7], view[12], view[13]),
+                    "I5",
+                    lambda p=public, f=found, v=view: (
+                        f"at {to_seq} SQL has {f} of {p}, the fold {v}"
+                    ),
+                )
+
+    def _money_is_where_it_was_paid(self, state: s.ShardState, seq: int) -> None:
+        sums = totals(state)
+        owed = sums.kept_minor + sums.refund_due_minor + sums.refunded_minor
+        need(
+            sums.paid_minor == owed,
+            "I6",
+            lambda: f"entry {seq}: {sums.paid_minor} paid, {owed} accounted for",
+        )
 
     def _same_as_the_model(self, pool: Any, name: tuple[str, str], seq: int) -> None:
         row = self.naive.pools[name]
@@ -205,10 +253,11 @@ class Ledger(Watcher):
         need(mark not in self.effects, "I4", lambda: f"a second effect of {mark}")
         self.effects[mark] = book.at
 
-    def _operation(self, mark: Any, told: Any = None) -> Operation:
+    def _operation(self, book: Book, mark: Any, told: Any = None) -> Operation:
         for operation in self.asked.get(mark, ()):
             if told is None or operation.fingerprint in (None, told):
                 operation.took_effect = True
+                self.taken.setdefault(mark, []).append((book.at, operation.fingerprint))
                 return operation
         raise Violation(f"I4: nobody asked for {mark}")
 
@@ -225,7 +274,7 @@ class Ledger(Watcher):
     def reserved(self, book: Book, record: r.StockReserved) -> None:
         key = (record.slot, record.key)
         self._once(book, ("request", *key))
-        operation = self._operation(("request", *key), record.fingerprint)
+        operation = self._operation(book, ("request", *key), record.fingerprint)
         need(
             operation.final in (None, Outcome.RESERVED),
             "I4",
@@ -252,7 +301,12 @@ class Ledger(Watcher):
             lambda: f"{key[1].hex()} was refused again, as if it had not been",
         )
         outcome = Outcome(record.outcome)
-        operation = self._operation(("request", *key), record.fingerprint)
+        operation = self._operation(book, ("request", *key), record.fingerprint)
+        need(
+            operation.open or key not in self.refusals,
+            "I4",
+            lambda: f"{operation} was refused long ago, and is decided again for nobody",
+        )
         need(
             operation.final in (None, outcome),
             "I4",
@@ -269,13 +323,14 @@ class Ledger(Watcher):
     def as_asked(self, book: Book, record: Any) -> None:
         """SKUs and campaigns: idempotent by their content."""
         name = record.sku_id if record[0] == r.SKU_PUT else record.campaign_id
-        self._by_the_rules(self._operation(("put", name)).command, record)
+        self.effects.setdefault(("put", name), book.at)
+        self._by_the_rules(self._operation(book, ("put", name)).command, record)
 
     def document(self, book: Book, record: Any) -> None:
         key = request_key(record.caller, record.request_id)
         mark = ("request", record.slot, key)
         self._once(book, mark)
-        self._by_the_rules(self._operation(mark).command, record)
+        self._by_the_rules(self._operation(book, mark).command, record)
 
     def left(self, book: Book, record: r.TransferredOut) -> None:
         self._once(book, ("left", record.transfer_id))
@@ -315,7 +370,7 @@ class Ledger(Watcher):
                 self.sometimes["a late payment found units"] += 1
         else:
             told = record.reservation_id, record.amount_minor
-        self._by_the_rules(self._operation(mark, told).command, record)
+        self._by_the_rules(self._operation(book, mark, told).command, record)
 
     def released(self, book: Book, record: r.ReservationReleased) -> None:
         public = public_id(record.slot, record.key)
@@ -353,7 +408,7 @@ class Ledger(Watcher):
     def returned(self, book: Book, record: r.UnitsReturned) -> None:
         mark = ("request", record.slot, record.request_key)
         self._once(book, mark)
-        self._by_the_rules(self._operation(mark).command, record)
+        self._by_the_rules(self._operation(book, mark).command, record)
         row = self.naive.held[public_id(record.slot, record.key)]
         need(row["returned"] == record.returned_total, "rules", "another total of returned units")
 
@@ -367,7 +422,9 @@ class Ledger(Watcher):
         # another counts as one more attempt, as the rules have it.
         mark = ("report", record.slot, record.request_key)
         self.effects.setdefault(mark, book.at)
-        self._by_the_rules(self._operation(mark).command, record)
+        self._by_the_rules(self._operation(book, mark).command, record)
+        if record.closed:
+            self.closed.setdefault(public_id(record.slot, record.refund_key), book.at)
 
     def revoked(self, book: Book, record: r.ReservationRevoked) -> None:
         # A shortage takes what is in memory; who was forgotten is passed over, and that is known.
@@ -440,6 +497,28 @@ EXPECTED = {
     r.FULFILMENT_REPORTED: "NOTED",
     r.REFUND_REPORTED: "APPLIED",
 }
+
+
+def _changed(history: History, first: int, last: int) -> Any:
+    """What stood at `last`, if it came to stand after `first`; else None."""
+    for at, value in reversed(history):
+        if at <= last:
+            return value if at > first else None
+    return None
+
+
+BALANCE = POOL_COLUMNS[3:]
+VIEW = ("quantity", "returned_quantity", "state", "reserved_ms", "deadline_ms")
+MONEY = frozenset(
+    {
+        r.RESERVATION_CONFIRMED,
+        r.REFUND_FELL_DUE,
+        r.UNITS_RETURNED,
+        r.REFUND_REPORTED,
+        r.RESERVATION_REVOKED,
+    }
+)
+"""Records that move money."""
 ON_ONE = frozenset(
     {
         r.STOCK_RESERVED,

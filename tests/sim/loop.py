@@ -13,7 +13,7 @@ Rules
 import asyncio
 import random
 from asyncio.events import _set_running_loop
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
 from typing import Any, TypeVar
@@ -60,6 +60,8 @@ class World:
         self.now = START_S
         self.chance = random.Random(seed)
         self.story: list[str] | None = None
+        self.harm: Counter[str] = Counter()
+        """What faults did to whom: messages lost, calls refused, callbacks held up ..."""
         self._ready: deque[Handle] = deque()
         self._heap: list[tuple[float, int, Handle]] = []
         self._count = 0
@@ -95,6 +97,7 @@ class World:
                         continue
                     if process.status is STOPPED:
                         process.held.append(handle)
+                        self.harm["held"] += 1
                         continue
                     if process is not current:
                         _set_running_loop(process)  # type: ignore[arg-type]
@@ -135,6 +138,7 @@ class Process:
         return self.status is not DEAD
 
     def kill(self) -> None:
+        self.world.harm["killed"] += self.status is not DEAD
         self.status = DEAD
         self.held.clear()
 
@@ -150,6 +154,8 @@ class Process:
 
     def now_ms(self) -> int:
         """Its wall clock (`actors.clock.Clock`)."""
+        if self.jump_ms:
+            self.world.harm["wrong time"] += 1
         return START_MS + round((self.world.now - START_S) * 1000) + self.jump_ms
 
     def after(self, delay_s: float, callback: Callable[..., Any], *arguments: Any) -> Handle:

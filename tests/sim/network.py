@@ -6,7 +6,8 @@ Rules
   other; one may be lost, and one may come again, much later.
 * A process that ends closes its connections, and who holds the other end learns of it (unless the
   link is cut). A stopped one closes nothing.
-* What was sent before a link was cut may still arrive.
+* What was sent before a link was cut may still arrive. A link that is stalled loses nothing: all
+  that was sent arrives at once when it moves again, as after a partition that TCP survives.
 """
 
 from collections.abc import Callable, Coroutine
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from actors.links import LinkClosed
 from actors.rounds import Answers, pack_answers
-from actors.shard import Promotion
+from actors.shard import Promotion, Role
 from tests.sim.loop import Process, World, settle
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Instance, Pair
 
+MUCH_LATER_S = 1.0
 WAY_S = 0.003
 """The longest way, when nothing is wrong."""
 
@@ -37,22 +39,44 @@ class Network:
         self.slow_s = 0.2
         self.cut: set[tuple[str, str]] = set()
         """(gateway, replica name) pairs that do not reach each other."""
-        self.lost = 0
-        self.repeated = 0
+        self.stalled: dict[tuple[str, str], list[Callable[[], None]]] = {}
+        """Connections on which nothing moves, from a gateway to a replica: what was sent."""
+        self.harm = world.harm
+        self.on_much_later: Callable[[], None] = lambda: None
+        """A round came again long after it was decided."""
+        self.poison = b"\0 nothing is poison"
+        """A round with this in it ends the primary that takes it."""
+        self.on_poisoned: Callable[[Instance], None]
+
+    def travel(self, link: tuple[str, str], arrive: Callable[[], None]) -> None:
+        """A message from a gateway to a replica is on its way."""
+        held = self.stalled.get(link)
+        if held is None:
+            self.world.after(self.way_s(), arrive)
+        else:
+            self.harm["stalled"] += 1
+            held.append(arrive)
+
+    def let_go(self, link: tuple[str, str]) -> None:
+        """What was held on its way arrives, in order."""
+        for arrive in self.stalled.pop(link, ()):
+            self.world.after(0, arrive)
 
     def way_s(self) -> float:
         """How long the next message takes."""
         random = self.world.chance.random
         if self.slow and random() < self.slow:
+            self.harm["slowed"] += 1
             return random() * self.slow_s
         return random() * WAY_S
 
     def loses(self, gateway: str, replica: str) -> bool:
         """Whether the next message between these two is lost."""
         if (gateway, replica) in self.cut:
+            self.harm["cut"] += 1
             return True
         if self.lose and self.world.chance.random() < self.lose:
-            self.lost += 1
+            self.harm["lost"] += 1
             return True
         return False
 
@@ -100,10 +124,9 @@ class SimLink:
         future = self._send(lambda instance: self._ask(instance, payload, future))
         network = self._network
         if network.repeat and network.world.chance.random() < network.repeat:
-            network.repeated += 1
             instance = self._instance
             late_s = network.world.chance.uniform(*network.repeat_after_s)
-            network.world.after(late_s, self._again, instance, payload)
+            network.world.after(late_s, self._again, instance, payload, late_s)
         return future
 
     def promote(self, seen_epoch: int) -> Any:
@@ -130,6 +153,7 @@ class SimLink:
     def _learn(self, instance: "Instance") -> None:
         if instance is not self._instance:
             return
+        self._network.harm["closed"] += 1
         waiting, self._open = list(self._open), {}
         for future in waiting:
             self._closed(future)
@@ -166,12 +190,21 @@ class SimLink:
         def done(answers: Answers) -> None:
             self._back(settle, future, pack_answers(answers))
 
-        instance.shard.take_round(payload, done)
+        self._take(instance, payload, done)
 
-    def _again(self, instance: "Instance | None", payload: bytes) -> None:
+    def _take(self, instance: "Instance", payload: bytes, done: Callable[[Answers], None]) -> None:
+        if self._network.poison not in payload:
+            instance.shard.take_round(payload, done)
+        elif instance.shard.role is Role.PRIMARY:
+            self._network.on_poisoned(instance)
+
+    def _again(self, instance: "Instance | None", payload: bytes, late_s: float) -> None:
         """A round that was sent once arrives twice; nobody waits for its answer."""
         if instance is not None and instance.process.alive:
-            instance.process.call_soon(instance.shard.take_round, payload, _nobody)
+            self._network.harm["repeated"] += 1
+            if late_s >= MUCH_LATER_S:
+                self._network.on_much_later()
+            instance.process.call_soon(self._take, instance, payload, _nobody)
 
     def _answer_with(
         self, instance: "Instance", future: Any, question: Coroutine[Any, Any, Promotion]
@@ -190,7 +223,7 @@ class SimLink:
     def _there(self, arrive: Callable[[], None]) -> None:
         network = self._network
         if not network.loses(self._gateway.name, self._place):
-            network.world.after(network.way_s(), arrive)
+            network.travel((self._gateway.name, self._place), arrive)
 
     def _back(self, call: Callable[..., None], *arguments: Any) -> None:
         network = self._network

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from unittest import mock
 
 from actors import clock, lateness
 from actors.core import bloom, snapshot, tables
@@ -18,16 +17,21 @@ from actors.core import state as s
 from actors.core.evolve import Impossible
 from actors.limits import ShardLimits
 from server.gather import GatherLimits
+from tests.sim import faults_of_network, faults_of_processes, faults_of_stores
 from tests.sim.callers import Callers
 from tests.sim.cluster import Cluster, Shape
 from tests.sim.ending import Ending
 from tests.sim.events import Events, listening
-from tests.sim.faults import Faults
+from tests.sim.faults import Faults, Kind
 from tests.sim.ledger import Ledger, Violation
 from tests.sim.loop import START_S, STOPPED, World
 
 LENGTH_S, LONG_S = 2.4, 5.5
 """In which the operations are asked; the second is long enough to forget a refusal twice over."""
+KINDS = (*faults_of_processes.KINDS, *faults_of_network.KINDS, *faults_of_stores.KINDS)
+"""Every kind of fault there is."""
+CHOSEN = tuple(kind for kind in KINDS for _ in range(kind.weight))
+FOR_ALL = tuple(kind for kind in CHOSEN if not kind.spares_the_forgetful)
 PATIENCE_S = 8.0
 """After the last fault was mended: by then every operation is over, every shard serves, its standby
 and SQL have all there is."""
@@ -43,7 +47,10 @@ class Outcome(NamedTuple):
     """It was the simulation that failed: an error that no law speaks of."""
     sometimes: Counter[str]
     operations: int
-    faults: int
+    struck: Counter[str]
+    """Faults by kind."""
+    bitten: Counter[str]
+    """... and those that changed something."""
     story: list[str]
 
 
@@ -55,25 +62,31 @@ def small_world() -> Iterator[None]:
         (s, "REFUSAL_WINDOW_MS", 1_875),
         (clock, "TRUSTED_SKEW_MS", 625),
         (lateness, "LATE_MS", 250),
-        (snapshot, "ROWS_A_CHUNK", 3),
+        (snapshot, "ROWS_A_CHUNK", 5),
         (tables, "SPLIT_AT", 12),
         (tables, "PART_COUNT", 256),
         (bloom, "FIRST_KEYS", 4),
     )
-    patches = [mock.patch.object(module, name, value) for module, name, value in changes]
-    for patch in patches:
-        patch.start()
+    before = [getattr(module, name) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for patch in patches:
-            patch.stop()
+        for (module, name, _), value in zip(changes, before, strict=True):
+            setattr(module, name, value)
 
 
-def shape_of(world: World) -> Shape:
+def kinds_of(world: World, *, forgets: bool) -> list[Kind]:
+    """What goes wrong, by chance."""
+    kinds = [world.chance.choice(CHOSEN) for _ in range(world.chance.randint(1, 5))]
+    fit = [kind for kind in kinds if not (forgets and kind.spares_the_forgetful)]
+    return fit or [world.chance.choice(FOR_ALL)]
+
+
+def shape_of(world: World, *, forgets: bool, length_s: float) -> Shape:
     """A cluster's size and limits, by chance."""
     chance = world.chance
-    forgets = chance.random() < 0.5
     limits = ShardLimits(
         append_patience_ms=chance.choice((20, 100)),
         resend_pause_ms=chance.choice((5, 20)),
@@ -81,7 +94,7 @@ def shape_of(world: World) -> Shape:
         promote_lag_entries=chance.choice((3, 1_000)),
         expiry_grace_ms=chance.choice((0, 200, 500)),
         recall_after_ms=400 if forgets else 86_400_000,
-        follow_pause_ms=chance.choice((20, 50, 50)),
+        follow_pause_ms=chance.choice((20, 60, 100)),
         follow_bytes=chance.choice((500, 100_000)),
         snapshot_entries=chance.choice((6, 15, 60)),
         snapshot_every_ms=chance.choice((400, 5_000)),
@@ -100,7 +113,6 @@ def shape_of(world: World) -> Shape:
     )
     shards, gateways = chance.choice(((1, 1), (1, 1), (1, 2), (2, 1)))
     embedded = chance.random() < 0.3
-    length_s = LONG_S if chance.random() < 0.1 else LENGTH_S
     return Shape(shards, gateways, limits, gather, forgets, embedded, length_s)
 
 
@@ -114,10 +126,14 @@ class Run:
     def go(self) -> None:
         """Raises Violation."""
         world = self.world
-        shape = shape_of(world)
+        forgets = world.chance.random() < 0.5
+        kinds = kinds_of(world, forgets=forgets)
+        length_s = LONG_S if any(kind.is_long for kind in kinds) else LENGTH_S
+        shape = shape_of(world, forgets=forgets, length_s=length_s)
         self.ledger = ledger = Ledger(world, shape.shards)
         self.cluster = cluster = Cluster(world, shape, ledger)
         ledger.sink = cluster.sink
+        cluster.sink.on_commit = self._committed
         ledger.in_flight = self._in_flight
         if shape.embedded:
             ledger.lock_holder = self._lock_holder
@@ -132,10 +148,17 @@ class Run:
         operations = chance.randint(30, 60)
         for _ in range(operations):
             world.after(chance.random() * shape.length_s, callers.something)
-        faults.schedule(chance.randint(1, 5), shape.length_s)
+        faults.schedule(kinds, shape.length_s)
         world.run(lambda: bool(cluster.findings), world.now + shape.length_s)
         faults.mend_all()
         Ending(cluster, ledger, callers).compare(PATIENCE_S)
+
+    def _committed(self, shard: int, from_seq: int, to_seq: int) -> None:
+        try:
+            self.ledger.committed(shard, from_seq, to_seq)
+        except AssertionError as error:
+            # It is no trouble of the projector's, which would only try again.
+            self.cluster.broken(str(error))
 
     def _lock_holder(self, shard: int) -> str:
         """A stopped process keeps SQLite's write lock, if it was stopped with an append on its
@@ -169,9 +192,12 @@ def run_seed(seed: int, *, story: bool = False) -> Outcome:
     sometimes = run.events.sometimes()
     if hasattr(run, "ledger"):
         sometimes += run.ledger.sometimes
-    if hasattr(run, "cluster") and run.cluster.network.repeated:
+    if run.world.harm["repeated"]:
         sometimes["a round came twice"] += 1
     told = [*(run.world.story or []), f"FAILED: {failure}"] if failure else run.world.story or []
     operations = len(run.callers.told) if hasattr(run, "callers") else 0
-    faults = len(run.faults.done) if hasattr(run, "faults") else 0
-    return Outcome(seed, failure, is_broken, sometimes, operations, faults, told)
+    struck, bitten = Counter[str](), Counter[str]()
+    if hasattr(run, "faults"):
+        # What can bite more than once is counted once a fault.
+        struck, bitten = run.faults.struck, run.faults.bitten & run.faults.struck
+    return Outcome(seed, failure, is_broken, sometimes, operations, struck, bitten, told)

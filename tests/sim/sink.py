@@ -38,6 +38,9 @@ class MemorySink:
         self.tables: dict[str, dict[tuple[Any, ...], Row]] = {}
         self.places: dict[int, tuple[str, int]] = {}
         self.letters: list[DeadLetter] = []
+        self.by_id: dict[str, Row] = {}
+        """Reservations by their id."""
+        self.on_commit: Callable[[int, int, int], None] = lambda _shard, _from, _to: None
         self.doubt: Callable[[], str] = lambda: ""
         """'' or what becomes of the next commit: 'before' or 'after' it the connection is lost."""
 
@@ -64,6 +67,7 @@ class MemorySink:
         for same in rows:
             self._upsert(same)
         self.letters += dead_letters
+        self.on_commit(shard, from_seq, to_seq)
         if doubt:
             raise OutcomeUnknown("simulated: the connection was lost at the commit")
 
@@ -75,6 +79,8 @@ class MemorySink:
             row = table.get(key)
             if row is None:
                 row = table[key] = defaults.copy()
+                if rows.table == "reservations":
+                    self.by_id[values[rows.columns.index("reservation_id")]] = row
             elif (row["generation"], row["seq"]) >= (values[generation_at], values[seq_at]):
                 continue
             row.update(zip(rows.columns, values, strict=True))
@@ -85,10 +91,7 @@ class MemorySink:
 
     def reservation(self, reservation_id: str) -> Mapping[str, Any] | None:
         """What a gateway recalls (`server/recall.py`)."""
-        for row in self.tables.get("reservations", {}).values():
-            if row["reservation_id"] == reservation_id:
-                return row
-        return None
+        return self.by_id.get(reservation_id)
 
     # What nobody asks of it here.
 

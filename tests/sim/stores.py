@@ -14,7 +14,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from persistence.errors import Fenced, Locked, NotApplied, OutcomeUnknown, StorageError
+from persistence.errors import (
+    Corrupt,
+    Fenced,
+    Locked,
+    NoJournal,
+    NotApplied,
+    OutcomeUnknown,
+    StorageError,
+)
 from persistence.memory import MemoryJournal, MemorySnapshots
 from persistence.ports import Entry, Ownership, SnapshotInfo
 from tests.sim.loop import Process, World, settle
@@ -48,25 +56,31 @@ class Store:
         self.down = False
         self.cut: set[str] = set()
         """Names of the processes that do not reach it."""
-        self.unknown = 0
 
     def fate(self, process: Process) -> int:
         """What becomes of the next call."""
         chance = self.world.chance
         if process.name in self.cut:
+            self.harm("cut")
             return NOT_DONE
         if self.down:
+            self.harm("down")
             return chance.choice((NOT_DONE, NOT_DONE, REFUSED))
         if self.weather.trouble and chance.random() < self.weather.trouble:
-            self.unknown += 1
+            self.harm("trouble")
             return chance.choice((NOT_DONE, ANSWER_LOST, ANSWER_LOST, DONE_LATER, REFUSED))
         return KEPT
+
+    def harm(self, how: str) -> None:
+        """A call fared ill: count it."""
+        self.world.harm[f"{self.name} {how}"] += 1
 
     def delay_s(self) -> float:
         """One way."""
         random = self.world.chance.random
         weather = self.weather
         if weather.slow and random() < weather.slow:
+            self.harm("slow")
             return random() * weather.slow_s
         return random() * weather.delay_s
 
@@ -77,11 +91,14 @@ class Line:
     def __init__(self, store: Store, process: Process) -> None:
         self.store = store
         self._process = process
+        self.on_call: Callable[[str], None] = _nothing
+        """Told the kind of each call, before it leaves."""
         self._waiting: deque[tuple[str, Callable[[], Any], Any]] = deque()
         self._busy = False
 
     def call(self, kind: str, effect: Callable[[], Any]) -> Any:
         """A future of what `effect` does at the store."""
+        self.on_call(kind)
         future = self._process.create_future()
         if self._busy:
             self._waiting.append((kind, effect, future))
@@ -107,6 +124,8 @@ class Line:
 
     def _arrive(self, effect: Callable[[], Any], future: Any, back_s: float) -> None:
         answer, error = perform(effect)
+        if isinstance(error, NoJournal):
+            self.store.harm("gone")
         self._process.after(back_s, self._answered, future, answer, error)
 
     def _answered(self, future: Any, answer: Any, error: BaseException | None) -> None:
@@ -114,6 +133,10 @@ class Line:
         settle(future, answer, error)
         if self._waiting:
             self._send(*self._waiting.popleft())
+
+
+def _nothing(_: str) -> None:
+    """Nobody listens."""
 
 
 FATES = ("kept", "not done", "done, answer lost", "done later", "refused")
@@ -204,6 +227,7 @@ class SimJournal(Line):
         if self._held is None:
             future = self.call("append", effect)
         else:
+            self.on_call("append")
             future = self._process.create_future()
             self._held.append(lambda: self._send("append", effect, future))
             self._busy = True
@@ -277,11 +301,17 @@ class SimSnapshots(Line):
         )
 
     def list(self) -> Any:
-        return self.call("list", lambda: self._snapshots.list(self._shard))
+        return self.call("list snapshots", lambda: self._snapshots.list(self._shard))
 
     def read(self, info: SnapshotInfo) -> Any:
         def effect() -> Sequence[bytes]:
+            try:
+                found = list(self._snapshots.read(self._shard, info))
+            except Corrupt:
+                self.store.harm("damaged")
+                self._watcher.met(self._shard, "a damaged snapshot was not taken")
+                raise
             self._watcher.met(self._shard, "a snapshot was loaded")
-            return list(self._snapshots.read(self._shard, info))
+            return found
 
-        return self.call("read", effect)
+        return self.call("read a snapshot", effect)

@@ -7,13 +7,12 @@ import gc
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.sim.batch import SEEDS_THAT_SEE_ALL, SOMETIMES, Tally
-from tests.sim.mutants import MUTANTS, Patch, a_snapshot_loses_payment_ids
+from tests.sim.mutants import MUTANTS, a_snapshot_loses_payment_ids
 from tests.sim.run import run_seed
 
 ROOT = Path(__file__).parents[2]
@@ -50,8 +49,8 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_seed_that_fails_tells_its_story_to_the_broken_law() -> None:
     within = MUTANTS[a_snapshot_loses_payment_ids]
-    with ExitStack() as stack:
-        a_snapshot_loses_payment_ids(Patch(stack))
+    with pytest.MonkeyPatch.context() as patch:
+        a_snapshot_loses_payment_ids(patch)
         failed = next(seed for seed in range(within) if run_seed(seed).failure)
         outcome = run_seed(failed, story=True)
     gc.collect()

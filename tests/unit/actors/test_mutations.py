@@ -5,24 +5,28 @@ same story must then fail. So a story that would pass over a broken rule shows i
 """
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from actors.core import commands as c
-from actors.core.evolve import fold
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
-from actors.core.records import REQUEST_REFUSED
 from actors.links import LinkClosed
 from actors.primary import Primary
 from actors.rounds import Answers, unpack_answers
 from actors.shard import Shard
-from persistence.errors import StorageError
-from persistence.memory import MemoryJournal
-from persistence.ports import Meta, Ownership
+from tests.helpers.breakages import (
+    a_promotion_raises_no_epoch,
+    a_resend_has_another_name,
+    a_standby_forgets_refusals,
+    a_timeout_is_taken_for_a_failure,
+    it_answers_before_the_append,
+    the_journal_ignores_epochs,
+    what_is_not_journalled_is_answered_unfenced,
+    what_sql_has_not_is_trimmed,
+)
 from tests.helpers.shells import SLOT, Pair, get_stock, limits, put_sku, receive, running
 from tests.helpers.virtual_time import in_virtual_time, until
 
@@ -170,95 +174,15 @@ async def a_slow_journal_promotes_nobody() -> None:
 # Mutations
 
 
-def ack_before_append(patch: Patch) -> None:
-    honest = Primary._until_definite
-
-    async def hasty(self: Primary, call: Any, taken: Any) -> None:
-        background = asyncio.ensure_future(honest(self, call, taken))
-        background.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    patch.setattr(Primary, "_until_definite", hasty)
-
-
-def reads_without_a_check(patch: Patch) -> None:
-    async def nothing(self: Primary) -> None:
-        return
-
-    patch.setattr(Primary, "_check", nothing)
-
-
-def a_journal_that_ignores_epochs(patch: Patch) -> None:
-    patch.setattr(
-        MemoryJournal,
-        "_owned",
-        lambda self, shard, incarnation, epoch: self._log(shard, incarnation),
-    )
-
-
-def a_standby_that_forgets_refusals(patch: Patch) -> None:
-    honest = fold
-
-    def forgetful(state: Any, seq: int, now_ms: int, records: Any, balances: Any) -> None:
-        kept = [record for record in records if record[0] != REQUEST_REFUSED]
-        honest(state, seq, now_ms, kept, balances)
-
-    patch.setattr("actors.recovery.fold", forgetful)
-
-
-def a_timeout_taken_for_a_failure(patch: Patch) -> None:
-    async def once(self: Primary, call: Callable[[], Awaitable[None]], taken: Any) -> None:
-        try:
-            await call()
-        except StorageError as error:
-            if not error.retriable:
-                raise
-            self._stall(taken)
-            self.stalled = False
-
-    patch.setattr(Primary, "_until_definite", once)
-
-
 def a_timeout_taken_for_a_failure_and_counted_as_none(patch: Patch) -> None:
     """Its number is used again, for another entry."""
-    a_timeout_taken_for_a_failure(patch)
+    a_timeout_is_taken_for_a_failure(patch)
     honest = Primary._append
 
     async def append(self: Primary, seq: int, entry: bytes) -> None:
         await honest(self, self._journal._journal.read_meta(0).last_seq + 1, entry)  # type: ignore[attr-defined]
 
     patch.setattr(Primary, "_append", append)
-
-
-def a_resend_under_another_name(patch: Patch) -> None:
-    numbers = itertools.count()
-
-    async def append(self: Primary, seq: int, entry: bytes) -> None:
-        await self._journal.append(
-            incarnation=self.identity.incarnation,
-            epoch=self.identity.epoch,
-            seq=seq,
-            batch_id=f"{seq}:{next(numbers)}",
-            entry=entry,
-        )
-
-    patch.setattr(Primary, "_append", append)
-
-
-def promotion_without_a_new_epoch(patch: Patch) -> None:
-    async def claim(self: Shard, meta: Meta) -> Ownership:
-        return Ownership(meta.epoch, self.token)
-
-    patch.setattr(Shard, "_acquire", claim)
-
-
-def trimming_without_asking_the_sink(patch: Patch) -> None:
-    honest = Primary._trim
-
-    async def trim(self: Primary) -> None:
-        self._readers = ()
-        await honest(self)
-
-    patch.setattr(Primary, "_trim", trim)
 
 
 def no_grace_after_a_promotion(patch: Patch) -> None:
@@ -282,22 +206,22 @@ def a_promotion_that_waits_for_the_journal(patch: Patch) -> None:
 
 
 PAIRS: list[tuple[Callable[[], Awaitable[None]], Callable[[Patch], None]]] = [
-    (an_acknowledged_sale_survives_the_death_of_its_primary, ack_before_append),
-    (a_replaced_primary_never_acknowledges, ack_before_append),
-    (a_replaced_primary_answers_no_reads, reads_without_a_check),
-    (a_replaced_primary_never_acknowledges, a_journal_that_ignores_epochs),
-    (a_replaced_primary_never_acknowledges, promotion_without_a_new_epoch),
-    (a_refused_request_stays_refused_after_a_failover, a_standby_that_forgets_refusals),
-    (what_a_duplicate_is_told_is_in_the_journal, a_timeout_taken_for_a_failure),
+    (an_acknowledged_sale_survives_the_death_of_its_primary, it_answers_before_the_append),
+    (a_replaced_primary_never_acknowledges, it_answers_before_the_append),
+    (a_replaced_primary_answers_no_reads, what_is_not_journalled_is_answered_unfenced),
+    (a_replaced_primary_never_acknowledges, the_journal_ignores_epochs),
+    (a_replaced_primary_never_acknowledges, a_promotion_raises_no_epoch),
+    (a_refused_request_stays_refused_after_a_failover, a_standby_forgets_refusals),
+    (what_a_duplicate_is_told_is_in_the_journal, a_timeout_is_taken_for_a_failure),
     (
         what_a_duplicate_is_told_is_in_the_journal,
         a_timeout_taken_for_a_failure_and_counted_as_none,
     ),
     (
         an_append_that_had_taken_effect_is_recognised_when_it_is_resent,
-        a_resend_under_another_name,
+        a_resend_has_another_name,
     ),
-    (what_sql_has_not_is_not_trimmed, trimming_without_asking_the_sink),
+    (what_sql_has_not_is_not_trimmed, what_sql_has_not_is_trimmed),
     (a_confirm_that_waited_out_a_failover_keeps_its_units, no_grace_after_a_promotion),
     (a_slow_journal_promotes_nobody, a_promotion_that_waits_for_the_journal),
 ]

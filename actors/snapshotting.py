@@ -3,7 +3,10 @@
 Rules
 -----
 * One is due after so many entries, after so many records (an entry may hold one or thousands, and
-  it is records that a recovery spends its time on), or after so long if there is anything new.
+  it is records that a recovery spends its time on), or after so long if there is anything that the
+  older of two does not cover: that one says how far the journal may be trimmed. So a standby that
+  comes back to a full journal, into which nothing new can come, takes two.
+* For a journal that is nearly full a tenth of that time is long enough.
 * Only a standby writes. A promotion ends what is being written, and tells who waited for it.
 """
 
@@ -24,6 +27,9 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S = 0.2
 FAILED_PAUSE_S = 1.0
+MEASURE_EVERY_S = 2.0
+"""How often the journal is measured."""
+NEARLY_FULL_PERCENT = 90
 
 
 class Looked(NamedTuple):
@@ -49,6 +55,9 @@ class SnapshotTaker:
         """Where the latest one that this replica knows ends."""
         self.new_records = 0
         """Folded since it was begun."""
+        self._older_seq = 0
+        """Where the older of two begins, as far as this replica knows."""
+        self._measured_at = 0.0
         self._shard = shard
         self._reader = reader
         self._store = store
@@ -103,13 +112,35 @@ class SnapshotTaker:
                 age_ms = (asyncio.get_running_loop().time() - last_at) * 1000
                 if new >= limits.snapshot_entries or self.new_records >= limits.snapshot_records:
                     return
-                if new > 0 and age_ms >= limits.snapshot_every_ms:
+                if state.seq > self._older_seq and await self._is_long(age_ms):
                     return
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._wanted.wait()
             except TimeoutError:
                 continue
+
+    async def _is_long(self, age_ms: float) -> bool:
+        """Whether so long after the last one it is time for the next."""
+        every_ms, now = self._limits.snapshot_every_ms, asyncio.get_running_loop().time()
+        if age_ms >= every_ms:
+            return True
+        if age_ms < every_ms / 10 or now - self._measured_at < MEASURE_EVERY_S:
+            return False
+        self._measured_at = now
+        try:
+            used = await self._reader.bytes_used()
+        except StorageError:
+            return False
+        return used * 100 >= self._limits.journal_bytes_max * NEARLY_FULL_PERCENT
+
+    async def _see_the_older(self, incarnation: str) -> None:
+        try:
+            known = await self._store.list()
+        except StorageError:
+            return  # The one that was written stands; the next look is after the next one.
+        begins = [one.begin_seq for one in known if one.incarnation == incarnation]
+        self._older_seq = min(begins) if len(begins) > 1 else 0
 
     async def _write(self) -> SnapshotInfo:
         is_standby, state = self._look()
@@ -126,6 +157,7 @@ class SnapshotTaker:
             if self._look().state is not state:
                 raise Trimmed(first_seq=0)
         info = await store.publish(handle, end_seq=end_seq)
+        await self._see_the_older(info.incarnation)
         log.info("snapshot_published", shard=self._shard, begin=info.begin_seq, end=info.end_seq)
         return info
 

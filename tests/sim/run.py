@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from actors import clock, lateness
+from actors import clock, lateness, snapshotting
 from actors.core import bloom, snapshot, tables
 from actors.core import state as s
 from actors.core.evolve import Impossible
@@ -57,11 +57,14 @@ class Outcome(NamedTuple):
 @contextmanager
 def small_world() -> Iterator[None]:
     """Tables split early, windows are short. A call lives 1.25 s, a refusal 1.875 s: as 10 to 15;
-    a shard trusts its clock for 0.625 s, as it does for 5."""
+    a shard trusts its clock for 0.625 s, as it does for 5; late is what
+    comes 0.25 s after its time, as it is after 2 s."""
     changes: tuple[tuple[Any, str, int], ...] = (
         (s, "REFUSAL_WINDOW_MS", 1_875),
         (clock, "TRUSTED_SKEW_MS", 625),
         (lateness, "LATE_MS", 250),
+        (lateness, "ONLY_LATE_S", 0.25),
+        (snapshotting, "MEASURE_EVERY_S", 0.2),
         (snapshot, "ROWS_A_CHUNK", 5),
         (tables, "SPLIT_AT", 12),
         (tables, "PART_COUNT", 256),
@@ -97,12 +100,12 @@ def shape_of(world: World, *, forgets: bool, length_s: float) -> Shape:
         follow_pause_ms=chance.choice((20, 60, 100)),
         follow_bytes=chance.choice((500, 100_000)),
         snapshot_entries=chance.choice((6, 15, 60)),
-        snapshot_every_ms=chance.choice((400, 5_000)),
+        snapshot_every_ms=chance.choice((400, 3_000)),
         snapshot_pause_ms=chance.choice((1, 20)),
         housekeeping_ms=chance.choice((200, 600)),
         trim_entries=3,
         refusals_max=chance.choice((3, 1_000, 1_000)),
-        journal_bytes_max=1_000_000_000,
+        journal_bytes_max=chance.choice((5_000, 9_000, *[1_000_000_000] * 8)),
     )
     gather = GatherLimits(
         round_timeout_ms=250,

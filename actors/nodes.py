@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from actors.cluster import RAY_ENVIRONMENT
 from actors.node_program import RESTART_GCS
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 100.0
 END_TIMEOUT_S = 15.0
 
 NODE_ENVIRONMENT = {
@@ -165,6 +167,12 @@ class RayNode:
 
     def _log_tail(self) -> str:
         return self._log_path.read_text(errors="replace")[-2_000:]
+
+
+def machine_address() -> str:
+    """The address by which Ray knows this machine: it takes loopback for that one, too."""
+    address_of: Any = ray.util.get_node_ip_address
+    return str(address_of())
 
 
 def free_port(address: str) -> int:

@@ -41,6 +41,11 @@ _DATABASE = "stockray"
 LOOPBACK = "127.0.0.1"
 
 
+def dying_with_us(command: list[str]) -> list[str]:
+    """The command, run so that its process is killed when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+
+
 class ServerFailedError(Exception):
     """A private server did not start; carries the end of its log."""
 
@@ -78,10 +83,9 @@ class _PrivateServer:
 
     def start(self) -> None:
         """Start it and wait until it answers. ServerFailedError, with its log, when it does not."""
-        launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*launcher, *self._command()],
+                dying_with_us(self._command()),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

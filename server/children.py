@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from persistence.private import dying_with_us
+
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 90.0
 
@@ -30,8 +32,15 @@ class ServeChild:
     """One `stockray serve`. Its messages go to `log`; `environment` comes on top of ours."""
 
     def __init__(
-        self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        dies_with_us: bool = False,
     ) -> None:
+        """`dies_with_us`: also when this process, or the thread that started it, is killed."""
+        command = [sys.executable, "-m", "stockray.cli", "serve", "-o", "json", *arguments]
         self.listen = ""
         self.ready: dict[str, Any] = {}
         self._log = log
@@ -39,7 +48,7 @@ class ServeChild:
         self._stderr = log.open("ab")
         # A flag on the command line beats the environment, so nothing outside decides.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stockray.cli", "serve", "-o", "json", *arguments],
+            dying_with_us(command) if dies_with_us else command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

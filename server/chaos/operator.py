@@ -19,6 +19,8 @@ from server.children import ChildFailed
 LOOK_EVERY_S = 0.3
 STARTS_MAX = 50
 """Of one run; a part that ends at once again and again is an error of the run."""
+FAILURES_MAX = 3
+"""Of one part, in a row."""
 SERVE = "serve"
 
 
@@ -34,6 +36,7 @@ class Operator:
         self._say = say
         self._held: set[str] = set()
         self._starts = 0
+        self._failures: dict[str, int] = {}
 
     @contextlib.contextmanager
     def hands_off(self, part: str) -> Iterator[None]:
@@ -59,12 +62,18 @@ class Operator:
             if self._starts >= STARTS_MAX:
                 raise OperatorGaveUp(f"{part} ended, after {STARTS_MAX} starts in this run")
             self._starts += 1
+            self._failures.setdefault(part, 0)
             self._say(f"the operator starts {part} again")
             self._stage.warnings.append(f"the operator had to start {part} again")
             try:
                 await self.work(start)
             except (NodeFailed, ServerFailedError, ChildFailed) as error:
-                raise OperatorGaveUp(f"{part} does not start: {error}") from error
+                self._failures[part] += 1
+                self._say(f"{part} did not start: {error}")
+                if self._failures[part] >= FAILURES_MAX:
+                    raise OperatorGaveUp(f"{part} does not start: {error}") from error
+            else:
+                self._failures[part] = 0
 
     async def work(self, start: Callable[[], None]) -> None:
         """Do what takes its time in the thread that started everything."""

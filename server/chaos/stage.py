@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from actors.nodes import NodeFailed, NodePlace, RayNode, free_port
+from actors.nodes import NodeFailed, NodePlace, RayNode, free_port, machine_address
 from persistence.private import LOOPBACK, PrivateMariaDB, PrivateRedis
 from persistence.tcp_proxy import TcpProxy
 from server.chaos.clock import Clocks, NoClocks
@@ -39,6 +39,7 @@ GRACE_MS = 2_000
 NODE_MANAGER_PORT = 6_380
 """Of each node that has an address of its own, so that it can be named in a cut."""
 END_TIMEOUT_S = 10.0
+NODE_STARTS = 2
 HEAD = "head"
 
 T = TypeVar("T")
@@ -139,18 +140,29 @@ class Stage:
         arguments = [*self._flags, "--listen", self._listen, "--expiry-grace-ms", str(GRACE_MS)]
         environment = self.clocks.environment if self.clocks and not self.nodes else {}
         self._serve = ServeChild(
-            arguments, log=self.options.directory / "serve.log", environment=environment
+            arguments,
+            log=self.options.directory / "serve.log",
+            environment=environment,
+            dies_with_us=True,
         )
         self._serve.wait_ready()
         self._listen = self._serve.listen
 
     def start_node(self, node: RayNode) -> None:
-        """Start a node whose processes are gone; the head on its old port. NodeFailed."""
-        self.end_node(node)
-        if node is self.head:
-            node.start(gcs_port=self._gcs_port)
-        else:
-            node.start(gcs_address=self.head.gcs_address)
+        """Start a node whose processes are gone; the head on its old port. Ray gives a raylet 30 s,
+        which a busy machine may take, so it is tried again. NodeFailed."""
+        for tries_left in reversed(range(NODE_STARTS)):
+            self.end_node(node)
+            try:
+                if node is self.head:
+                    node.start(gcs_port=self._gcs_port)
+                else:
+                    node.start(gcs_address=self.head.gcs_address)
+            except NodeFailed:
+                if not tries_left:
+                    raise
+            else:
+                return
 
     def end_node(self, node: RayNode) -> None:
         """kill -9 everything of a node, at once, and wait until it is gone."""
@@ -249,7 +261,7 @@ class Stage:
         head = name == HEAD
         if self.network is None:
             return NodePlace(
-                name=name, address=LOOPBACK, cpus=0 if head else 2, environment=environment
+                name=name, address=machine_address(), cpus=0 if head else 2, environment=environment
             )
         return NodePlace(
             name=name,

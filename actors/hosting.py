@@ -2,7 +2,9 @@
 
 Ray calls land on threads of Ray's; the program has a thread and a loop of its own, so that it is
 the same program with and without Ray. When the program ends or fails, the process ends with it, and
-Ray starts a new one: nothing half-dead goes on answering.
+Ray starts a new one: nothing half-dead goes on answering. It also ends when its parent does, which
+under Ray is the node's raylet: Ray means to see to that, and does not always. An actor without its
+node is one too many, since Ray has started another of its name, and nobody can ask it for anything.
 """
 
 import asyncio
@@ -24,6 +26,8 @@ T = TypeVar("T")
 STARTED_AFTER_S = 3.0
 """By then a program has imported what it imports late."""
 COLLECT_EVERY_S = 0.1
+PARENT_EVERY_S = 0.5
+"""How often a program looks whether its parent is still there."""
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -37,6 +41,7 @@ class Host:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._parent = os.getppid()
         self._loop = new_loop()
         self._thread = threading.Thread(target=self._turn, name=name, daemon=True)
 
@@ -54,11 +59,17 @@ class Host:
         try:
             set_aside()
             self._loop.call_later(STARTED_AFTER_S, set_aside)
+            self._mind_parent()
             self._loop.run_until_complete(self._main())
         except BaseException as error:
             log.error("process_failed", name=self._name, exc_info=error)
             end_process(self._name, repr(error))
         end_process(self._name, "ended")
+
+    def _mind_parent(self) -> None:
+        if os.getppid() != self._parent:
+            end_process(self._name, "its node has ended")
+        self._loop.call_later(PARENT_EVERY_S, self._mind_parent)
 
 
 def end_process(name: str, reason: str) -> NoReturn:

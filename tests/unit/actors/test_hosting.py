@@ -1,5 +1,8 @@
 """The host of a process's program: its loop, its collector, and how it ends."""
 
+import os
+import select
+import signal
 import subprocess
 import sys
 
@@ -35,3 +38,35 @@ def test_a_program_has_uvloop_no_old_objects_to_collect_and_ends_with_its_proces
     )
     assert run.stdout.splitlines()[:1] == ["uvloop True False"], run
     assert run.returncode == 70, run
+
+
+CHILD = """
+import asyncio, os, threading
+from actors import hosting
+
+async def main():
+    print(os.getpid(), flush=True)
+    await asyncio.Event().wait()
+
+hosting.Host("program").start(main)
+threading.Event().wait()
+"""
+PARENT = f"""
+import subprocess, sys
+subprocess.run([sys.executable, "-c", {CHILD!r}])
+"""
+
+
+def test_a_program_ends_when_its_node_was_killed_and_nobody_else_ends_it() -> None:
+    """After a node was cut off from the global control service, which had been restarted before, a
+    primary lived on as nobody's child, beside the two standbys that Ray had started."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        # The child holds the pipe open for as long as it lives.
+        said, _, _ = select.select([parent.stdout], [], [], 20)
+        if not said:
+            os.kill(child, signal.SIGKILL)
+        assert "process_ends" in parent.stdout.read()

@@ -12,6 +12,8 @@ from typing import NamedTuple
 BLOCKS = " ▁▂▃▄▅▆▇█"
 POINTS_MAX = 20_000
 """Of one series: a picture has no use for more."""
+WIDTH_MIN, WIDTH_MAX, SECONDS_PER_INCH = 12.0, 40.0, 20.0
+"""A long run with many spans is a wide picture, so that their names can be read."""
 COLOURS = ("#c0392b", "#8e44ad", "#d35400", "#2c3e50", "#16a085", "#7f8c8d", "#b7950b", "#2e4053")
 
 
@@ -70,7 +72,9 @@ def draw(path: Path, panels: Sequence[Panel], spans: Sequence[Marked], *, title:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
         raise ChartsMissing("charts need matplotlib: install stockray-server[charts]") from error
-    figure = Figure(figsize=(12, 1.2 + 2.2 * len(panels)), layout="constrained")
+    end_s = max([span.end_s for span in spans] + [0.0])
+    width = min(WIDTH_MAX, max(WIDTH_MIN, end_s / SECONDS_PER_INCH))
+    figure = Figure(figsize=(width, 1.2 + 2.2 * len(panels)), layout="constrained")
     FigureCanvasSVG(figure)
     figure.suptitle(title, fontsize=11)
     colours = {
@@ -82,8 +86,8 @@ def draw(path: Path, panels: Sequence[Panel], spans: Sequence[Marked], *, title:
         for name, (seconds, values) in panel.series.items():
             axes.plot(seconds, values, label=name, linewidth=1.0)
         for span in spans:
-            end_s = max(span.end_s, span.begin_s + 0.3)
-            axes.axvspan(span.begin_s, end_s, color=colours[span.label], alpha=0.25, linewidth=0)
+            until_s = max(span.end_s, span.begin_s + 0.3)
+            axes.axvspan(span.begin_s, until_s, color=colours[span.label], alpha=0.25, linewidth=0)
         axes.set_title(panel.title, fontsize=9, loc="left")
         axes.set_ylabel(panel.unit, fontsize=8)
         axes.set_ylim(bottom=0)

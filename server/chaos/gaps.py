@@ -10,10 +10,9 @@ from server.verify import Invariant
 
 PROGRESS_S = 30.0
 """Within this time after a fault's end every shard sells again; else the run has failed."""
-WATCHED_S = 20.0
-"""A fault's gap is looked for until so long after its end, or until the next fault begins."""
-CALM_AFTER_S = 5.0
-"""So long after a fault's end the next silence is not laid to it."""
+WATCHED_S = 10.0
+"""A silence that begins up to so long after a fault's end is laid to it, however long it lasts; one
+that begins later, and before the next fault, is nobody's."""
 PROMOTED_S = 20.0
 """A promotion up to so long after a fault's end is laid to it."""
 LEAD_S = 1.0
@@ -51,28 +50,37 @@ def gaps_of(spans: Sequence[Span], sales: Sales, *, ended_s: float) -> list[Gap]
     """One for each fault, in their order. `ended_s`: when the load stopped."""
     ordered = sorted(spans, key=lambda span: span.begun_s)
     found = []
-    for index, span in enumerate(ordered):
-        until = min(ended_s, span.ended_s + WATCHED_S)
-        if index + 1 < len(ordered):
-            until = min(until, max(span.ended_s, ordered[index + 1].begun_s))
-        silences = [
-            (longest_silence(sales[shard], span.begun_s, until), shard)
-            for shard in shards_of(span, sales)
-        ]
-        gap_s, shard = max(silences)
+    for span, following in zip(ordered, [*ordered[1:], None], strict=True):
+        limit = ended_s if following is None else max(span.ended_s, following.begun_s)
+        gaps = []
+        for shard in shards_of(span, sales):
+            over_s = over(span, sales[shard], limit)
+            gaps.append((longest_silence(sales[shard], span.begun_s, over_s), shard))
+        gap_s, shard = max(gaps)
         found.append(Gap(span, gap_s * 1000, shard))
     return found
 
 
+def over(span: Span, times: Sequence[float], limit_s: float) -> float:
+    """When a fault is over for a shard: the first sale after the time in which silences are laid to
+    it, but not beyond the limit."""
+    after = bisect_left(times, span.ended_s + WATCHED_S)
+    return min(limit_s, times[after] if after < len(times) else limit_s)
+
+
 def calm_gap_s(spans: Sequence[Span], sales: Sales, *, began_s: float, ended_s: float) -> float:
-    """The longest silence of any shard in the times that belong to no fault: what this machine does
-    to the sale by itself, and so how much of a gap is nobody's fault."""
-    calm, since = 0.0, began_s
-    for span in [*sorted(spans, key=lambda span: span.begun_s), None]:
-        until = ended_s if span is None else span.begun_s
-        if until > since:
-            calm = max(calm, *(longest_silence(times, since, until) for times in sales))
-        since = max(since, ended_s if span is None else span.ended_s + CALM_AFTER_S)
+    """The longest silence of any shard that is laid to no fault: what this machine does to the sale
+    by itself, and so how much of a gap is nobody's fault."""
+    ordered = sorted(spans, key=lambda span: span.begun_s)
+    calm = 0.0
+    for times in sales:
+        since = began_s
+        for span in ordered:
+            if span.begun_s > since:
+                calm = max(calm, longest_silence(times, since, span.begun_s))
+            since = max(since, over(span, times, ended_s))
+        if ended_s > since:
+            calm = max(calm, longest_silence(times, since, ended_s))
     return calm
 
 
@@ -107,6 +115,12 @@ def check_progress(
     if not ordered:
         for shard, times in enumerate(sales):
             found.check(bool(times), f"shard {shard} never sold anything")
+    for shard, times in enumerate(sales):
+        stood_s = longest_stand_still(ordered, times, ended_s)
+        found.check(
+            stood_s <= PROGRESS_S,
+            f"shard {shard}: no sale for {stood_s:.1f} s beside the time of faults",
+        )
     for index, span in enumerate(ordered):
         limit = span.ended_s + PROGRESS_S
         last = index + 1 == len(ordered)
@@ -121,6 +135,19 @@ def check_progress(
                 )
 
 
+def longest_stand_still(spans: Sequence[Span], times: Sequence[float], ended_s: float) -> float:
+    """The longest silence after the first sale and up to the load's end, less the part of it in
+    which a fault was going on."""
+    longest = 0.0
+    for before, after in pairwise((*times, ended_s)):
+        if after - before > longest:
+            under = sum(
+                max(0.0, min(after, span.ended_s) - max(before, span.begun_s)) for span in spans
+            )
+            longest = max(longest, after - before - under)
+    return longest
+
+
 def _sold_between(
     times: Sequence[float], asked: Sequence[float], begin_s: float, until_s: float
 ) -> bool:
@@ -128,10 +155,14 @@ def _sold_between(
     return any(asked[index] >= begin_s for index in range(first, last))
 
 
-def explained_by(seen_s: float, shard: int, spans: Sequence[Span]) -> Span | None:
-    """The newest fault that can have made a promotion of this shard; None: a false alarm."""
+def explained_by(
+    seen_s: float, shard: int, spans: Sequence[Span], times: Sequence[float]
+) -> Span | None:
+    """The newest fault that can have made a promotion of this shard, whose sales were at `times`;
+    None: a false alarm. A silence that is laid to a fault explains the promotion that ends it."""
     for span in sorted(spans, key=lambda span: -span.begun_s):
         concerned = span.shard in (None, shard)
-        if concerned and span.begun_s - LEAD_S <= seen_s <= span.ended_s + PROMOTED_S:
+        until_s = max(span.ended_s + PROMOTED_S, over(span, times, seen_s) + LEAD_S)
+        if concerned and span.begun_s - LEAD_S <= seen_s <= until_s:
             return span
     return None

@@ -260,7 +260,8 @@ class Run:
             promotions=[
                 Judged(one, "" if span is None else span.kind)
                 for one in tail.promotions
-                for span in [explained_by(one.seen_s, one.shard, spans)]
+                for times in [history.sales[one.shard]]
+                for span in [explained_by(one.seen_s, one.shard, spans, times)]
             ],
             checks=checks,
             report=report,

@@ -94,17 +94,41 @@ def test_a_shard_that_stands_still_too_long_after_a_fault_is_found(
     found = Invariant()
     both = [sales(), sales(silence)]
     check_progress([kill(10.0)], both, both, ended_s=100.0, found=found)
-    assert (found.checked, found.violations) == (2, violations)
+    assert (found.checked, found.violations) == (4, 2 * violations)
 
 
 def test_a_fault_right_after_another_must_let_the_sale_go_on_for_both() -> None:
     found, stood = Invariant(), [sales((10.0, 500.0))]
     check_progress([kill(10.0), kill(12.0)], stood, stood, ended_s=100.0, found=found)
-    assert (found.checked, found.violations) == (1, 1)
+    assert (found.checked, found.violations) == (2, 2)
+
+
+def test_a_shard_that_stands_still_while_nothing_is_wrong_is_found() -> None:
+    """Also when it had sold something right after the fault."""
+    found, stood = Invariant(), [sales((12.0, 12.0 + PROGRESS_S + 1))]
+    check_progress([kill(10.0)], stood, stood, ended_s=100.0, found=found)
+    assert [example.partition(":")[2] for example in found.examples] == [
+        " no sale for 31.1 s beside the time of faults"
+    ]
+
+
+def test_the_time_of_a_fault_itself_is_no_stand_still() -> None:
+    found, stood = Invariant(), [sales((10.0, 70.0))]
+    held = Span("journal-stop", "redis", 10.0, 65.0, None)
+    check_progress([held], stood, stood, ended_s=100.0, found=found)
+    assert found.violations == 0
+
+
+def test_a_silence_that_begins_under_a_fault_is_laid_to_it_to_its_end() -> None:
+    spans, stood = [kill(10.0)], [sales((15.0, 45.0))]
+    (gap,) = gaps_of(spans, stood, ended_s=100.0)
+    assert gap.gap_ms == pytest.approx(30_000, abs=STEP_MS)
+    assert calm_gap_s(spans, stood, began_s=0.0, ended_s=100.0) == pytest.approx(EVERY_S)
+    assert explained_by(45.0, 0, spans, stood[0]) is spans[0]
 
 
 def test_a_sale_that_was_asked_for_before_the_fault_is_no_progress() -> None:
-    found, stood = Invariant(), [sales((10.1, 500.0))]
+    found, stood = Invariant(), [sales()]
     check_progress([kill(10.0)], stood, [[9.9] * len(stood[0])], ended_s=100.0, found=found)
     assert found.violations == 1
 
@@ -117,13 +141,14 @@ def test_a_run_without_faults_must_have_sold_everywhere() -> None:
 
 def test_a_promotion_is_laid_to_a_fault_of_its_shard_or_is_a_false_alarm() -> None:
     spans = [kill(10.0, 0), kill(50.0, 1), Span("journal-stop", "redis", 70.0, 74.0, None)]
-    after = explained_by(10.5, 0, spans)
+    times = sales()
+    after = explained_by(10.5, 0, spans, times)
     assert after is not None
     assert after.kind == "primary-kill"
-    assert explained_by(9.8, 0, spans) is spans[0], "acts are noted after they were done"
-    assert explained_by(10.5, 1, spans) is None
-    assert explained_by(45.0, 0, spans) is None
-    assert explained_by(72.0, 1, spans) is spans[2]
+    assert explained_by(9.8, 0, spans, times) is spans[0], "acts are noted after they were done"
+    assert explained_by(10.5, 1, spans, times) is None
+    assert explained_by(45.0, 0, spans, times) is None
+    assert explained_by(72.0, 1, spans, times) is spans[2]
     promotion = Promotion(0, 2, 10.5)
     assert not Judged(promotion, "primary-kill").false_alarm
     assert Judged(promotion, "").false_alarm

@@ -1,8 +1,8 @@
 """How long a service takes from `stockray serve` to its first sale, with many reservations open.
 
 The service is stopped and started on the same stores; each start ends with a sale on every shard.
-Ray's own start is told apart: it is the same for an empty cluster. So is the CPU that the service and
-Ray took until then: on a shared machine it says more than the clock.
+Ray's own start is told apart: it is the same for an empty cluster. And so is the CPU that service
+and Ray took until then, which on a shared machine says more than the clock.
 """
 
 import asyncio

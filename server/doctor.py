@@ -19,6 +19,7 @@ from persistence.ports import Journal, Sink
 from server.bootstrap import CannotStart, ShardMap, read_map
 from server.settings import Settings
 
+SHARDS_MAX = 256
 OPEN_FILES_MIN = 4_096
 FREE_BYTES_MIN = 2_000_000_000
 
@@ -169,9 +170,7 @@ def _shards(journal: Journal, sink: Sink) -> Iterator[Finding]:
     try:
         shard_map = read_map(journal)
     except CannotStart as error:
-        yield Finding(
-            check="cluster", verdict=Verdict.WARN, found=str(error), mend="stockray serve"
-        )
+        yield _no_cluster(sink, str(error))
         return
     except StorageError as error:
         yield Finding(check="cluster", verdict=Verdict.FAIL, found=str(error))
@@ -187,6 +186,23 @@ def _shards(journal: Journal, sink: Sink) -> Iterator[Finding]:
         yield _guarded(f"shard {shard}", examine_it)
 
 
+def _no_cluster(sink: Sink, why: str) -> Finding:
+    """A store that was never used, or one that was lost: the database knows which."""
+    try:
+        known = [shard for shard in range(SHARDS_MAX) if sink.position(shard)[0]]
+    except StorageError as error:
+        return Finding(check="cluster", verdict=Verdict.FAIL, found=f"{why}; {error}")
+    if not known:
+        return Finding(check="cluster", verdict=Verdict.WARN, found=why, mend="stockray serve")
+    return Finding(
+        check="cluster",
+        verdict=Verdict.FAIL,
+        found=f"the database has rows of {len(known)} shards, and the journal's store has no "
+        f"cluster that can be started: {why}",
+        mend="correct --journal, or make the journal anew: stockray recover --from-sql",
+    )
+
+
 def _guarded(check: str, examine_it: Callable[[], Finding]) -> Finding:
     try:
         return examine_it()
@@ -195,7 +211,7 @@ def _guarded(check: str, examine_it: Callable[[], Finding]) -> Finding:
             check=check,
             verdict=Verdict.FAIL,
             found=str(error),
-            mend="restore the journal's store; nothing starts over a missing journal",
+            mend="restore the journal's store, or make it anew: stockray recover --from-sql",
         )
     except StorageError as error:
         return Finding(check=check, verdict=Verdict.FAIL, found=str(error))
@@ -223,6 +239,6 @@ def _shard(journal: Journal, sink: Sink, shard_map: ShardMap, shard: int) -> Fin
             check=f"shard {shard}",
             verdict=Verdict.FAIL,
             found=f"{found}; the journal lacks {-lag} entries that the database has",
-            mend="restore the journal; --accept-journal starts without them",
+            mend="restore the journal, or make it anew: stockray recover --from-sql",
         )
     return Finding(check=f"shard {shard}", verdict=Verdict.OK, found=found)

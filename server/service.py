@@ -225,6 +225,8 @@ class Service:
         }
         for replicas in self._shards:
             statuses = [cluster.call(replica.status.remote(), 5) for replica in replicas]
+            if all(status["role"] == "halted" for status in statuses):
+                continue  # There is nothing left to catch up with.
             last_seq = max(status["seq"] for status in statuses)
             for name, status in zip(REPLICAS, statuses, strict=True):
                 if status["seq"] < last_seq and status["role"] != "halted":

@@ -19,7 +19,7 @@ from actors.core import records as r
 from actors.core import state as s
 from actors.core.codec import EntryContent, UnreadableEntry, unpack_entry
 from actors.core.evolve import Impossible, fold
-from actors.core.identity import public_id, request_key, slot_of
+from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
 from actors.core.payments import payment_key
 from actors.core.snapshot import Loader, UnreadableSnapshot, digest
@@ -41,6 +41,7 @@ from server.verify_rows import (
     reservation_rows,
     same_row,
 )
+from server.verify_transfers import check_transfers
 
 EXAMPLES_MAX = 10
 READ_BYTES = 4_000_000
@@ -166,7 +167,8 @@ class Verifier:
             self._compare_sql(view)
         for shard in range(self._map.shards):
             self._finish_shard(shard)
-        self._check_transfers()
+        i1 = self.report.invariants["I1"]
+        check_transfers(self.states, self._map.slots_of, i1.check, self._fold_on)
         for state in self.states:
             self._check_money(state)
             self._check_limits(state)
@@ -266,6 +268,10 @@ class Verifier:
             self._compare_claims(state, claims)
             if state.seq >= seq:
                 return
+
+    def _fold_on(self, shard: int) -> None:
+        """To where the journal ends by now."""
+        self._fold_to(shard, self._journal.read_meta(shard).last_seq)
 
     def _compare_claims(self, state: s.ShardState, claims: list[tuple[int, str, Any]]) -> None:
         while claims and claims[0][0] == state.seq:
@@ -409,61 +415,6 @@ class Verifier:
             return False
         key = bytes.fromhex(reservation_id[3:])
         return find(self.states[shard], slot, key) is None and slot.forgotten.may_contain(key)
-
-    def _check_transfers(self) -> None:
-        """Units that left and are booked off have arrived; those turned away have not."""
-        i1 = self.report.invariants["I1"]
-        ended = [
-            (key, transfer, transfer.state)
-            for state in self.states
-            for slot in state.slots.values()
-            for key, transfer in slot.transfers.items()
-            if transfer.state != s.IN_TRANSIT
-        ]
-        for key, transfer, told in ended:
-            arrived = self._arrival(transfer, key)
-            i1.check(
-                arrived is (told == s.TRANSFER_ARRIVED),
-                f"transfer {key.hex()}: its source says {told}, target {arrived}",
-            )
-        self._check_arrivals()
-
-    def _check_arrivals(self) -> None:
-        """What arrived has left somewhere: else its units count twice."""
-        arrived = {
-            key
-            for state in self.states
-            for slot in state.slots.values()
-            for key, there in slot.arrivals.items()
-            if there
-        }
-        unknown = arrived - self._left()
-        if unknown:
-            # In a live cluster a source may have been read before its target.
-            for shard in range(self._map.shards):
-                self._fold_to(shard, self._journal.read_meta(shard).last_seq)
-            unknown -= self._left()
-        i1 = self.report.invariants["I1"]
-        for key in arrived:
-            i1.check(key not in unknown, f"transfer {key.hex()} arrived and left nowhere")
-
-    def _left(self) -> set[bytes]:
-        """Ids of all transfers that left."""
-        return {
-            key
-            for state in self.states
-            for slot in state.slots.values()
-            for key, _ in slot.transfers.items()
-        }
-
-    def _arrival(self, transfer: s.Transfer, key: bytes) -> bool | None:
-        target = slot_of(transfer.to_campaign_id or transfer.sku_id)
-        shard = self._map.slots_of[target]
-        state = self.states[shard]
-        if key not in state.slot(target).arrivals:
-            # In a live cluster the source may have been read later than the target.
-            self._fold_to(shard, self._journal.read_meta(shard).last_seq)
-        return state.slot(target).arrivals.get(key)
 
     def _check_money(self, state: s.ShardState) -> None:
         i6 = self.report.invariants["I6"]

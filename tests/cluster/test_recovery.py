@@ -110,27 +110,20 @@ async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql
     # From now on the database stays behind, so that something is lost.
     os.kill(process_named(stack, "ProjectorProcess"), signal.SIGSTOP)
     last = await client.cluster_status()
-    late = await client.grab(
-        sale.campaigns[0],
-        f"{sale.campaigns[0]}-plenty",
-        buyer_id="after",
-        quantity=1,
-        request_id="after:1",
-    )
-    assert late.status is Status.RESERVED
+    late = await bought(client, sale.campaigns[0])
     wipe(stack)
     await halted(client, {0, 1})
     await refused_everything(stack, sale.campaigns)
     shown = stockray("status", "--address", stack.listen)
-    assert shown.returncode == 1
-    assert "is halted" in shown.stderr
+    assert (shown.returncode, "is halted" in shown.stderr) == (1, True)
     refused = stack.command("recover", "--from-sql", "--yes")
     assert (refused.returncode, "Stop the service first" in refused.stderr) == (1, True)
     stack.child.kill_tree()
-
     with pytest.raises(ChildFailed, match="stockray recover") as caught:
         stack.ensure_running()
     assert caught.value.exit_code == 1
+    examined = stack.command("doctor")
+    assert (examined.returncode, "stockray recover --from-sql" in examined.stdout) == (1, True)
     looked = stack.command("recover", "--from-sql", "--dry-run", "-o", "json")
     assert looked.returncode == 0, looked.stderr
     report = recovered(stack)
@@ -153,20 +146,23 @@ async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql
             told = await sale_answer(after, campaign_id, request_id)
             assert told == reservation_id
         # What was lost is asked for again with its id, and gets its old reservation id.
-        once_more = await after.grab(
-            sale.campaigns[0],
-            f"{sale.campaigns[0]}-plenty",
-            buyer_id="after",
-            quantity=1,
-            request_id="after:1",
-        )
-        assert once_more.reservation_id == late.reservation_id
+        assert await bought(after, sale.campaigns[0]) == late
         async with BackgroundSale(stack, after, "afterwards") as next_sale:
             await next_sale.goes_on()
         await next_sale.check()
         await stack.check(after)
     assert stack.child.terminate() == 0
     stack.check_stopped()
+
+
+async def bought(client: AsyncClient, campaign_id: str) -> str:
+    """One more unit: the reservation's id."""
+    sku_id = f"{campaign_id}-plenty"
+    answer = await client.grab(
+        campaign_id, sku_id, buyer_id="after", quantity=1, request_id=f"after:{campaign_id}"
+    )
+    assert answer.status is Status.RESERVED
+    return answer.reservation_id
 
 
 async def sale_answer(client: AsyncClient, campaign_id: str, request_id: str) -> str:
@@ -185,14 +181,8 @@ async def test_one_lost_journal_halts_its_shard_alone_and_the_others_lose_nothin
     sale = await sold(stack, client, "half")
     projector = process_named(stack, "ProjectorProcess")
     os.kill(projector, signal.SIGSTOP)
-    for number, campaign_id in enumerate(sale.campaigns):
-        await client.grab(
-            campaign_id,
-            f"{campaign_id}-plenty",
-            buyer_id="after",
-            quantity=1,
-            request_id=f"after:{number}",
-        )
+    for campaign_id in sale.campaigns:
+        await bought(client, campaign_id)
     wipe(stack, 0)
     await halted(client, {0})
     goes_on = await client.grab(

@@ -8,6 +8,7 @@ from actors.core.commands import CampaignConfig, CampaignLine
 from actors.core.evolve import fold
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
+from actors.core.snapshot import Loader, chunks
 from actors.core.tables import Counts
 from server.recover_audit import AUDIT, Verdict
 
@@ -35,6 +36,13 @@ def folded(entries: list[bytes]) -> s.ShardState:
         content = unpack_entry(entry)
         fold(state, seq, content.now_ms, content.records, content.balances)
     return state
+
+
+def loaded(state: s.ShardState) -> s.ShardState:
+    """The state as recovery loads it: through a snapshot, which counts anew."""
+    made = s.ShardState()
+    Loader(made, state.seq).read(chunks(state))
+    return made
 
 
 def fields_of(kind: type[Any]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ DOCUMENTS = [
     "docs/glossary.md",
     "docs/measuring.md",
     "docs/operating.md",
+    "docs/recovery.md",
     "docs/style.md",
 ]
 NOT_IN_THE_TREE = {"uv.lock", "stockray.toml"}

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.core import state as s
 from actors.core.identity import SLOT_COUNT
-from actors.core.snapshot import Loader, chunks
 from persistence.sql.dump import SqlDump
 from server.recover_state import Rebuilt, rebuild
 from tests.helpers.histories import Database, busy_day, journal_of
-from tests.helpers.states import differences, folded, remembered
+from tests.helpers.states import differences, folded, loaded, remembered
 
 SLOTS = (0,) * SLOT_COUNT
 NEVER_MS = 10**12
@@ -29,13 +27,6 @@ def from_sql(url: str, seq: int, recall_after_ms: int = NEVER_MS) -> Rebuilt:
             return rebuild(view, slots_of=SLOTS, seqs=[seq], recall_after_ms=recall_after_ms)
     finally:
         dump.close()
-
-
-def loaded(state: s.ShardState) -> s.ShardState:
-    """The state as recovery loads it: through a snapshot, which counts anew."""
-    made = s.ShardState()
-    Loader(made, state.seq).read(chunks(state))
-    return made
 
 
 @pytest.mark.parametrize("seed", range(12))

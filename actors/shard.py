@@ -252,9 +252,15 @@ class Shard:
 
     async def _halt(self, reason: str) -> None:
         """Stay, answer nothing, and say why: a restart could come back with less."""
-        log.error("shard_halted", shard=self.shard, reason=reason)
-        self.role, self.halt_reason = Role.HALTED, reason
+        self._say_halted(reason)
+        self.role = Role.HALTED
         await asyncio.Event().wait()
+
+    def _say_halted(self, reason: str) -> None:
+        """`seq` tells a recovery how far this replica had come."""
+        seq = 0 if self.state is None else self.state.seq
+        log.error("shard_halted", shard=self.shard, seq=seq, reason=reason)
+        self.halt_reason = reason
 
     async def _recovered(self) -> bool:
         """One attempt to recover. False: try again."""
@@ -271,8 +277,8 @@ class Shard:
             self._loaded_at = _now()
         except (CannotRecover, NoJournal) as error:
             if self.halt_reason != str(error):
-                log.error("shard_halted", shard=self.shard, reason=str(error))
-            self.role, self.halt_reason = Role.HALTED, str(error)
+                self._say_halted(str(error))
+            self.role = Role.HALTED
             return False
         except StorageError as error:
             log.warning("recovery_waits", shard=self.shard, error=str(error))
@@ -322,8 +328,8 @@ class Shard:
         operator has put the journal back."""
         if self.role is not Role.STANDBY and self.role is not Role.RECOVERING:
             return
-        log.error("shard_halted", shard=self.shard, reason=reason)
-        self.role, self.halt_reason = Role.HALTED, reason
+        self._say_halted(reason)
+        self.role = Role.HALTED
         while self.role is Role.HALTED:
             await asyncio.sleep(0.2)
             try:
@@ -371,8 +377,8 @@ class Shard:
         try:
             self._require_same_journal(meta)
         except CannotRecover as error:
-            log.error("shard_halted", shard=self.shard, reason=str(error))
-            self.role, self.halt_reason = Role.HALTED, str(error)
+            self._say_halted(str(error))
+            self.role = Role.HALTED
             return self._promotion_answer(PromoteStatus.NOT_READY)
         self.meta = meta
         if meta.epoch != seen_epoch:

@@ -5,6 +5,7 @@ Changes nothing. `recover.py` does what `Survey` says can be done.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,7 +121,7 @@ def survey(
     made = str(fields["incarnation"]) if resumes else ""
     _require_one_cluster(fields, kept, positions, made)
     before = resumes or _before(kept, positions, made)
-    hints = _hints(log_directory)
+    hints = _hints(log_directory, cluster.kept_since_ms())
     found = tuple(
         _shard(
             journal,
@@ -246,16 +247,24 @@ def _unjoined(snapshots: Snapshots, shard: int, meta: Meta) -> str:
     return f"begins at {meta.first_seq}, and no snapshot reaches back to it"
 
 
-def _hints(directory: Path) -> dict[int, int]:
-    """By shard, the last entry that its processes' logs speak of."""
+def _hints(directory: Path, since_ms: int) -> dict[int, int]:
+    """By shard, the last entry that its processes' logs speak of. Sequences of before an earlier
+    recovery mean nothing: those entries are gone already."""
     found: dict[int, int] = {}
     for path in sorted(directory.glob("shard-*.log")):
         for event in _events(path):
             shard = event.get("shard")
             seqs = [event[name] for name in HINT_FIELDS if isinstance(event.get(name), int)]
-            if isinstance(shard, int) and seqs:
+            if isinstance(shard, int) and seqs and _time_ms(event) >= since_ms:
                 found[shard] = max(found.get(shard, 0), *seqs)
     return found
+
+
+def _time_ms(event: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(event["timestamp"]).timestamp() * 1000
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def _events(path: Path) -> Iterator[Mapping[str, Any]]:

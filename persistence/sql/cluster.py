@@ -70,6 +70,13 @@ class SqlCluster:
         with connected(self._engine) as connection:
             return _read_map(connection)
 
+    def kept_since_ms(self) -> int:
+        """When the map was kept: at the first start of its cluster, or after its recovery. 0 if
+        there is none."""
+        with connected(self._engine) as connection:
+            query = select(cluster.c.updated_ms).where(cluster.c.id == _ID)
+            return connection.execute(query).scalar() or 0
+
     def keep_map(self, kept: KeptMap) -> None:
         """Keep this map in the place of what was kept. Writes nothing if it is the same."""
         values = {

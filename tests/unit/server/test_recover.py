@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -187,8 +188,11 @@ def test_the_logs_tell_how_much_is_gone(settings: Settings) -> None:
     day.project(seqs)
     wipe(settings)
     settings.log_directory.mkdir()
-    event = {"event": "shard_halted", "shard": 1, "seq": 9}
-    text = "not json\n" + json.dumps(event) + "\n" + json.dumps(event | {"seq": 7}) + "\n"
+    now = datetime.now(UTC)
+    event = {"event": "shard_halted", "shard": 1, "seq": 9, "timestamp": now.isoformat()}
+    before = {"seq": 99, "timestamp": (now - timedelta(days=1)).isoformat()}
+    events = [event, event | {"seq": 7}, event | before, {"shard": 0, "seq": 8}]
+    text = "\n".join(["not json", *map(json.dumps, events)])
     (settings.log_directory / "shard-0001-b.log").write_text(text)
     data = recover(settings).as_data()
     assert [one["missing_entries_at_least"] for one in data["shards"]] == [None, 4]

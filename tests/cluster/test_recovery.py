@@ -9,14 +9,20 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from stockray import AsyncClient, ClusterHealth, ReplicaState, Status, StockrayError
 
 from persistence.redis_link import RedisLink
-from server.children import ChildFailed
+from server.children import ChildFailed, ServeChild
+from server.settings import load
+from server.verifying import verify_stores
 from tests.cluster.test_faults import process_named
 from tests.helpers.sale import UNDECIDED, BackgroundSale
 from tests.helpers.services import short_directory
@@ -205,3 +211,55 @@ async def test_one_lost_journal_halts_its_shard_alone_and_the_others_lose_nothin
         await stack.check(after)
         kept = await after.get_reservation(goes_on.reservation_id)
         assert kept.reservation is not None
+
+
+async def test_a_backup_of_a_live_sale_is_restored_with_every_answer_given_before_it(
+    stack: Stack, client: AsyncClient, tmp_path: Path
+) -> None:
+    """A backup that is killed half-way is none; one that is not is taken while the sale goes on."""
+    async with BackgroundSale(stack, client, "backed") as sale:
+        await sale.goes_on()
+        killed = await asyncio.to_thread(_killed_backup, stack, tmp_path / "killed")
+        acks, winners = list(stack.acks), dict(sale.winners)
+        taken = await asyncio.to_thread(
+            stack.command, "backup", str(tmp_path / "copy"), "-o", "json"
+        )
+        await sale.goes_on()
+    assert killed != 0
+    assert taken.returncode == 0, taken.stderr
+    manifest = json.loads(taken.stdout)
+    assert "slots_of" not in manifest
+    await sale.check()
+    await stack.check(client)
+
+    place = ("--data-dir", str(tmp_path / "restored"))
+    refused = stockray("restore", str(tmp_path / "killed"), *place)
+    assert (refused.returncode, "did not come to its end" in refused.stderr) == (1, True)
+    restored = stockray("restore", str(tmp_path / "copy"), *place, "-o", "json")
+    assert restored.returncode == 0, restored.stderr
+    assert json.loads(restored.stdout)["verified"] is True
+    again = stockray("restore", str(tmp_path / "copy"), *place)
+    assert (again.returncode, "holds a cluster" in again.stderr) == (1, True)
+    settings = load({"data_dir": tmp_path / "restored"}, environment={}).settings
+    report = verify_stores(settings, acks=acks)
+    assert report.ok, report.as_data()["invariants"]
+    sale_goes_on = ["--data-dir", str(settings.data_dir), "--listen", "127.0.0.1:0"]
+    with ServeChild(sale_goes_on, log=tmp_path / "serve.log") as child:
+        child.wait_ready()
+        async with AsyncClient(child.listen, timeout_ms=30_000) as other:
+            request_id, (campaign_id, reservation_id) = next(iter(winners.items()))
+            assert await sale_answer(other, campaign_id, request_id) == reservation_id
+            assert await bought(other, campaign_id)
+        assert child.terminate() == 0
+
+
+def _killed_backup(stack: Stack, place: Path) -> int:
+    """A backup that is killed when it has begun to copy tables; its exit code."""
+    command = [sys.executable, "-m", "stockray.cli", "backup", str(place), *stack.flags]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 60
+        while not list(place.glob("table-*")) and child.poll() is None:
+            assert time.monotonic() < deadline, "the backup did not begin"
+            time.sleep(0.001)
+        child.kill()
+        return child.wait()

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -247,3 +248,33 @@ def test_a_journal_that_was_made_anew_begins_where_the_database_ends(settings: S
                     r.TRANSFER_ENDED,
                     r.STOCK_CHANGED,
                 }
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("reservations", "DELETE FROM reservations WHERE state = 1"),
+        ("pools", "UPDATE pools SET reserved = 0, available = available + reserved"),
+        ("pools", "UPDATE pools SET sold = 0, total = total - sold"),
+    ],
+    ids=["units of nobody", "reservations not counted", "orders not counted"],
+)
+def test_rows_that_contradict_each_other_are_recovered_only_on_demand_and_sell_nothing_twice(
+    settings: Settings, table: str, change: str
+) -> None:
+    day = StoredDay(settings, 7)
+    day.project([len(entries) for entries in day.entries])
+    free = {(p.campaign_id, p.sku_id): p.available for p in verify_stores(settings).pools}
+    with closing(sqlite3.connect(settings.data_dir / "tables.db")) as database:
+        assert database.execute(change).rowcount
+        database.commit()
+    wipe(settings)
+    with closing(Recovery(settings, lambda _: None)) as recovery:
+        found = recovery.look()
+        with pytest.raises(CannotRecover, match=r"reservations add up to.*--accept-differences"):
+            recovery.run(found, accept_differences=False)
+        outcome = recovery.run(found, accept_differences=True)
+    assert outcome.verified, outcome.violations
+    assert outcome.differences
+    for pool in verify_stores(settings).pools:
+        assert pool.available <= free[pool.campaign_id, pool.sku_id], table

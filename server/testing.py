@@ -31,7 +31,7 @@ from persistence.open import open_journal, open_sink
 from persistence.private import PrivateMariaDB, PrivateRedis, ServerFailedError
 from persistence.tcp_proxy import Direction, TcpProxy
 from server.bootstrap import read_map
-from server.children import ServeChild
+from server.children import ChildFailed, ServeChild
 from server.live import replica_claims
 from server.settings import PREFIX, Settings, SettingsError, load
 from server.verify import Ack, ReplicaClaim
@@ -54,6 +54,10 @@ class BadWish(Exception):
 
 class NotOffered(Exception):
     """A fault that these stores cannot have. Says which can."""
+
+
+class ServiceEnded(Exception):
+    """The service did not start. Carries its exit code and the end of what it printed."""
 
 
 class Wish(NamedTuple):
@@ -88,7 +92,7 @@ class LocalStack:
 
     def start(self) -> dict[str, Any]:
         """Start what does not run, stores first, on the ports and data that it had. Returns when
-        the service answers. BadWish, ServerFailedError or ChildFailed with the end of a log."""
+        the service answers. ServerFailedError or ServiceEnded with the end of a log."""
         for server in (self._redis, self._mariadb):
             if server is not None and not _runs(server):
                 server.start()
@@ -247,7 +251,12 @@ class LocalStack:
             log=self.directory / "serve.log",
             environment=variables | {"TMPDIR": str(self.directory)},
         )
-        self._child.wait_ready()
+        try:
+            self._child.wait_ready()
+        except ChildFailed as error:
+            raise ServiceEnded(
+                f"the service ended with exit code {error.exit_code}:\n{error}"
+            ) from error
         self._listen = self._child.listen
 
     def _journal_proxy(self, fault: str) -> TcpProxy:

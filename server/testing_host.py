@@ -25,7 +25,7 @@ from persistence.tcp_proxy import ProxyError
 from server.bootstrap import CannotStart
 from server.children import ChildFailed
 from server.settings import PREFIX
-from server.testing import BadWish, LocalStack, NotOffered, Wish
+from server.testing import BadWish, LocalStack, NotOffered, ServiceEnded, Wish
 
 PROTOCOL = 1
 LOOK_EVERY_MS = 500
@@ -36,7 +36,7 @@ _KINDS: Mapping[type[Exception], str] = {
     ProxyError: "wish",
     NotOffered: "not offered",
 }
-_FAILURES = (ServerFailedError, ChildFailed, CannotStart, StorageError, OSError)
+_FAILURES = (ServerFailedError, ServiceEnded, ChildFailed, CannotStart, StorageError, OSError)
 
 
 class Host:

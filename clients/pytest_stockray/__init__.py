@@ -29,6 +29,7 @@ MARKER = (
 )
 FIXTURE = "stockray_cluster"
 _CLUSTER = pytest.StashKey["LocalCluster"]()
+_KINDS = pytest.StashKey[dict[tuple[str, str], dict[str, Any]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,8 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A marked test gets a cluster of its kind; pytest then starts and ends one for all that have
-    the same kind in a row."""
+    """A marked test gets a cluster of its kind: the one that runs if it is of that kind and its
+    scope reaches here, else a new one in its place."""
     marks = list(metafunc.definition.iter_markers("stockray"))
     if not marks or FIXTURE not in metafunc.fixturenames:
         return
@@ -61,7 +62,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kind |= mark.kwargs
     scope = kind.pop("scope", None) or _scope(FIXTURE, metafunc.config)
     name = "-".join(str(value) for key, value in kind.items() if key != "settings")
+    # pytest compares parameters by identity: what shall be one cluster must be one object.
+    place = (repr(sorted(kind.items())), _place(metafunc.definition, scope))
+    kind = metafunc.config.stash.setdefault(_KINDS, {}).setdefault(place, kind)
     metafunc.parametrize(FIXTURE, [kind], indirect=True, scope=scope, ids=[name or "own"])
+
+
+def _place(item: pytest.Item, scope: str) -> str:
+    """The node within which tests of one kind share a cluster."""
+    kinds: dict[str, type[pytest.Item] | type[pytest.Collector]] = {
+        "package": pytest.Package,
+        "module": pytest.Module,
+        "class": pytest.Class,
+    }
+    if scope == "function":
+        return item.nodeid
+    node = item.getparent(kinds[scope]) if scope in kinds else None
+    return node.nodeid if node is not None else ""
 
 
 def _check(mark: pytest.Mark) -> None:

@@ -15,12 +15,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def shared_stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def shared_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Stores and a service, perhaps stopped."""
-    kind: str = request.param
-    with running_stack(kind, tmp_path_factory.mktemp(kind)) as stack:
+    with running_stack(request.param) as stack:
         yield stack
 
 
@@ -54,5 +51,5 @@ def pytest_runtest_makereport(
     report = yield
     stack = getattr(item, "funcargs", {}).get("shared_stack")
     if report.failed and isinstance(stack, Stack):
-        report.sections += [(f"log of {name}", tail) for name, tail in stack.logs()]
+        report.sections += [(f"log of {name}", tail) for name, tail in stack.cluster.logs()]
     return report

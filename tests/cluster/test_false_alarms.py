@@ -9,11 +9,10 @@ promotion raises one.
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 from stockray import AsyncClient, ClusterStatus
@@ -53,20 +52,8 @@ def busy_machine() -> Iterator[None]:
 
 
 async def slow_journal(stack: Stack, seconds: float) -> None:
-    """Appends wait for so long: Redis stands still, or another holds the files' write lock."""
-    if stack.redis is not None:
-        stack.redis.sigstop()
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            stack.redis.sigcont()
-        return
-    with ExitStack() as rivals:
-        for path in sorted((stack.settings.data_dir / "journal").glob("*shard*.db")):
-            rival = rivals.enter_context(
-                closing(sqlite3.connect(path, timeout=5, isolation_level=None))
-            )
-            rival.execute("BEGIN IMMEDIATE")
+    """Appends wait for so long: Redis is cut off, or another holds the files' write lock."""
+    async with stack.aio.partition_journal():
         await asyncio.sleep(seconds)
 
 

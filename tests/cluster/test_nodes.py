@@ -26,7 +26,7 @@ from actors.road import HELLO, ROUND
 from actors.specs import replica_name
 from server.children import descendants
 from tests.helpers.sale import BackgroundSale
-from tests.helpers.stack import Stack, pid_of
+from tests.helpers.stack import Stack, pid_of, running_stack
 from wire.client import WireClient, WireError
 
 WORKERS = 2
@@ -55,15 +55,10 @@ def ray_nodes() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def nodes(ray_nodes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def nodes(ray_nodes: Any) -> Iterator[Stack]:
     """A service on them."""
-    stack = Stack("sqlite-tcp", tmp_path_factory.mktemp("nodes"))
-    stack.ray_address = ray_nodes.address
-    try:
-        stack.ensure_running()
+    with running_stack("sqlite-tcp", {"ray_address": ray_nodes.address}) as stack:
         yield stack
-    finally:
-        stack.close()
 
 
 @pytest.fixture

@@ -18,21 +18,20 @@ from typing import Any
 
 import pytest
 from stockray import AsyncClient, ClusterHealth, ReplicaState, Status, StockrayError
+from stockray.testing import LocalClusterError
 
 from persistence.redis_link import RedisLink
-from server.children import ChildFailed, ServeChild
+from server.children import ServeChild
 from server.settings import load
 from server.verifying import verify_stores
 from tests.cluster.test_faults import process_named
 from tests.helpers.sale import UNDECIDED, BackgroundSale
-from tests.helpers.services import short_directory
 from tests.helpers.stack import KINDS, SHARDS, Stack, running_stack, stockray, until
 
 
 @pytest.fixture(params=KINDS)
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    with short_directory() as directory, running_stack(request.param, directory) as stack:
-        stack.ensure_running()
+    with running_stack(request.param) as stack:
         yield stack
 
 
@@ -45,8 +44,8 @@ async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
 
 def wipe(stack: Stack, shard: int | None = None) -> None:
     """Lose the journal's store as a whole, snapshots too, or one shard's journal."""
-    if stack.redis is not None:
-        link = RedisLink(stack.redis.url, timeout_ms=1_000)
+    if stack.settings.journal:
+        link = RedisLink(stack.settings.journal, timeout_ms=1_000)
         if shard is None:
             link.call("FLUSHALL")
         else:
@@ -124,10 +123,9 @@ async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql
     assert (shown.returncode, "is halted" in shown.stderr) == (1, True)
     refused = stack.command("recover", "--from-sql", "--yes")
     assert (refused.returncode, "Stop the service first" in refused.stderr) == (1, True)
-    stack.child.kill_tree()
-    with pytest.raises(ChildFailed, match="stockray recover") as caught:
+    await stack.aio.kill_all(stores=False)
+    with pytest.raises(LocalClusterError, match=r"exit code 1:[\s\S]*stockray recover"):
         stack.ensure_running()
-    assert caught.value.exit_code == 1
     examined = stack.command("doctor")
     assert (examined.returncode, "stockray recover --from-sql" in examined.stdout) == (1, True)
     looked = stack.command("recover", "--from-sql", "--dry-run", "-o", "json")
@@ -157,7 +155,7 @@ async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql
             await next_sale.goes_on()
         await next_sale.check()
         await stack.check(after)
-    assert stack.child.terminate() == 0
+    assert await stack.aio.stop() == 0
     stack.check_stopped()
 
 
@@ -201,7 +199,7 @@ async def test_one_lost_journal_halts_its_shard_alone_and_the_others_lose_nothin
     assert goes_on.status is Status.RESERVED
     await refused_everything(stack, sale.campaigns[:1])
     os.kill(projector, signal.SIGCONT)
-    await asyncio.to_thread(stack.child.terminate)
+    await stack.aio.stop()
     report = recovered(stack)
     assert [shard["journal"] for shard in report["shards"]] == ["gone", "sound"]
     assert [shard["nothing_missing"] for shard in report["shards"]] == [False, True]

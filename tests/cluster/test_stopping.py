@@ -27,8 +27,8 @@ LINES = 4_096
 def test_a_second_server_on_the_same_directory_is_turned_away(stack: Stack) -> None:
     refused = stack.command("serve", "--listen", "127.0.0.1:0")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert f"in use by process {stack.child.pid}" in refused.stderr
-    assert stack.child.exit_code is None
+    assert f"in use by process {stack.cluster.pid}" in refused.stderr
+    assert stack.cluster.running
 
 
 async def test_verify_runs_beside_a_live_sale(stack: Stack) -> None:
@@ -61,19 +61,19 @@ async def test_sigterm_drains_and_loses_nothing(stack: Stack) -> None:
             # What is answered on the same connection later shows that the gateway has the call.
             for _ in range(2):
                 assert (await client.get_stock(other)).ok
-            os.kill(stack.child.pid, signal.SIGTERM)
+            os.kill(stack.cluster.pid, signal.SIGTERM)
             now = await asyncio.wait_for(told.get(), 20)
         finally:
             os.kill(primary, signal.SIGCONT)
         assert now == health_pb2.HealthCheckResponse.NOT_SERVING
         assert {answer.status for answer in await flying} == {Status.RESERVED}
-    assert await asyncio.to_thread(stack.child.terminate) == 0
-    report = stack.check_stopped()
-    pool = next(pool for pool in report.pools if pool.sku_id == sku_id and not pool.campaign_id)
-    assert (pool.reserved, pool.available) == (LINES, 0)
-    books = stack.command("verify", "-o", "json")
-    assert books.returncode == 0, books.stdout + books.stderr
-    assert json.loads(books.stdout)["ok"] is True
+    assert await stack.aio.stop() == 0
+    books = stack.check_stopped()
+    pools = [p for p in books.data["pools"] if p["sku_id"] == sku_id and not p["campaign_id"]]
+    assert [(pool["reserved"], pool["available"]) for pool in pools] == [(LINES, 0)]
+    printed = stack.command("verify", "-o", "json")
+    assert printed.returncode == 0, printed.stdout + printed.stderr
+    assert json.loads(printed.stdout)["ok"] is True
 
 
 async def stock(client: AsyncClient, sku_id: str) -> None:
@@ -96,7 +96,7 @@ def test_verify_names_a_row_that_was_changed_behind_its_back(
     shared_stack: Stack, tmp_path: Path
 ) -> None:
     """On a copy of what the stopped service left."""
-    assert shared_stack.child.terminate() == 0
+    assert shared_stack.cluster.stop() == 0
     copy = tmp_path / "data"
     shutil.copytree(shared_stack.settings.data_dir, copy)
     with sqlite3.connect(copy / "tables.db") as tables:

@@ -18,9 +18,7 @@ from stockray import (
     StockrayError,
 )
 
-from actors.core.identity import request_key, slot_of
-from server.sale import CALLER, DEFINITE_REFUSALS
-from server.verify import Ack
+from server.sale import DEFINITE_REFUSALS
 from tests.helpers.stack import SHARDS, Stack, on_shard, within
 
 PLENTY, FEW = 50_000, 5
@@ -134,8 +132,7 @@ class BackgroundSale:
         if answer.status in UNDECIDED:
             return
         assert answer.ok or answer.status in DEFINITE_REFUSALS, answer
-        key = request_key(CALLER, request_id)
-        self._stack.acks.append(Ack(slot_of(campaign_id), key, answer.ok, request_id))
+        self._stack.acks.append((campaign_id, answer))
         now = time.monotonic()
         gap_s = now - self._last_answer[campaign_id]
         self.longest_gap_s[campaign_id] = max(self.longest_gap_s[campaign_id], gap_s)

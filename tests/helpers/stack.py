@@ -1,8 +1,7 @@
-"""A running service for the fault tests: its stores, its process, its pids, and its books.
+"""A running service for the fault tests: a local cluster, and all that its buyers were told.
 
-The stores outlive the process: `restart` starts the service again on the same data and port, as an
-operator would. All acknowledged answers of all tests are kept, and every check holds the journal,
-memory and SQL to all of them.
+The cluster is that of `stockray.testing`, as users have it. All acknowledged answers of all tests
+are kept, and every check holds the journal, memory and SQL to all of them.
 """
 
 import asyncio
@@ -12,155 +11,106 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-from stockray import AsyncClient, ClusterStatus, ReplicaRole, ReplicaState, StockrayError
+from stockray import AsyncClient, ClusterStatus, ReplicaRole, ReserveResult, StockrayError
+from stockray.testing import Books, start_local
+from stockray.testing.processes import alive
+from stockray.testing.standing import is_level, is_whole
 
 from actors.core.identity import slot_of
 from persistence.private import PrivateMariaDB, PrivateRedis
-from server.children import ServeChild, alive
-from server.live import replica_claims
 from server.settings import Settings, load
-from server.verify import Ack, ReplicaClaim, Report
-from server.verifying import verify_stores
-from tests.helpers.services import private_mariadb, private_redis
+from tests.helpers.services import require
 
 KINDS = ("sqlite", "redis")
 OTHER_LINKS = ("sqlite-ray", "sqlite-tcp")
 """Kinds whose rounds travel otherwise than on Unix sockets."""
 SHARDS = 2
 SETTLE_TIMEOUT_S = 60.0
-LOG_TAIL_LINES = 25
 
 
 class Stack:
-    """One service on stores of its own."""
+    """One service on stores of its own, not started yet."""
 
-    def __init__(
-        self,
-        kind: str,
-        directory: Path,
-        *,
-        redis: PrivateRedis | None = None,
-        mariadb: PrivateMariaDB | None = None,
-    ) -> None:
+    def __init__(self, kind: str, settings: Mapping[str, Any] | None = None) -> None:
         self.kind, _, rounds = kind.partition("-")
-        self.directory = directory
-        self.redis = redis
-        self.mariadb = mariadb
-        self.rounds = rounds or "road"
-        self.ray_address = "local"
-        self.listen = "127.0.0.1:0"
-        self.acks: list[Ack] = []
-        stores = {}
-        if redis is not None and mariadb is not None:
-            stores = {"journal": redis.url, "database": mariadb.url}
-        flags = {"data_dir": directory / "data", **stores}
-        self.settings: Settings = load(flags, environment={}).settings
-        self.flags = [
-            *("--data-dir", str(self.settings.data_dir)),
-            *(word for key, url in stores.items() for word in (f"--{key}", url)),
-        ]
-        self._child: ServeChild | None = None
+        self.acks: list[tuple[str, ReserveResult]] = []
+        """(campaign, what a buyer was told)."""
+        on_redis = self.kind == "redis"
+        self.cluster = start_local(
+            journal="redis" if on_redis else "sqlite",
+            database="mariadb" if on_redis else "sqlite",
+            shards=SHARDS,
+            settings={"rounds": rounds or "road", **(settings or {})},
+        )
+        self.aio = self.cluster.aio
 
     @property
-    def child(self) -> ServeChild:
-        """The process of `stockray serve`."""
-        assert self._child is not None, "the service was not started"
-        return self._child
+    def listen(self) -> str:
+        """host:port of the service; it stays the same over restarts."""
+        return self.cluster.address
+
+    @property
+    def settings(self) -> Settings:
+        """Where the stores are."""
+        cluster = self.cluster
+        stores = {"journal": cluster.journal_url, "database": cluster.database_url}
+        return load({"data_dir": cluster.data_dir, **stores}, environment={}).settings
 
     def ensure_running(self) -> None:
-        """Start the service if it does not run, on the port that it had."""
-        if self._child is not None and self._child.exit_code is None:
-            return
-        arguments = [*self.flags, "--listen", self.listen, "--expiry-grace-ms", "2000"]
-        arguments += ["--rounds", self.rounds, "--ray-address", self.ray_address]
-        self._child = ServeChild(arguments, log=self.directory / "serve.log")
-        self._child.wait_ready()
-        self.listen = self._child.listen
-
-    def close(self) -> None:
-        """End what runs."""
-        if self._child is not None and self._child.exit_code is None:
-            self._child.kill_tree()
+        """Start what does not run, on the ports and data that it had."""
+        self.cluster.start()
 
     def client(self) -> AsyncClient:
         """A client that is patient enough for every fault here."""
-        return AsyncClient(self.listen, timeout_ms=30_000, rpc_timeout_ms=5_000)
+        return self.cluster.async_client()
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a `stockray` command on the stores."""
-        return stockray(*words, *self.flags)
+        settings = self.settings
+        stores = {"journal": settings.journal, "database": settings.database}
+        flags = [word for key, url in stores.items() if url for word in (f"--{key}", url)]
+        return stockray(*words, "--data-dir", str(settings.data_dir), *flags)
 
-    async def check(self, client: AsyncClient) -> Report:
-        """Wait until all is settled, then verify everything, live. Asserts that nothing differs."""
+    async def check(self, client: AsyncClient) -> Books:
+        """Wait until all is settled, then verify everything. NotBalanced names what differs."""
         await self.settled(client)
-        claims = await self._claims(client)
-        report = await asyncio.to_thread(
-            verify_stores, self.settings, claims=claims, acks=self.acks
-        )
-        assert report.ok, report.as_data()["invariants"]
-        return report
+        return await self.aio.verify(self.acks)
 
-    async def _claims(self, client: AsyncClient) -> list[ReplicaClaim]:
-        """What replicas say; a primary says its digest only when it has been idle for a moment."""
-        claims: list[ReplicaClaim] = []
-
-        async def told() -> bool:
-            claims[:] = await replica_claims(client)
-            return {claim.shard for claim in claims if claim.digest} == set(range(SHARDS))
-
-        assert await within(10, told), claims
-        return claims
-
-    def check_stopped(self) -> Report:
-        """Verify what is left in the stores. Asserts that nothing differs, SQL is at the end."""
-        report = verify_stores(self.settings, acks=self.acks)
-        assert report.ok, report.as_data()["invariants"]
-        behind = [s for s in report.shards if s["sink_seq"] != s["last_seq"]]
+    def check_stopped(self) -> Books:
+        """Verify what is left in the stores. Asserts that SQL is at the end, too."""
+        books = self.cluster.verify(self.acks)
+        assert not books.live
+        behind = [s for s in books.data["shards"] if s["sink_seq"] != s["last_seq"]]
         assert not behind, behind
-        return report
+        return books
 
     async def pairs(self, client: AsyncClient) -> ClusterStatus:
         """Until every shard has a primary and a standby that keeps up, and all gateways answer."""
-        return await until(client, _paired, "every shard to have its pair")
+        return await until(client, is_whole, "every shard to have its pair")
 
     async def settled(self, client: AsyncClient) -> ClusterStatus:
         """Until standbys and SQL stand where the primaries stand. Nobody may be selling."""
-        return await until(client, lambda s: _paired(s) and _level(s), "standbys and SQL to be up")
-
-    def logs(self) -> Iterator[tuple[str, str]]:
-        """(name, end of the text) of each log, for a failed test's report."""
-        files = [self.directory / "serve.log", *self.settings.log_directory.glob("*.log")]
-        for path in sorted(files):
-            if path.exists():
-                lines = path.read_text(errors="replace").splitlines()
-                yield path.name, "\n".join(line[:400] for line in lines[-LOG_TAIL_LINES:])
+        return await until(client, lambda s: is_whole(s) and is_level(s), "standbys and SQL")
 
     def log_of(self, name: str) -> str:
         """The whole log of one process."""
-        path = self.settings.log_directory / f"{name}.log"
-        return path.read_text() if path.exists() else ""
+        return self.cluster.log(name)
 
 
 @contextmanager
-def running_stack(kind: str, directory: Path) -> Iterator[Stack]:
-    """A stack of a kind, its stores ready and its service not started yet."""
-    with ExitStack() as servers:
-        if kind.startswith("sqlite"):
-            stack = Stack(kind, directory)
-        else:
-            redis = servers.enter_context(private_redis())
-            mariadb = servers.enter_context(private_mariadb())
-            stack = Stack(kind, directory, redis=redis, mariadb=mariadb)
-            upgraded = stockray("db", "upgrade", "--database", mariadb.url)
-            assert upgraded.returncode == 0, upgraded.stderr
-        try:
-            yield stack
-        finally:
-            stack.close()
+def running_stack(kind: str, settings: Mapping[str, Any] | None = None) -> Iterator[Stack]:
+    """A stack of a kind, started, and gone afterwards."""
+    if kind == "redis":
+        require(PrivateRedis.available(), "redis-server is not installed: run tools/services.sh")
+        require(PrivateMariaDB.available(), "mariadbd is not installed: run tools/services.sh")
+    stack = Stack(kind, settings)
+    with stack.cluster:
+        yield stack
 
 
 def stockray(
@@ -259,7 +209,7 @@ async def stop_process(stack: Stack, pid: int, *, holding_lock: bool) -> None:
 
 def journal_locked(stack: Stack, shard: int) -> bool:
     """Whether somebody holds the write lock of a shard's journal file."""
-    path = next((stack.settings.data_dir / "journal").glob(f"*{shard:04d}*.db"))
+    path = stack.settings.data_dir / "journal" / f"shard-{shard:04d}.db"
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as probe:
         try:
             probe.execute("BEGIN IMMEDIATE")
@@ -267,18 +217,3 @@ def journal_locked(stack: Stack, shard: int) -> bool:
             return True
         probe.execute("ROLLBACK")
         return False
-
-
-def _paired(status: ClusterStatus) -> bool:
-    return all(gateway.ready for gateway in status.gateways) and all(
-        sorted(r.role for r in shard.replicas) == [ReplicaRole.PRIMARY, ReplicaRole.STANDBY]
-        and all(r.state is ReplicaState.READY and r.lag_count < 100 for r in shard.replicas)
-        for shard in status.shards
-    )
-
-
-def _level(status: ClusterStatus) -> bool:
-    return all(
-        shard.sink_seq == shard.seq and all(r.seq == shard.seq for r in shard.replicas)
-        for shard in status.shards
-    )

@@ -6,11 +6,9 @@ Ends with 1 if anything failed; the document is written all the same, and says w
 import asyncio
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 from tests.helpers.stack import running_stack
@@ -115,10 +113,7 @@ async def _sales(front: str) -> Mapping[str, str]:
     """How the sale went for each client; all of them on one service."""
     ended = {}
     with ExitStack() as opened:
-        directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="sr-")))
-        stack = opened.enter_context(running_stack("sqlite", directory))
-        stack.flags = [*stack.flags, "--front", front]
-        stack.ensure_running()
+        stack = opened.enter_context(running_stack("sqlite", {"front": front}))
         async with stack.client() as client:
             for name in sale.CLIENTS:
                 try:

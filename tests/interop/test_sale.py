@@ -1,8 +1,6 @@
 """Stock gRPC clients of four languages run the scripted sale against the real service."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,12 +16,7 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module", params=FRONTS)
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """`stockray serve`, embedded, by one front for all clients."""
-    with (
-        tempfile.TemporaryDirectory(prefix="sr-") as directory,
-        running_stack("sqlite", Path(directory)) as stack,
-    ):
-        stack.flags = [*stack.flags, "--front", request.param]
-        stack.ensure_running()
+    with running_stack("sqlite", {"front": request.param}) as stack:
         yield stack
 
 

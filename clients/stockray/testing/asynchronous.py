@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
+from stockray._client import AsyncClient
+from stockray.options import OptionChanges
 from stockray.testing.cluster import Fault, LocalCluster
 
 __all__ = ["AsyncFault", "AsyncLocalCluster"]
@@ -75,11 +77,19 @@ class AsyncLocalCluster:
 
     def __init__(self, local: LocalCluster) -> None:
         self.local = local
-        self.address = local.address
-        self.async_client = local.async_client
+
+    @property
+    def address(self) -> str:
+        """host:port of the service."""
+        return self.local.address
+
+    def async_client(self, **changes: Unpack[OptionChanges]) -> AsyncClient:
+        """A new client, which you close. Patient enough for a failover."""
+        return self.local.async_client(**changes)
 
     start = _awaited(LocalCluster.start)
     stop = _awaited(LocalCluster.stop)
+    kill_all = _awaited(LocalCluster.kill_all)
     restart = _awaited(LocalCluster.restart)
     pids = _awaited(LocalCluster.pids)
     shard_of = _awaited(LocalCluster.shard_of)

@@ -135,11 +135,16 @@ class LocalCluster:
         self._facts = self._call("facts")
         return code
 
-    def restart(self, *, stores: bool = True) -> None:
-        """kill -9 the whole service at once, with `stores` also Redis and MariaDB, and start it
-        again on what they left. Returns when it answers."""
+    def kill_all(self, *, stores: bool = True) -> None:
+        """kill -9 the whole service at once, with `stores` also Redis and MariaDB. `start` starts
+        them again on what they left."""
         self._end_faults()
         self._call("kill", stores=stores)
+        self._facts = self._call("facts")
+
+    def restart(self, *, stores: bool = True) -> None:
+        """`kill_all`, then `start`. Returns when it answers."""
+        self.kill_all(stores=stores)
         self.start()
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stockray import AsyncClient, ReplicaRole, ReserveLine, Sku, Status
+from stockray.testing import NotBalanced
 
 from tests.helpers.sale import BackgroundSale
 from tests.helpers.stack import SHARDS, Stack, on_shard, pid_of, stockray, stop_process
@@ -44,6 +45,20 @@ async def test_verify_runs_beside_a_live_sale(stack: Stack) -> None:
         assert set(found["invariants"]) == INVARIANTS
         assert found["invariants"]["I1"]["checked"] > 0
         assert found["invariants"]["I5"]["checked"] > 0
+
+
+async def test_verify_names_the_answer_that_is_not_true(stack: Stack) -> None:
+    async with stack.client() as client:
+        sku_id = f"lie-{stack.kind}"
+        await stock(client, sku_id)
+        sold = await client.reserve(sku_id, buyer_id="u-1", quantity=1)
+    with pytest.raises(NotBalanced, match=f"I2: .*refused and yet done: {sold.request_id}"):
+        await stack.aio.verify([(sku_id, sold._replace(status=Status.SOLD_OUT))])
+    with pytest.raises(NotBalanced, match=r"I2: .*acknowledged and lost: never-asked"):
+        await stack.aio.verify([(sku_id, sold._replace(request_id="never-asked"))])
+    books = await stack.aio.verify([(sku_id, sold)])
+    assert books.live
+    assert {count.invariant for count in books.invariants} == INVARIANTS
 
 
 async def test_sigterm_drains_and_loses_nothing(stack: Stack) -> None:

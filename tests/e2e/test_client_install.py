@@ -26,6 +26,14 @@ import stockray
 assert "site-packages" in stockray.__file__, stockray.__file__
 found = [name for name in {ABSENT!r} if importlib.util.find_spec(name)]
 assert not found, found
+assert "site-packages" in importlib.util.find_spec("pytest_stockray").origin
+from stockray.testing import ServiceMissing, start_local
+try:
+    start_local().start()
+except ServiceMissing as error:
+    assert "pip install stockray-server" in str(error), error
+else:
+    raise AssertionError("there is no service to start")
 with stockray.Client(sys.argv[1]) as client:
     answer = client.grab("double-11", "sku-1001", buyer_id="u-7", quantity=1)
     assert answer.ok, answer

@@ -114,8 +114,11 @@ class Link:
         while not self._buffer.endswith(b"\n"):
             left_ms = (deadline - time.monotonic()) * 1_000
             if left_ms <= 0 or not poll.poll(left_ms):
-                # An answer that comes later would be taken for that of the next request.
-                self._process.kill()
+                # An answer that comes later would be taken for that of the next request. Asked to
+                # end, and not killed, it clears up.
+                if self._process.stdin is not None:
+                    self._process.stdin.close()
+                self._process.terminate()
                 raise LocalClusterError(f"{act}: no answer in time; the local cluster was ended")
             data = output.read1(READ_BYTES)  # type: ignore[attr-defined]
             if not data:

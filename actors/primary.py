@@ -289,7 +289,8 @@ class Primary:
 
     def _begin_entry(self, taken: list[Waiting]) -> int:
         """The time of the entry that these rounds make, or cause."""
-        now_ms = self._time.now_ms(max(waiting.round.sent_ms for waiting in taken))
+        sent_ms = max(waiting.round.sent_ms for waiting in taken)
+        now_ms = self._time.now_ms(sent_ms, self._now())
         open_entry(self.state, self.last_seq + 1, now_ms)
         return now_ms
 

@@ -15,6 +15,7 @@ from tests.helpers.shells import (
     limits,
     put_sku,
     receive,
+    reserve,
     running,
 )
 from tests.helpers.virtual_time import in_virtual_time, until
@@ -41,6 +42,44 @@ async def test_a_wall_clock_that_jumps_is_not_followed() -> None:
         pair.clock.jump_ms = 4_000
         new = (await pair.round("a", pair.reserve("r2"), sent_ms=sent_ms + 1)).answers[0]
         assert new[6] - held[6] >= 4_000, "within 5 s it is followed"
+
+
+def last_time(pair: Pair) -> int:
+    """The time of the last entry."""
+    return unpack_entry(pair.entries()[-1].data).now_ms
+
+
+@in_virtual_time
+async def test_a_gateways_clock_that_jumps_is_not_followed() -> None:
+    """One gateway an hour ahead ended every campaign of a cluster for good."""
+    async with running(Pair(limits(expiry_grace_ms=0)), "a") as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        await pair.do("a", pair.reserve("r1"))
+        for number in range(3):
+            sent_ms = pair.clock.now_ms() + 3_600_000
+            line = reserve(sent_ms + 5_000, f"ahead-{number}")
+            await pair.round("a", line, sent_ms=sent_ms, gateway="ahead")
+            await asyncio.sleep(0.2)
+            assert abs(last_time(pair) - pair.clock.now_ms()) < 5_000
+
+
+@in_virtual_time
+async def test_a_new_primary_believes_the_earlier_of_two_clocks_that_differ() -> None:
+    async with running(Pair(limits(expiry_grace_ms=0))) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        pair["a"].kill()
+        sent_ms = pair.clock.now_ms()
+        await pair.promote("b")
+        line = reserve(sent_ms + 3_605_000, "ahead")
+        await pair.round("b", line, sent_ms=sent_ms + 3_600_000, gateway="ahead")
+        assert last_time(pair) - sent_ms < 5_000
+        await asyncio.sleep(0.2)
+        pair.clock.jump_ms = 3_600_000
+        line = reserve(sent_ms + 5_000, "right")
+        await pair.round("b", line, sent_ms=sent_ms, gateway="right")
+        assert last_time(pair) - sent_ms < 5_000
 
 
 @in_virtual_time

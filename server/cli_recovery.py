@@ -88,8 +88,10 @@ def recover(
     settings = settings_of(
         config, data_dir=data_dir, journal=journal, database=database, shards=shards
     ).settings
-    with _alone(settings), _told_errors():
-        recovery = Recovery(settings, _say)
+    steps = Steps()
+    with _locked(settings), _told_errors():
+        _require_nobody_else(settings)
+        recovery = Recovery(settings, steps.say)
         try:
             found = recovery.look()
             _show_survey(found)
@@ -98,11 +100,14 @@ def recover(
                     "nothing is lost: the journals reach as far as the database, and a start can "
                     "use them. `stockray serve` starts; --force rebuilds them all the same"
                 )
-            if dry_run:
-                outcome = recovery.rehearse(found)
-            else:
+            if not dry_run:
                 _confirm(yes)
-                outcome = recovery.run(found, accept_differences=accept_differences)
+            with steps:
+                outcome = (
+                    recovery.rehearse(found)
+                    if dry_run
+                    else recovery.run(found, accept_differences=accept_differences)
+                )
         finally:
             recovery.close()
     report = outcome.as_data()
@@ -146,7 +151,7 @@ def restore(
 ) -> None:
     """Bring a backup back into empty stores, of whatever kind, and verify them."""
     settings = settings_of(config, data_dir=data_dir, journal=journal, database=database).settings
-    with _alone(settings), _told_errors(), Steps() as steps:
+    with _locked(settings), _told_errors(), Steps() as steps:
         manifest = Restore(settings, place.absolute(), steps.say).run()
         steps.say("verifying")
         report = verify_stores(settings)
@@ -220,15 +225,11 @@ class Steps:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """Nobody else uses the stores, as far as can be seen from here. Exits if somebody does."""
+def _locked(settings: Settings) -> Iterator[None]:
+    """The data directory is ours. Exits if a server has it."""
     lock = None
     try:
         lock = DirectoryLock(settings)
-        if not settings.listen.endswith(":0"):
-            require_free_port(settings.listen)
-        if not settings.embedded_database:
-            _require_still(settings)
         yield
     except CannotStart as error:
         fail(f"{error}. Stop the service first", EXIT_FAILED)
@@ -236,16 +237,19 @@ def _alone(settings: Settings) -> Iterator[None]:
         release_quietly(lock)
 
 
-def _require_still(settings: Settings) -> None:
-    """A service elsewhere would date its positions meanwhile."""
+def _require_nobody_else(settings: Settings) -> None:
+    """No service uses the stores, as far as can be seen from here. An embedded journal's is found
+    by the lock; one on a server may be another machine's, which dates its positions meanwhile."""
+    if settings.embedded_journal:
+        return
+    if not settings.listen.endswith(":0"):
+        require_free_port(settings.listen)
     cluster = SqlCluster(settings.database_url)
     try:
         before = cluster.positions()
         time.sleep(LIVE_LOOK_S if before else 0)
         if cluster.positions() != before:
             raise CannotStart("database: a service on another machine writes to it")
-    except StorageError as error:
-        fail(str(error), EXIT_UNREACHABLE if error.retriable else EXIT_FAILED)
     finally:
         cluster.close()
 

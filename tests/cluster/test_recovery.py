@@ -20,9 +20,12 @@ import pytest
 from stockray import AsyncClient, ClusterHealth, ReplicaState, Status, StockrayError
 from stockray.testing import LocalClusterError
 
+from actors.core.identity import request_key, slot_of
 from persistence.redis_link import RedisLink
 from server.children import ServeChild
+from server.sale import CALLER
 from server.settings import load
+from server.verify import Ack
 from server.verifying import verify_stores
 from tests.cluster.test_faults import process_named
 from tests.helpers.sale import UNDECIDED, BackgroundSale
@@ -218,7 +221,7 @@ async def test_a_backup_of_a_live_sale_is_restored_with_every_answer_given_befor
     async with BackgroundSale(stack, client, "backed") as sale:
         await sale.goes_on()
         killed = await asyncio.to_thread(_killed_backup, stack, tmp_path / "killed")
-        acks, winners = list(stack.acks), dict(sale.winners)
+        winners = dict(sale.winners)
         taken = await asyncio.to_thread(
             stack.command, "backup", str(tmp_path / "copy"), "-o", "json"
         )
@@ -239,6 +242,10 @@ async def test_a_backup_of_a_live_sale_is_restored_with_every_answer_given_befor
     again = stockray("restore", str(tmp_path / "copy"), *place)
     assert (again.returncode, "holds a cluster" in again.stderr) == (1, True)
     settings = load({"data_dir": tmp_path / "restored"}, environment={}).settings
+    acks = [
+        Ack(slot_of(campaign_id), request_key(CALLER, request_id), True, request_id)
+        for request_id, (campaign_id, _) in winners.items()
+    ]
     report = verify_stores(settings, acks=acks)
     assert report.ok, report.as_data()["invariants"]
     sale_goes_on = ["--data-dir", str(settings.data_dir), "--listen", "127.0.0.1:0"]

@@ -69,12 +69,17 @@ class Stack:
         """A client that is patient enough for every fault here."""
         return self.cluster.async_client()
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a `stockray` command on the stores."""
+    @property
+    def flags(self) -> list[str]:
+        """What a command needs to find the stores."""
         settings = self.settings
         stores = {"journal": settings.journal, "database": settings.database}
-        flags = [word for key, url in stores.items() if url for word in (f"--{key}", url)]
-        return stockray(*words, "--data-dir", str(settings.data_dir), *flags)
+        urls = [word for key, url in stores.items() if url for word in (f"--{key}", url)]
+        return ["--data-dir", str(settings.data_dir), *urls]
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a `stockray` command on the stores."""
+        return stockray(*words, *self.flags)
 
     async def check(self, client: AsyncClient) -> Books:
         """Wait until all is settled, then verify everything. NotBalanced names what differs."""

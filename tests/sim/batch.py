@@ -49,6 +49,7 @@ SOMETIMES = (
     "a snapshot failed",
     "a damaged snapshot was not taken",
     "the journal was trimmed",
+    "a journal was full",
     "a trim forced a reload",
     "a reservation was recalled",
     "a row could not be recalled",

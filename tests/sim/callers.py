@@ -58,6 +58,9 @@ class Callers:
         self._paid: dict[str, str] = {}
         cluster.on_gateway_ended = self._gateway_ended
         cluster.send_poison = self._poison
+        cluster.rush = self._rush
+        self._only_at = ""
+        """The gateway to call; '' for any."""
 
     # Calls
 
@@ -87,7 +90,7 @@ class Callers:
     def _attempt(self, *operations: Operation) -> None:
         """Ask for one, or for several in one call."""
         chance, cluster = self.world.chance, self.cluster
-        gateway = chance.choice(list(cluster.gateways.values()))
+        gateway = cluster.gateways[self._only_at or chance.choice(list(cluster.gateways))]
         wait_ms = 200 if cluster.shape.forgets else chance.choice((150, 400, 900, CALL_MS_MAX))
         attempts = [self._attempt_at(operation, gateway, wait_ms) for operation in operations]
         if gateway.process.alive:
@@ -248,6 +251,18 @@ class Callers:
         poison = self._begin_operation(c.Reserve(*head, BUYERS[0]))
         poison.retries_left = 1
         self._attempt(poison, self._reservation(), self._reservation())
+
+    def _rush(self, sells: str, reads: str) -> None:
+        def at(gateway: str, *what: Callable[[Callers], None]) -> None:
+            self._only_at = gateway
+            for ask in what:
+                ask(self)
+            self._only_at = ""
+
+        at(sells, *[Callers._reserve] * 3)
+        for _ in range(3):
+            within_s = self.world.chance.random() * 0.04
+            self.world.after(within_s, at, reads, *[Callers._read_stock] * 3)
 
     def _may_give_up(self, operation: Operation) -> bool:
         """It is a poison itself, or was with others that died: who dies with a poison only is told

@@ -219,6 +219,7 @@ class Cluster:
         self.world, self.shape, self.watcher = world, shape, watcher
         self.journal, self.snapshots, self.sink = MemoryJournal(), MemorySnapshots(), MemorySink()
         self.journal_store = Store(world, "journal")
+        self.journal_store.full_bytes = shape.limits.journal_bytes_max
         self.snapshot_store = Store(world, "snapshots")
         self.sink_store = Store(world, "database")
         self.network = Network(world)
@@ -241,6 +242,8 @@ class Cluster:
         self.on_transfer: Callable[[Any], None] = lambda _: None
         self.send_poison: Callable[[], None] = lambda: None
         """Somebody sends a line that ends whoever takes it."""
+        self.rush: Callable[[str, str], None] = lambda _sells, _reads: None
+        """Sell through one gateway and, a moment later, read through another."""
         self.on_poisoned: Callable[[], None] = lambda: None
         self.poisoned = 0
         """Processes that such a line has ended."""

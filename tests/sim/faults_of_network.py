@@ -51,6 +51,26 @@ def cut_one_link(faults: Faults) -> Mend:
     return lambda: faults.cluster.network.cut.discard(link)
 
 
+def divide_the_gateways(faults: Faults) -> Mend:
+    """One gateway does not reach a primary, has the other replica promoted and sells through it;
+    another gateway reads at the old one, which knows of nothing."""
+    gateways, victim = list(faults.cluster.gateways), faults.primary()
+    if len(gateways) < 2:
+        return None
+    faults.world.chance.shuffle(gateways)
+    link = gateways[0], victim.process.name
+    faults.cluster.network.cut.add(link)
+
+    def rush(_: Instance) -> None:
+        faults.soon(0.03, lambda: faults.cluster.rush(gateways[0], gateways[1]))
+        faults.bit("divide the gateways")
+
+    faults.when(
+        lambda who, kind: kind == "acquire" and who.pair is victim.pair and who is not victim, rush
+    )
+    return lambda: faults.cluster.network.cut.discard(link)
+
+
 def stall_a_link(faults: Faults) -> Mend:
     """Between one gateway and one primary, for longer than a refusal is remembered; then all that
     was sent arrives."""
@@ -122,6 +142,7 @@ KINDS: Sequence[Kind] = (
     Kind(cut_off_a_primary, "cut"),
     Kind(suspect_a_writing_primary, "", 3),
     Kind(cut_one_link, "cut"),
+    Kind(divide_the_gateways, "", 3, lasts_s=(1.0, 1.5)),
     Kind(
         stall_a_link,
         "stalled",

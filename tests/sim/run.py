@@ -105,7 +105,7 @@ def shape_of(world: World, *, forgets: bool, length_s: float) -> Shape:
         housekeeping_ms=chance.choice((200, 600)),
         trim_entries=3,
         refusals_max=chance.choice((3, 1_000, 1_000)),
-        journal_bytes_max=chance.choice((5_000, 9_000, *[1_000_000_000] * 8)),
+        journal_bytes_max=chance.choice((2_500, 4_000, *[1_000_000_000] * 8)),
     )
     gather = GatherLimits(
         round_timeout_ms=250,
@@ -114,7 +114,7 @@ def shape_of(world: World, *, forgets: bool, length_s: float) -> Shape:
         chores_ms=300,
         round_lines=chance.choice((2, 1_000)),
     )
-    shards, gateways = chance.choice(((1, 1), (1, 1), (1, 2), (2, 1)))
+    shards, gateways = chance.choice(((1, 1), (1, 2), (2, 1)))
     embedded = chance.random() < 0.3
     return Shape(shards, gateways, limits, gather, forgets, embedded, length_s)
 

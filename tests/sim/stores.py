@@ -54,6 +54,8 @@ class Store:
         self.name = name
         self.weather = Weather()
         self.down = False
+        self.full_bytes = 1_000_000_000
+        """A journal that takes so many is called full."""
         self.cut: set[str] = set()
         """Names of the processes that do not reach it."""
 
@@ -270,7 +272,13 @@ class SimJournal(Line):
         return self.call("trim", effect)
 
     def bytes_used(self) -> Any:
-        return self.call("bytes_used", lambda: self._journal.bytes_used(self._shard))
+        def effect() -> int:
+            used = self._journal.bytes_used(self._shard)
+            if used >= self.store.full_bytes:
+                self._watcher.met(self._shard, "a journal was full")
+            return used
+
+        return self.call("bytes_used", effect)
 
 
 class SimSnapshots(Line):

@@ -13,7 +13,8 @@ from actors.core import commands as c
 from actors.core import state as s
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import UNFINAL, Outcome
-from tests.sim.ledger import Book, History, Ledger, need
+from tests.sim.books import Book, History, need
+from tests.sim.ledger import Ledger
 from tests.sim.operations import Operation
 
 Window = tuple[int, int]

@@ -13,8 +13,9 @@ from actors.core import commands as c
 from actors.core.identity import public_id, request_key, slot_of
 from actors.core.outcomes import UNFINAL, Outcome
 from tests.sim.answers import Answers
+from tests.sim.books import need
 from tests.sim.cluster import Cluster, Gateway, Instance
-from tests.sim.ledger import Ledger, need
+from tests.sim.ledger import Ledger
 from tests.sim.loop import START_MS
 from tests.sim.operations import Operation
 

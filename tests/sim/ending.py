@@ -25,9 +25,10 @@ from server.verify_rows import (
     reservation_rows,
 )
 from tests.model.shop import deadlines, limits
+from tests.sim.books import Book, Violation, need
 from tests.sim.callers import SALE, SKUS, Callers
 from tests.sim.cluster import Cluster
-from tests.sim.ledger import Book, Ledger, Violation, need
+from tests.sim.ledger import Ledger
 from tests.sim.operations import REQUESTS, Operation
 
 TABLES = (

@@ -28,48 +28,14 @@ from actors.core.evolve import evolve, open_entry
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
 from actors.core.reservations import reservation_view
-from actors.core.totals import totals
 from persistence.ports import Entry, Ownership
-from server.verify_rows import POOL_COLUMNS, same_row
+from server.verify_rows import same_row
 from tests.model.naive import Naive
-from tests.model.naive_stock import PARTS
+from tests.sim.books import Book, Violation, compare_commit, need
 from tests.sim.loop import START_MS, Process, World
 from tests.sim.operations import Operation, fingerprint, mark_of
 from tests.sim.sink import MemorySink
 from tests.sim.stores import Watcher
-
-
-class Violation(AssertionError):
-    """Something that must never be."""
-
-
-def need(holds: Any, law: str, what: str | Callable[[], str]) -> None:
-    """Stop the run if a law is broken."""
-    if not holds:
-        raise Violation(f"{law}: {what if isinstance(what, str) else what()}")
-
-
-History = list[tuple[int, Any]]
-"""(place in the journal, value from then on)."""
-
-
-class Book:
-    """One shard's journal as it was appended, all of it, and its fold."""
-
-    def __init__(self, shard: int, archive: Any) -> None:
-        self.shard = shard
-        self.state = s.ShardState()
-        self.state.archive = archive
-        self.entries: list[Entry] = []
-        self.epoch = 0
-        self.owner = ""
-        self.at = 0
-        """Records journalled so far: the place of the last one."""
-        self.pools: dict[tuple[str, str], History] = {}
-        self.held: dict[str, History] = {}
-        self.sales: dict[str, History] = {}
-        self.starts: list[int] = []
-        """Place after each entry."""
 
 
 class Ledger(Watcher):
@@ -169,53 +135,8 @@ class Ledger(Watcher):
             self._same_as_the_model(pool, name, seq)
 
     def committed(self, shard: int, from_seq: int, to_seq: int) -> None:
-        """SQL has the entries up to `to_seq` now: what the new ones changed of pools and of
-        reservations stands there as it stood then."""
-        book, sink = self.books[shard], self.sink
-        first, last = (book.starts[seq - 1] if seq else 0 for seq in (from_seq, to_seq))
-        for (sale, sku), history in book.pools.items():
-            balance = _changed(history, first, last)
-            if balance is not None:
-                row = sink.tables.get("pools", {}).get((sale, sku), {})
-                found = tuple([row.get(name) for name in BALANCE])
-                need(
-                    found == balance[4:],
-                    "I5",
-                    lambda s=sku, f=found, b=balance: (
-                        f"at {to_seq} SQL has {f} of {s}, the fold {b[4:]}"
-                    ),
-                )
-        for public, history in book.held.items():
-            view = _changed(history, first, last)
-            if view is not None:
-                row = sink.by_id.get(public, {})
-                found = tuple([row.get(name) for name in VIEW])
-                need(
-                    found == (*view[4:7], view[12], view[13]),
-                    "I5",
-                    lambda p=public, f=found, v=view: (
-                        f"at {to_seq} SQL has {f} of {p}, the fold {v}"
-                    ),
-                )
-
-    def _money_is_where_it_was_paid(self, state: s.ShardState, seq: int) -> None:
-        sums = totals(state)
-        owed = sums.kept_minor + sums.refund_due_minor + sums.refunded_minor
-        need(
-            sums.paid_minor == owed,
-            "I6",
-            lambda: f"entry {seq}: {sums.paid_minor} paid, {owed} accounted for",
-        )
-
-    def _same_as_the_model(self, pool: Any, name: tuple[str, str], seq: int) -> None:
-        row = self.naive.pools[name]
-        for part in PARTS:
-            if getattr(pool, part) != row[part]:
-                raise Violation(
-                    f"I1: entry {seq}: {name} has {getattr(pool, part)} {part}, "
-                    f"by the rules {row[part]}"
-                )
-        need(pool.owed == row["owed"], "I1", lambda: f"entry {seq}: {name} owes {pool.owed}")
+        """SQL has the entries up to `to_seq` now."""
+        compare_commit(self.books[shard], self.sink, from_seq, to_seq)
 
     def _note(self, book: Book, kind: int, record: Any) -> None:
         """Remember what could be read from this place on."""
@@ -499,16 +420,6 @@ EXPECTED = {
 }
 
 
-def _changed(history: History, first: int, last: int) -> Any:
-    """What stood at `last`, if it came to stand after `first`; else None."""
-    for at, value in reversed(history):
-        if at <= last:
-            return value if at > first else None
-    return None
-
-
-BALANCE = POOL_COLUMNS[3:]
-VIEW = ("quantity", "returned_quantity", "state", "reserved_ms", "deadline_ms")
 MONEY = frozenset(
     {
         r.RESERVATION_CONFIRMED,

@@ -18,12 +18,13 @@ from actors.core.evolve import Impossible
 from actors.limits import ShardLimits
 from server.gather import GatherLimits
 from tests.sim import faults_of_network, faults_of_processes, faults_of_stores
+from tests.sim.books import Violation
 from tests.sim.callers import Callers
 from tests.sim.cluster import Cluster, Shape
 from tests.sim.ending import Ending
 from tests.sim.events import Events, listening
 from tests.sim.faults import Faults, Kind
-from tests.sim.ledger import Ledger, Violation
+from tests.sim.ledger import Ledger
 from tests.sim.loop import START_S, STOPPED, World
 
 LENGTH_S, LONG_S = 2.4, 5.5

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)
 STAMP := $(VENV)/.synced
 
-.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench interop sim chaos clean static
+.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench interop sim chaos soak clean static
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,11 @@ sim: $(STAMP)
 chaos: $(STAMP)
 	@./tools/services.sh redis-server mariadbd
 	@$(BIN)/stockray chaos $(ARGS)
+
+# A steady sale with churn; ends with 0 only if nothing grew that should not.
+MINUTES ?= 10
+soak: $(STAMP)
+	@$(BIN)/stockray soak --minutes $(MINUTES) $(ARGS)
 
 clean: ## Remove the environment and caches
 	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

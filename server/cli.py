@@ -43,6 +43,7 @@ from server.cli_options import (
     messages,
     settings_of,
 )
+from server.cli_soak import soak
 from server.demo import DemoOptions, run_demo
 from server.doctor import Verdict, as_data, examine, worst
 from server.live import replica_claims
@@ -62,6 +63,7 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
     app.command("bench")(bench)
     app.command("chaos")(chaos)
+    app.command("soak")(soak)
     app.command("doctor")(doctor)
     cli_recovery.register(app)
     database = typer.Typer(help="The SQL view's schema.", no_args_is_help=True)

@@ -5,8 +5,10 @@ How it works
 * A run has a warm-up: its first half, or longer for what takes longer to fill. Only what comes
   after it is judged; a measure whose warm-up the run is too short for is said to be not judged.
 * The growth of a measure is the slope of Theil and Sen (the median of the slopes of all pairs) over
-  the medians of short windows, times the time that was judged. Neither a spike nor the teeth of a
-  saw (a journal that is trimmed, a heap that is collected) make a slope; a leak does.
+  the medians of short windows, times the time that was judged; but no more than its floor or its
+  ceiling has risen from the first third to the last. Neither a spike nor the teeth of a saw (a
+  journal that is trimmed, a heap that is collected) make a growth, if a tooth is shorter than a
+  third of what is judged; a leak does.
 * A bound is a fixed allowance, which covers noise and pages of an allocator, plus so much for each
   thing that was done meanwhile: what has to be kept for every sale is judged for every sale.
 """
@@ -95,7 +97,7 @@ def _judge_one(samples: Sequence[Sample], name: str, bound: Bound) -> Verdict:
         True,
         windows[0][1],
         windows[-1][1],
-        slope(windows) * span_s,
+        min(slope(windows) * span_s, _rise([sample.values[name] for sample in steady])),
         allowed,
         highest,
         bound.ceiling,
@@ -110,6 +112,16 @@ def _windows(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
         for index in range(count)
     ]
     return [(median(t for t, _ in part), median(v for _, v in part)) for part in parts]
+
+
+def _rise(values: Sequence[float]) -> float:
+    """By how much the floor or the ceiling (a tenth of the values is beyond) would have risen over
+    all, by their rise from the first third to the last."""
+    third = max(1, len(values) // 3)
+    first, last = sorted(values[:third]), sorted(values[-third:])
+    floor, ceiling = third // 10, third - 1 - third // 10
+    # Between the middles of the two lie two thirds of the time.
+    return 1.5 * max(last[floor] - first[floor], last[ceiling] - first[ceiling])
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

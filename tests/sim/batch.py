@@ -160,7 +160,7 @@ def run_batch(
     with context.Pool(workers, prepare, maxtasksperchild=1) as pool:
         for part in pool.imap_unordered(run_some, _chunks(first, count)):
             tally.add(part)
-            for seed, failure in part.failures:
+            for seed, failure in part.failures[:FAILURES_MAX]:
                 on_failure(seed, failure)
             passed_s = time.monotonic() - began
             if passed_s - told_s > TOLD_EVERY_S:
@@ -168,7 +168,7 @@ def run_batch(
                 on_progress(Progress(tally.seeds, count, len(tally.failures), passed_s))
             if len(tally.failures) >= FAILURES_MAX:
                 break
-    tally.failures.sort()
+    tally.failures = sorted(tally.failures)[:FAILURES_MAX]
     return tally
 
 

@@ -70,27 +70,6 @@ def compare_commit(book: Book, sink: MemorySink, from_seq: int, to_seq: int) -> 
             )
 
 
-def _money_is_where_it_was_paid(self, state: s.ShardState, seq: int) -> None:
-    sums = totals(state)
-    owed = sums.kept_minor + sums.refund_due_minor + sums.refunded_minor
-    need(
-        sums.paid_minor == owed,
-        "I6",
-        lambda: f"entry {seq}: {sums.paid_minor} paid, {owed} accounted for",
-    )
-
-
-def _same_as_the_model(self, pool: Any, name: tuple[str, str], seq: int) -> None:
-    row = self.naive.pools[name]
-    for part in PARTS:
-        if getattr(pool, part) != row[part]:
-            raise Violation(
-                f"I1: entry {seq}: {name} has {getattr(pool, part)} {part}, "
-                f"by the rules {row[part]}"
-            )
-    need(pool.owed == row["owed"], "I1", lambda: f"entry {seq}: {name} owes {pool.owed}")
-
-
 def _changed(history: History, first: int, last: int) -> Any:
     """What stood at `last`, if it came to stand after `first`; else None."""
     for at, value in reversed(history):

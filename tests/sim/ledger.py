@@ -28,9 +28,11 @@ from actors.core.evolve import evolve, open_entry
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
 from actors.core.reservations import reservation_view
+from actors.core.totals import totals
 from persistence.ports import Entry, Ownership
 from server.verify_rows import same_row
 from tests.model.naive import Naive
+from tests.model.naive_stock import PARTS
 from tests.sim.books import Book, Violation, compare_commit, need
 from tests.sim.loop import START_MS, Process, World
 from tests.sim.operations import Operation, fingerprint, mark_of
@@ -137,6 +139,25 @@ class Ledger(Watcher):
     def committed(self, shard: int, from_seq: int, to_seq: int) -> None:
         """SQL has the entries up to `to_seq` now."""
         compare_commit(self.books[shard], self.sink, from_seq, to_seq)
+
+    def _money_is_where_it_was_paid(self, state: s.ShardState, seq: int) -> None:
+        sums = totals(state)
+        owed = sums.kept_minor + sums.refund_due_minor + sums.refunded_minor
+        need(
+            sums.paid_minor == owed,
+            "I6",
+            lambda: f"entry {seq}: {sums.paid_minor} paid, {owed} accounted for",
+        )
+
+    def _same_as_the_model(self, pool: Any, name: tuple[str, str], seq: int) -> None:
+        row = self.naive.pools[name]
+        for part in PARTS:
+            if getattr(pool, part) != row[part]:
+                raise Violation(
+                    f"I1: entry {seq}: {name} has {getattr(pool, part)} {part}, "
+                    f"by the rules {row[part]}"
+                )
+        need(pool.owed == row["owed"], "I1", lambda: f"entry {seq}: {name} owes {pool.owed}")
 
     def _note(self, book: Book, kind: int, record: Any) -> None:
         """Remember what could be read from this place on."""

@@ -350,6 +350,33 @@ def test_a_trimmed_journal_is_verified_from_the_newest_snapshot_before_sql(
     assert set(violated(database.verify(journal, snapshots=snapshots))) == {"I5"}
 
 
+def test_units_that_went_home_while_a_snapshot_was_written_are_no_breach(
+    database: Database,
+) -> None:
+    """Found by a soak: until the snapshot's end its pools are ahead of the entries between."""
+    shop, snapshots = Shop(), MemorySnapshots()
+    shop.open_sale(10)
+    shop.reserve("r1", 1, "ann", sale="sale")
+    begin_seq = len(shop.journal)
+    shop.leave(9, "home", source="sale", target="")
+    end_seq = len(shop.journal)
+    shop.receive(1, "more")
+    state = state_at(shop.journal, begin_seq)
+    handle = snapshots.begin(0, incarnation=INCARNATION, begin_seq=begin_seq)
+    for index, chunk in enumerate(chunks(state)):
+        snapshots.write(0, handle, index, chunk)
+        for seq, data in enumerate(shop.journal[state.seq : end_seq], state.seq + 1):
+            content = unpack_entry(data)
+            fold(state, seq, content.now_ms, content.records, content.balances)
+    snapshots.publish(0, handle, end_seq=end_seq)
+    journal = journal_of(shop.journal)
+    database.follow(journal)
+    journal.trim(0, before_seq=begin_seq + 1, max_entries=1_000)
+    report = database.verify(journal, snapshots=snapshots)
+    assert f"folded from the snapshot at {end_seq}" in report.notes[0]
+    assert violated(report) == {}
+
+
 def test_what_was_forgotten_before_the_snapshot_is_counted_and_not_compared(
     database: Database,
 ) -> None:

@@ -150,6 +150,8 @@ class Primary:
         self.stalled = False
         self.journal_bytes = 0
         self.full_percent = 0
+        self.first_seq = 0
+        """First entry that is left since the last trim; 0 before one."""
         self.sink_seq = 0
         """SQL has all entries up to this one."""
         self.counters = {"rounds": 0, "lines": 0, "entries": 0, "records": 0, "internal": 0}
@@ -493,6 +495,7 @@ class Primary:
             removed = await self._reader.trim(
                 before_seq=needed + 1, max_entries=self._limits.trim_entries
             )
+        self.first_seq = needed + 1
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -198,6 +198,9 @@ class Shard:
             "lag_entries": self._behind,
             "queue_rounds": primary.queue_length if primary else 0,
             "stalled": bool(primary and primary.stalled),
+            "first_seq": max(
+                self.meta.first_seq if self.meta else 0, primary.first_seq if primary else 0
+            ),
             "journal_bytes": primary.journal_bytes if primary else 0,
             "journal_full_percent": primary.full_percent if primary else 0,
             "snapshot_seq": self._snapshots.last_seq,

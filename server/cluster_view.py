@@ -216,6 +216,7 @@ class ClusterView:
             epoch=newest["epoch"] if newest else 0,
             owner=newest["owner"] if newest else "",
             seq=last_seq,
+            first_seq=max((status["first_seq"] for status in answered), default=0),
             journal_bytes=max((status["journal_bytes"] for status in answered), default=0),
             snapshot_seq=max((status["snapshot_seq"] for status in answered), default=0),
             sink_seq=sinks.get(number, (0, ""))[0],

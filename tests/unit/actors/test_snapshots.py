@@ -105,6 +105,7 @@ async def test_the_journal_is_trimmed_to_the_older_snapshot_and_no_further() -> 
         pair.journal.set_position(0, "sink", 9)
         await asyncio.sleep(1.5)
         assert pair.journal.read_meta(0).first_seq == 5
+        assert max(pair[name].shard.status()["first_seq"] for name in "ab") == 5
 
 
 @in_virtual_time

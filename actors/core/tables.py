@@ -62,6 +62,9 @@ class SplitDict(Generic[K, V]):
         value = self.part(key).pop(key, None)
         if value is not None:
             self.size -= 1
+            if not self.size:
+                # A dict never shrinks: that of a campaign that ended would stay as large for ever.
+                self.parts = [{}]
         return value
 
     def values(self) -> Iterator[V]:
@@ -106,6 +109,8 @@ class Counts(SplitDict[str, int]):
                     self._split()
         elif part.pop(name, 0):
             self.size -= 1
+            if not self.size:
+                self.parts = [{}]
 
     def copy(self) -> "Counts":
         """Another table with the same counts (22 ms for a million names)."""

@@ -1,5 +1,6 @@
 """Tables that never stall."""
 
+import sys
 from hashlib import blake2b
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.core import tables
-from actors.core.tables import Counts, Deadlines, Refusals, SplitDict
+from actors.core.tables import SPLIT_AT, Counts, Deadlines, Refusals, SplitDict
 
 
 def name(number: int) -> bytes:
@@ -202,3 +203,22 @@ def test_counts_add_up_and_hold_nobody_who_has_none(changes: list[tuple[int, int
         assert (dict(counts.items()), len(counts)) == (held, len(held))
         counts.change("x", 1)
         assert dict(other.items()) == held
+
+
+@pytest.mark.parametrize("names", [1_000, SPLIT_AT + 10])
+def test_a_table_that_is_empty_again_takes_no_more_than_a_new_one(names: int) -> None:
+    """Found by a soak: the buyers of every campaign that had ended were empty dicts of their
+    greatest size, for ever."""
+    counts: Counts = Counts()
+    rows: SplitDict[bytes, int] = SplitDict()
+    for number in range(names):
+        counts.change(f"buyer-{number}", 1)
+        rows.put(number.to_bytes(16, "big")[::-1], number)
+    for number in range(names):
+        counts.change(f"buyer-{number}", -1)
+        rows.pop(number.to_bytes(16, "big")[::-1])
+    for table in (counts, rows):
+        assert len(table) == 0
+        assert sum(sys.getsizeof(part) for part in table.parts) == sys.getsizeof({})
+    counts.change("buyer-1", 2)
+    assert counts.get("buyer-1") == 2

@@ -349,6 +349,9 @@ class Shard:
                 f"{self.meta.incarnation}"
             )
 
+    def _stands_by(self) -> bool:
+        return self.role is Role.STANDBY
+
     async def _pause(self) -> None:
         try:
             async with asyncio.timeout(self._limits.follow_pause_ms / 1000):
@@ -382,6 +385,9 @@ class Shard:
         except CannotRecover as error:
             self._say_halted(str(error))
             self.role = Role.HALTED
+            return self._promotion_answer(PromoteStatus.NOT_READY)
+        if not self._stands_by():
+            # While this asked, the follower found its journal gone, or trimmed past its state.
             return self._promotion_answer(PromoteStatus.NOT_READY)
         self.meta = meta
         if meta.epoch != seen_epoch:

@@ -255,6 +255,34 @@ async def test_a_standby_never_takes_over_the_journal_of_another_cluster() -> No
 
 
 @in_virtual_time
+async def test_a_standby_that_finds_its_journal_gone_while_it_is_asked_to_take_over_does_not() -> (
+    None
+):
+    """Found by the simulator (seed 1,001,641 of its day): the promotion went on from where it had
+    waited, and was undone by the follower, which called a primary recovering; no round was taken
+    from then on, and nobody else was promoted in the place of an owner that lives."""
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        await pair.caught_up("b")
+        pair["a"].kill()
+        let_go = pair["b"].journal.hold("read_meta")
+        asked = asyncio.ensure_future(pair["b"].shard.promote(1))
+        await asyncio.sleep(0)
+        logs = dict(pair.journal._logs)
+        pair.journal.wipe(0)
+        await until(lambda: pair["b"].role is Role.HALTED, within_s=0.09)
+        pair.journal._logs.update(logs)
+        let_go()
+        assert (await asked).status is PromoteStatus.NOT_READY
+        await until(lambda: pair["b"].role is Role.STANDBY)
+        await pair.promote("b")
+        assert (await pair.do("b", pair.reserve("r1")))[0][0] == Outcome.RESERVED
+        await asyncio.sleep(1)
+        assert pair["b"].role is Role.PRIMARY
+
+
+@in_virtual_time
 async def test_a_promoted_standby_whose_fold_is_beyond_the_journal_halts() -> None:
     async with running(Pair()) as pair:
         await pair.promote("a")

@@ -38,6 +38,8 @@ PROMOTIONS = 8
 PROMOTE_EVERY_MIN_S = 20.0
 SETTLE_TIMEOUT_S = 120.0
 GONE_TIMEOUT_S = 15.0
+SAMPLES = "samples.jsonl"
+"""Every look, as a line of JSON in the run's directory."""
 
 
 class Watcher(Protocol):
@@ -203,14 +205,19 @@ class Soak:
         number = 0
         while (since_s := time.monotonic() - began_s) < self._options.seconds:
             values = await self._look(client, dear=number % DEAR_EVERY == 0)
-            done = {**market.done, "promotions": self._promotions}
+            done = {**market.done, "promotions": self._promotions, "seconds": int(since_s)}
             for kind, count in goods.done.items():
                 done[kind] = done.get(kind, 0) + count
             sample = Sample(since_s, values, done)
             self._result.samples.append(sample)
+            await asyncio.to_thread(self._keep, sample)
             self._watcher.look(sample)
             number += 1
             await asyncio.sleep(max(0.0, began_s + number * every_s - time.monotonic()))
+
+    def _keep(self, sample: Sample) -> None:
+        with (self._options.directory / SAMPLES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(sample._asdict()) + "\n")
 
     async def _look(self, client: AsyncClient, *, dear: bool) -> dict[str, float]:
         """Everything that can be seen now. What does not answer is missing."""

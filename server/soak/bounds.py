@@ -76,7 +76,7 @@ def bounds_of(shards: int) -> dict[str, Bound]:
     for shard in range(shards):
         bounds[f"reservations in memory, shard {shard}"] = Bound(fixed=10_000, warm_up_s=FILLED_S)
     for table in SQL_TABLES:
-        bounds[f"rows {table}"] = Bound(fixed=50, per=ROWS[table])
+        bounds[f"rows {table}"] = Bound(fixed=2_000, per=ROWS[table])
     for what in ("actors", "nodes", "jobs", "task_events"):
         bounds[f"GCS {what}"] = Bound(fixed=1)
     bounds["GCS workers"] = Bound(fixed=4, per={"promotions": 2})

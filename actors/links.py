@@ -37,8 +37,8 @@ class Link(Protocol):
         """A round and its answer. LinkClosed as soon as the death of the other end is known; a
         silent end is the caller's business: it has its own deadline."""
 
-    async def promote(self, seen_epoch: int) -> Promotion:
-        """Ask it to become primary. LinkClosed."""
+    async def promote(self, seen_epoch: int, seen_seq: int) -> Promotion:
+        """Ask it to become primary; see `Shard.promote`. LinkClosed."""
 
     async def control(self, method: str, *arguments: Any) -> Any:
         """Any other control call of the replica's process. LinkClosed."""

@@ -274,7 +274,8 @@ class Primary:
             await self._until_definite(self._check, taken)
         for waiting, answer in zip(taken, answers, strict=True):
             if not waiting.answer.done():
-                waiting.answer.set_result(answer)
+                # Made only now: it says that it rests on the entry that was just stored.
+                waiting.answer.set_result(self._answers(RoundStatus.OK, *answer))
 
     async def _write_due(self, taken: list[Waiting]) -> None:
         """What became due, in an entry of its own, after these rounds were answered: looking for it
@@ -310,7 +311,10 @@ class Primary:
         self.counters["entries"] += 1
         self.counters["records"] += len(records)
 
-    def _decide_round(self, waiting: Waiting, now_ms: int, records: list[Any]) -> Answers:
+    def _decide_round(
+        self, waiting: Waiting, now_ms: int, records: list[Any]
+    ) -> tuple[tuple[tuple[Any, ...], ...], tuple[tuple[Any, ...], ...]]:
+        """Answers to its lines, and chores."""
         round_ = waiting.round
         # A line's deadline is of its gateway's clock, so it is held against that clock, moved on by
         # the time the round waited here: this shard's own time may have followed a jump.
@@ -321,7 +325,7 @@ class Primary:
         )
         self.counters["lines"] += len(answers)
         found = chores(self.state, now_ms) if round_.wants_chores else ()
-        return self._answers(RoundStatus.OK, answers, found)
+        return answers, found
 
     def _decide_line(
         self, line: tuple[Any, ...], sender_ms: int, now_ms: int, records: list[Any]
@@ -453,7 +457,7 @@ class Primary:
         found: tuple[tuple[Any, ...], ...] = (),
     ) -> Answers:
         token = self.identity.token
-        return Answers(status, self.identity.epoch, token, token, answers, found)
+        return Answers(status, self.identity.epoch, token, token, answers, found, self.last_seq)
 
     async def _stay_sure(self) -> None:
         """A primary that nobody calls asks the journal by itself whether it still is one.

@@ -52,9 +52,10 @@ class RayLink:
         answer: bytes = await self._call(lambda: self._handle.round.remote(payload))
         return answer
 
-    async def promote(self, seen_epoch: int) -> Promotion:
+    async def promote(self, seen_epoch: int, seen_seq: int) -> Promotion:
         """See Link."""
-        status, epoch, owner = await self._call(lambda: self._handle.promote.remote(seen_epoch))
+        promote = self._handle.promote.remote
+        status, epoch, owner = await self._call(lambda: promote(seen_epoch, seen_seq))
         return Promotion(PromoteStatus(status), epoch, owner)
 
     async def control(self, method: str, *arguments: Any) -> Any:

@@ -101,9 +101,9 @@ class RoadLink:
         except WireError as error:
             raise LinkClosed(error.message) from error
 
-    async def promote(self, seen_epoch: int) -> Promotion:
+    async def promote(self, seen_epoch: int, seen_seq: int) -> Promotion:
         """See Link."""
-        return await self._control.promote(seen_epoch)
+        return await self._control.promote(seen_epoch, seen_seq)
 
     async def control(self, method: str, *arguments: Any) -> Any:
         """See Link."""

@@ -48,6 +48,9 @@ class Answers(NamedTuple):
     token: str
     answers: Sequence[tuple[Any, ...]]
     chores: Sequence[tuple[Any, ...]]
+    last_seq: int = 0
+    """Of the last entry that is known to be durable; 0 from who does not know. Whoever takes over
+    later must find a journal that reaches as far."""
 
 
 class MalformedRound(Exception):

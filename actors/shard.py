@@ -105,6 +105,8 @@ class Shard:
         self.role = Role.RECOVERING
         self.halt_reason = ""
         self.state: ShardState | None = None
+        self._required_seq = 0
+        """Of a halted one: where the journal must reach before it goes on."""
         self.meta: Meta | None = None
         self._owner_info = owner_info
         self._stores = stores
@@ -171,11 +173,12 @@ class Shard:
         else:
             self._primary.submit_then(round_, done)
 
-    async def promote(self, seen_epoch: int) -> Promotion:
-        """Become primary if the journal's epoch is still `seen_epoch`. Safe to ask for again, and
-        by several gateways at once."""
+    async def promote(self, seen_epoch: int, seen_seq: int = 0) -> Promotion:
+        """Become primary if the journal's epoch is still `seen_epoch`. Halts when the journal ends
+        before entry `seen_seq`, which answers have carried: acknowledged entries are gone. Safe to
+        ask for again, and by several gateways at once."""
         if self._promotion is None or (self._promotion.done() and self.role is Role.STANDBY):
-            self._promotion = asyncio.ensure_future(self._promote(seen_epoch))
+            self._promotion = asyncio.ensure_future(self._promote(seen_epoch, seen_seq))
         return await asyncio.shield(self._promotion)
 
     async def take_snapshot(self) -> SnapshotInfo:
@@ -299,6 +302,8 @@ class Shard:
                         found = await self._fold_on()
                         if not found and self.role is Role.RECOVERING:
                             self._stand_by()
+                if self.role is Role.HALTED:
+                    await self._until_mended()
             except Trimmed:
                 if self.role is Role.PROMOTING:
                     raise  # The epoch may be ours already: end, and come back as a new standby.
@@ -333,6 +338,10 @@ class Shard:
             return
         self._say_halted(reason)
         self.role = Role.HALTED
+        await self._until_mended()
+
+    async def _until_mended(self) -> None:
+        """Wait until the journal is there and reaches as far as it must."""
         while self.role is Role.HALTED:
             await asyncio.sleep(0.2)
             try:
@@ -340,7 +349,8 @@ class Shard:
             except StorageError:
                 continue
             self._require_same_journal(meta)
-            self.role = Role.RECOVERING
+            if meta.last_seq >= max(self._required_seq, self._held_state().seq):
+                self.role = Role.RECOVERING
 
     def _require_same_journal(self, meta: Meta) -> None:
         if self.meta is not None and meta.incarnation != self.meta.incarnation:
@@ -369,11 +379,13 @@ class Shard:
         self._snapshots.new_records += await fold_entries(state, entries)
         return bool(entries)
 
-    async def _promote(self, seen_epoch: int) -> Promotion:
+    async def _promote(self, seen_epoch: int, seen_seq: int) -> Promotion:
         if self.role is Role.PRIMARY or self.role is not Role.STANDBY:
             return self._promotion_answer(
                 PromoteStatus.OK if self.role is Role.PRIMARY else PromoteStatus.NOT_READY
             )
+        # Known before the journal is read: what is folded while it answers may be newer.
+        required_seq = max(seen_seq, self._held_state().seq)
         try:
             async with asyncio.timeout(self._limits.promote_patience_ms / 1000):
                 meta = await self._stores.journal.read_meta()
@@ -382,9 +394,13 @@ class Shard:
             return self._promotion_answer(PromoteStatus.NOT_READY)
         try:
             self._require_same_journal(meta)
+            if meta.last_seq < required_seq:
+                raise CannotRecover(
+                    f"the journal ends at {meta.last_seq}, answers rest on entry {required_seq}"
+                )
         except CannotRecover as error:
             self._say_halted(str(error))
-            self.role = Role.HALTED
+            self.role, self._required_seq = Role.HALTED, required_seq
             return self._promotion_answer(PromoteStatus.NOT_READY)
         if not self._stands_by():
             # While this asked, the follower found its journal gone, or trimmed past its state.

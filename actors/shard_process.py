@@ -79,9 +79,9 @@ class ShardProcess:
         """A gateway's round; see `Shard.round`."""
         return self._host.call(self._shard.round(payload))
 
-    def promote(self, seen_epoch: int) -> tuple[str, int, str]:
+    def promote(self, seen_epoch: int, seen_seq: int) -> tuple[str, int, str]:
         """See `Shard.promote`."""
-        status, epoch, owner = self._host.call(self._shard.promote(seen_epoch))
+        status, epoch, owner = self._host.call(self._shard.promote(seen_epoch, seen_seq))
         return str(status), epoch, owner
 
     def status(self) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class ClusterView:
         for name in REPLICAS:
             if name == sender.primary_name:
                 continue
-            answer = await self._ask(shard, name, timeout_s, "promote", epoch)
+            answer = await self._ask(shard, name, timeout_s, "promote", epoch, sender.last_seq)
             if answer is None:
                 continue
             status, epoch, owner = answer

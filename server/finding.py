@@ -70,6 +70,8 @@ class PrimaryFinder:
         self.shard = shard
         self.epoch = 0
         self.owner = ""
+        self.last_seq = 0
+        """Of the newest entry that an answer is known to rest on."""
         self.failovers = 0
         self.false_alarms = 0
         """Of them, those that nobody's death explains, as far as known here."""
@@ -91,8 +93,10 @@ class PrimaryFinder:
             self.primary = None
             self.ready.clear()
 
-    def learn(self, epoch: int, owner: str) -> None:
-        """An answer carried this; the highest epoch is followed."""
+    def learn(self, epoch: int, owner: str, last_seq: int = 0) -> None:
+        """An answer carried this; the highest epoch is followed, and who is promoted must find all
+        entries that answers rest on."""
+        self.last_seq = max(self.last_seq, last_seq)
         if epoch > self.epoch or (epoch == self.epoch and not self.owner):
             self.epoch, self.owner = epoch, owner
 
@@ -152,7 +156,7 @@ class PrimaryFinder:
             if answers is None:
                 silent.append(replica)
                 continue
-            self.learn(answers.epoch, answers.owner)
+            self.learn(answers.epoch, answers.owner, answers.last_seq)
             if answers.status is RoundStatus.HALTED:
                 out.append(replica)
                 continue
@@ -224,7 +228,7 @@ class PrimaryFinder:
     async def _promote(self, replica: Replica, suspect: Replica | None) -> bool:
         try:
             async with asyncio.timeout(self._answer_timeout_ms / 1000):
-                status, epoch, owner = await replica.link.promote(self.epoch)
+                status, epoch, owner = await replica.link.promote(self.epoch, self.last_seq)
         except (LinkClosed, TimeoutError) as error:
             log.warning("promote_failed", shard=self.shard, name=replica.name, error=str(error))
             return False

@@ -170,6 +170,11 @@ class Sender:
         return self._finder.epoch
 
     @property
+    def last_seq(self) -> int:
+        """Of the newest entry that an answer rests on."""
+        return self._finder.last_seq
+
+    @property
     def failovers(self) -> int:
         """Promotions that this sender asked for and got."""
         return self._finder.failovers
@@ -352,7 +357,7 @@ class Sender:
         )
 
     async def _answered(self, primary: Replica, lines: list[Waiting], answers: Answers) -> None:
-        self._finder.learn(answers.epoch, answers.owner)
+        self._finder.learn(answers.epoch, answers.owner, answers.last_seq)
         found = answers.answers
         if answers.status is RoundStatus.OK and len(found) == sum([line.count for line in lines]):
             self._busy_since = None

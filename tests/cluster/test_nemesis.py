@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from stockray import AsyncClient, ReplicaRole
 
+from actors.core.identity import request_key, slot_of
 from persistence.private import PrivateMariaDB, PrivateRedis
 from server.chaos.acts import impossible
 from server.chaos.nemesis import Nemesis
@@ -21,6 +22,8 @@ from server.chaos.stage import Stage
 from server.children import alive, descendants
 from server.demo import until_settled
 from server.live import replica_claims
+from server.sale import CALLER
+from server.verify import Ack
 from server.verifying import verify_stores
 from tests.helpers.sale import BackgroundSale
 from tests.helpers.services import require, short_directory
@@ -72,7 +75,11 @@ async def test_faults_on_real_processes_lose_nothing_and_leave_nobody_behind(sta
     assert killed.shard == 0
     assert killed.target == f"{old.replica_id} pid {old.pid}"
     assert after.shards[0].epoch > before.shards[0].epoch
-    report = await asyncio.to_thread(verify_stores, stage.settings, claims=claims, acks=books.acks)
+    acks = [
+        Ack(slot_of(key), request_key(CALLER, told.request_id), told.ok, told.request_id)
+        for key, told in books.acks
+    ]
+    report = await asyncio.to_thread(verify_stores, stage.settings, claims=claims, acks=acks)
     assert report.ok, report.as_data()["invariants"]
     assert stage.drain()
 

@@ -120,7 +120,7 @@ class ScriptedLink:
         finally:
             self.in_flight -= payload_has_lines(payload)
 
-    async def promote(self, seen_epoch: int) -> Promotion:
+    async def promote(self, seen_epoch: int, seen_seq: int) -> Promotion:
         self.promoted.append(seen_epoch)
         return self.promote_answers.pop(0)
 

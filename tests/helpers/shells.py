@@ -124,6 +124,7 @@ class LoopLink:
         self.sent: list[bytes] = []
         self.answered: list[bytes] = []
         self.promotions = 0
+        self.promoted_from: list[tuple[int, int]] = []
 
     def pause(self) -> None:
         """Nothing comes through, in either direction, until `resume`."""
@@ -163,11 +164,12 @@ class LoopLink:
         self.answered.append(answer)
         return answer
 
-    async def promote(self, seen_epoch: int) -> Promotion:
+    async def promote(self, seen_epoch: int, seen_seq: int) -> Promotion:
         self.promotions += 1
+        self.promoted_from.append((seen_epoch, seen_seq))
         instance = self._instance or self._pair[self._name]
         await self._travel()
-        return await instance.ask(instance.shard.promote(seen_epoch))
+        return await instance.ask(instance.shard.promote(seen_epoch, seen_seq))
 
     async def control(self, method: str, *arguments: Any) -> Any:
         instance = self._instance or self._pair[self._name]

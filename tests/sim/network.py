@@ -129,9 +129,9 @@ class SimLink:
             network.world.after(late_s, self._again, instance, payload, late_s)
         return future
 
-    def promote(self, seen_epoch: int) -> Any:
+    def promote(self, seen_epoch: int, seen_seq: int) -> Any:
         def ask(instance: "Instance") -> None:
-            self._answer_with(instance, future, instance.shard.promote(seen_epoch))
+            self._answer_with(instance, future, instance.shard.promote(seen_epoch, seen_seq))
 
         future = self._send(ask)
         return future

@@ -282,33 +282,65 @@ async def test_a_standby_that_finds_its_journal_gone_while_it_is_asked_to_take_o
         assert pair["b"].role is Role.PRIMARY
 
 
+def put_back_without_the_end(pair: Pair) -> None:
+    """The journal's store comes back as an older copy: its first entry alone."""
+    kept = pair.entries()[:1]
+    pair.journal.wipe(0)
+    pair.journal.create(0, incarnation="first")
+    pair.journal.acquire(0, incarnation="first", seen_epoch=0, token="x")
+    for entry in kept:
+        pair.journal.append(
+            0,
+            incarnation="first",
+            epoch=1,
+            seq=entry.seq,
+            batch_id=entry.batch_id,
+            entry=entry.data,
+        )
+
+
 @in_virtual_time
-async def test_a_promoted_standby_whose_fold_is_beyond_the_journal_halts() -> None:
+async def test_a_standby_whose_fold_is_beyond_the_journal_halts_and_raises_nothing() -> None:
     async with running(Pair()) as pair:
         await pair.promote("a")
         await pair.stock_up("a")
         await pair.do("a", pair.reserve("r1"))
         await pair.caught_up("b")
         pair["a"].kill()
-        kept = pair.entries()[:1]
-        pair.journal.wipe(0)
-        pair.journal.create(0, incarnation="first")
-        pair.journal.acquire(0, incarnation="first", seen_epoch=0, token="x")
-        for entry in kept:
-            pair.journal.append(
-                0,
-                incarnation="first",
-                epoch=1,
-                seq=entry.seq,
-                batch_id=entry.batch_id,
-                entry=entry.data,
-            )
-        waiting = asyncio.ensure_future(pair["b"].shard.promote(1))
-        await until(lambda: pair["b"].role is Role.HALTED)
-        assert "this replica folded 2" in pair["b"].shard.halt_reason
+        put_back_without_the_end(pair)
+        promotion = await pair["b"].shard.promote(1)
+        assert promotion.status is PromoteStatus.NOT_READY
+        assert pair["b"].role is Role.HALTED
+        assert "the journal ends at 1" in pair["b"].shard.halt_reason
+        assert pair.journal.read_meta(0).epoch == 1
         answers = await pair.round("b", pair.reserve("r2"))
         assert answers.status is RoundStatus.HALTED
-        waiting.cancel()
+
+
+@in_virtual_time
+async def test_an_older_copy_of_the_journal_is_not_served_from() -> None:
+    """An instance that recovered from it knows no better; gateways do, by the answers they got.
+    With the right journal back it goes on."""
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        seen = await pair.round("a", pair.reserve("r1"))
+        assert seen.last_seq == 2
+        pair["a"].kill()
+        pair["b"].kill()
+        right = dict(pair.journal._logs)
+        put_back_without_the_end(pair)
+        pair.start("b")
+        await until(lambda: pair["b"].role is Role.STANDBY)
+        promotion = await pair["b"].shard.promote(1, seen.last_seq)
+        assert promotion.status is PromoteStatus.NOT_READY
+        assert pair["b"].role is Role.HALTED
+        assert "answers rest on entry 2" in pair["b"].shard.halt_reason
+        pair.journal._logs.update(right)
+        await until(lambda: pair["b"].role is Role.STANDBY)
+        again = await pair["b"].shard.promote(1, seen.last_seq)
+        assert again.status is PromoteStatus.OK
+        assert (await pair.do("b", pair.reserve("r1")))[0] == seen.answers[0]
 
 
 @in_virtual_time

@@ -99,3 +99,16 @@ async def test_a_gateway_that_starts_replaces_no_primary_that_it_could_not_greet
         assert late.links["b"].promotions == 0
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_a_gateway_holds_whoever_takes_over_to_the_answers_that_it_got() -> None:
+    async with desk(chores_ms=60_000) as gateway:
+        pair, links = gateway.pair, gateway.links
+        await gateway.asking(gateway.reserve("r1"))
+        last_seq = pair.journal.read_meta(0).last_seq
+        await pair.caught_up("b")
+        pair["a"].kill()
+        links["a"].on_closed()
+        await until(lambda: gateway.sender.primary_name == "b")
+        assert links["b"].promoted_from == [(1, last_seq)]

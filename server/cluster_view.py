@@ -30,6 +30,9 @@ from server.services.cluster_info import (
 ANSWER_S = 2.0
 STANDBY_MISSING = "no caught-up standby"
 
+VERSION = version("stockray-server")
+"""Read once: each look-up lists the packages of the environment."""
+
 
 class ClusterView:
     """Implements `server.services.cluster_info.ClusterInfo`."""
@@ -76,7 +79,7 @@ class ClusterView:
             not any(r.role == "primary" for r in shard.replicas) for shard in told
         )
         return ClusterStatus(
-            version=version("stockray-server"),
+            version=VERSION,
             health="failed" if without_primary else "degraded" if warnings else "ok",
             shard_map_version=self._spec.map_version,
             shards=told,

@@ -17,9 +17,9 @@ FILLED_S = 100.0
 ROLES = ("gateway", "projector", "serve", "gcs", "raylet", "ray", "client")
 KEPT: Mapping[str, float] = {
     "sales": 4,
-    "payments": 400,
-    "refunds": 800,
-    "documents": 250,
+    "payments": 300,
+    "refunds": 500,
+    "documents": 200,
     "campaigns": 20_000,
     "transfers": 1_000,
 }
@@ -50,7 +50,7 @@ ROWS: Mapping[str, Mapping[str, float]] = {
 def bounds_of(shards: int) -> dict[str, Bound]:
     """By measure, for a cluster of so many shards."""
     bounds = {
-        f"{MEMORY} shard {shard}": Bound(fixed=12 * MB, per=KEPT, warm_up_s=FILLED_S)
+        f"{MEMORY} shard {shard}": Bound(fixed=10 * MB, per=KEPT, warm_up_s=FILLED_S)
         for shard in range(shards)
     }
     for role in ROLES:
@@ -64,7 +64,7 @@ def bounds_of(shards: int) -> dict[str, Bound]:
     bounds |= {
         "processes": Bound(fixed=2),
         "journal bytes": Bound(fixed=8 * MB, warm_up_s=FILLED_S),
-        "journal entries": Bound(fixed=5_000, warm_up_s=FILLED_S),
+        "journal entries": Bound(fixed=20_000, warm_up_s=FILLED_S),
         "journal files": Bound(fixed=12 * MB, warm_up_s=FILLED_S),
         "WAL files": Bound(fixed=16 * MB, warm_up_s=FILLED_S),
         "snapshot files": Bound(fixed=4 * MB, per=KEPT, warm_up_s=FILLED_S),

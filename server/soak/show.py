@@ -14,6 +14,8 @@ from server.soak.result import SoakResult
 
 LINE_EVERY_S = 10.0
 SPARK_WIDTH = 40
+THIN = 2
+"""One look of so many is drawn."""
 MB = 1_000_000
 PANELS: Mapping[str, tuple[str, float, tuple[str, ...]]] = {
     "calls and sales": ("a second", 1, ("calls", "sales")),
@@ -130,7 +132,10 @@ def draw_soak(result: SoakResult, path: Path) -> None:
     for title, (unit, divisor, beginnings) in PANELS.items():
         series = _series(result.samples, beginnings, divisor)
         if series:
-            panels.append(Panel(title, unit, series))
+            thin = {
+                name: (times[::THIN], values[::THIN]) for name, (times, values) in series.items()
+            }
+            panels.append(Panel(title, unit, thin))
     verdict = "everything is bounded" if result.ok else f"grows: {', '.join(result.culprits)}"
     minutes, rate = result.options.minutes, result.rate_per_s
     draw(path, panels, [], title=f"stockray soak, {minutes:g} min, {rate:,.0f} calls/s: {verdict}")

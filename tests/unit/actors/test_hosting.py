@@ -66,7 +66,7 @@ threading.Event().wait()
 
 
 def test_a_few_circles_are_collected_without_a_hundred_thousand_more() -> None:
-    """Found by a soak: until its young objects were counted out a gateway grew by 45 kB a second."""
+    """Found by a soak: until its young objects were counted a gateway grew by 45 kB a second."""
     run = subprocess.run(
         [sys.executable, "-c", CIRCLES], check=False, capture_output=True, text=True, timeout=30
     )

@@ -68,7 +68,8 @@ def draw(path: Path, panels: Sequence[Panel], spans: Sequence[Marked], *, title:
             if len(seconds) != len(values) or len(seconds) > POINTS_MAX:
                 raise ValueError(f"{name}: {len(seconds)} times, {len(values)} values")
     try:
-        from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - an extra
+        from matplotlib import rc_context  # noqa: PLC0415 - an extra
+        from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
         raise ChartsMissing("charts need matplotlib: install stockray-server[charts]") from error
@@ -104,4 +105,6 @@ def draw(path: Path, panels: Sequence[Panel], spans: Sequence[Marked], *, title:
             color=colours[span.label],
         )
     every[-1][0].set_xlabel("seconds", fontsize=8)
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    # Texts as texts: half the size of their outlines, and to be found.
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path, format="svg", metadata={"Date": None})

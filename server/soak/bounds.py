@@ -50,7 +50,7 @@ ROWS: Mapping[str, Mapping[str, float]] = {
 def bounds_of(shards: int) -> dict[str, Bound]:
     """By measure, for a cluster of so many shards."""
     bounds = {
-        f"{MEMORY} shard {shard}": Bound(fixed=10 * MB, per=KEPT, warm_up_s=FILLED_S)
+        f"{MEMORY} shard {shard}": Bound(fixed=16 * MB, per=KEPT, warm_up_s=FILLED_S)
         for shard in range(shards)
     }
     for role in ROLES:

@@ -14,7 +14,7 @@ from server.soak.result import SoakResult
 
 LINE_EVERY_S = 10.0
 SPARK_WIDTH = 40
-THIN = 2
+THIN = 3
 """One look of so many is drawn."""
 MB = 1_000_000
 PANELS: Mapping[str, tuple[str, float, tuple[str, ...]]] = {

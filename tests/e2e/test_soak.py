@@ -18,7 +18,6 @@ JUDGED = {
     "processes",
     "entries not in SQL",
     "SQL file",
-    "rows reservations",
     "logs",
 }
 """What has to be judged also in a run as short as this."""

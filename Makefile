@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)
 STAMP := $(VENV)/.synced
 
-.PHONY: help setup demo demo-cluster test test-quick check format proto lock bench interop sim chaos soak clean static
+.PHONY: help setup demo demo-cluster test test-extended test-quick check format proto lock bench interop sim chaos soak clean static
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +27,10 @@ test: $(STAMP) ## Everything: checks, unit, contract, cluster and end-to-end tes
 	@./tools/services.sh
 	@$(MAKE) --no-print-directory static
 	@$(BIN)/python -m pytest $(ARGS)
+
+# The same, with the longer forms and other stores that the ordinary run leaves out (40 minutes).
+test-extended: $(STAMP)
+	@$(MAKE) --no-print-directory test ARGS="--extended $(ARGS)"
 
 test-quick: $(STAMP) ## Unit tests and golden scenarios only
 	@$(BIN)/python -m pytest tests/unit tests/scenarios tests/model $(ARGS)

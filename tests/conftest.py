@@ -16,6 +16,21 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The ordinary run has one form of each thing, so that it stays short."""
+    parser.addoption("--extended", action="store_true", help="also what is marked `extended`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `extended`, and say how many."""
+    if config.getoption("--extended"):
+        return
+    left = [item for item in items if item.get_closest_marker("extended")]
+    if left:
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
+
+
 @pytest.fixture(autouse=True)
 def fast_tests_start_no_ray(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ def stage() -> Iterator[Stage]:
         assert not [pid for pid in (*family, stage.serve.pid) if alive(pid)], "left behind"
 
 
+@pytest.mark.extended
 @pytest.mark.timeout(280)
 async def test_faults_on_real_processes_lose_nothing_and_leave_nobody_behind(stage: Stage) -> None:
     books: Any = SimpleNamespace(kind="chaos", acks=[])

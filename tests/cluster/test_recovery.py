@@ -32,7 +32,9 @@ from tests.helpers.sale import UNDECIDED, BackgroundSale
 from tests.helpers.stack import KINDS, SHARDS, Stack, running_stack, stockray, until
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=[KINDS[0], *(pytest.param(k, marks=pytest.mark.extended) for k in KINDS[1:])]
+)
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     with running_stack(request.param) as stack:
         yield stack
@@ -182,6 +184,7 @@ async def sale_answer(client: AsyncClient, campaign_id: str, request_id: str) ->
     return answer.reservation_id
 
 
+@pytest.mark.extended
 async def test_one_lost_journal_halts_its_shard_alone_and_the_others_lose_nothing(
     stack: Stack, client: AsyncClient
 ) -> None:

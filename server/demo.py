@@ -274,9 +274,10 @@ async def _rush_through_a_kill(
     client: AsyncClient, rush: Rush, campaign_id: str, watcher: Watcher
 ) -> int:
     """The rush, with the hot shard's primary killed while the hot units are still going."""
-    selling = asyncio.create_task(rush.run())
     kills = 0
+    # Asked before the crowd is there: a small rush is over in less than a busy gateway takes.
     pid = await primary_pid(client, campaign_id)
+    selling = asyncio.create_task(rush.run())
     while not selling.done() and not kills:
         if rush.done >= rush.plan.buyers // 20:
             rush.gap.fault()

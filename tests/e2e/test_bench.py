@@ -93,7 +93,7 @@ def test_the_benchmark_measures_its_rows_and_its_books_balance(
         assert cold["of_that_ray"] + cold["without_ray"] == pytest.approx(
             cold["to_first_sale"], 0.1
         )
-        assert 0 < cold["load"] < cold["without_ray"]
+        assert 0 <= cold["load"] < cold["without_ray"], "500 rows load in less than is told"
         assert (found["idle"]["connections"], found["idle"]["alive_at_end"]) == (50, 50)
         assert found["memory"]["open_reservations"] == 500
 

@@ -54,8 +54,8 @@ def holder(path: Path, *, callers_max: int = CALLERS_MAX, memory_bytes: int = 0)
 
 
 def clears_up(pid: int) -> bool:
-    """Whether the process is dying, and not dead."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    """Whether the child is dying, and not dead: not all of its threads have ended."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 class Watched:

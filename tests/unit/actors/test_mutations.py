@@ -198,9 +198,9 @@ def no_grace_after_a_promotion(patch: Patch) -> None:
 def a_promotion_that_waits_for_the_journal(patch: Patch) -> None:
     honest = Shard._promote
 
-    async def patient(self: Shard, seen_epoch: int) -> Any:
+    async def patient(self: Shard, seen_epoch: int, seen_seq: int) -> Any:
         patch.setattr(asyncio, "timeout", lambda _: asyncio.timeout_at(None))
-        return await honest(self, seen_epoch)
+        return await honest(self, seen_epoch, seen_seq)
 
     patch.setattr(Shard, "_promote", patient)
 

@@ -23,14 +23,16 @@ class WallClock:
 
 
 class ShardTime:
-    """A shard's `now`: never goes back, and follows no clock that jumped, neither its own nor a
-    gateway's.
+    """A shard's `now`: never goes back, and follows no clock that jumped ahead, neither its own nor
+    a gateway's.
 
-    While the wall clock is within 5 s of the newest send time seen on a round, it counts. When the
-    two are apart, one of them is wrong, and a third tells which: the time of the last entry and how
-    long ago that was, by a clock that cannot be set. Of the three the middle one counts. A shard
-    that has decided nothing yet has only the last entry's time, so the earlier of the two counts:
-    late is mended by the next round, but what expired or ended an hour early stays so.
+    While the wall clock is within 5 s of the newest send time seen on a round, it counts. When that
+    round is older, its time counts: it may have been stuck on its way, and what protects its lines
+    (refusals that are remembered) must not age before it is decided. When it is newer, one of the
+    two clocks is wrong, and a third tells which: the time of the last entry and how long ago that
+    was, by a clock that cannot be set; the middle one counts. A shard that has decided nothing yet
+    has only the last entry's time, so the earlier of the two counts: late is mended by the next
+    round, but what expired or ended an hour early stays so.
 
     Safety never rests on it: deadlines and phases do."""
 
@@ -47,7 +49,9 @@ class ShardTime:
         """Now, given the newest send time of the rounds at hand (0: none, follow the wall) and a
         clock of this process that only runs on."""
         now_ms = self._clock.now_ms()
-        if sent_ms and abs(now_ms - sent_ms) > TRUSTED_SKEW_MS:
+        if sent_ms and now_ms - sent_ms > TRUSTED_SKEW_MS:
+            now_ms = sent_ms
+        elif sent_ms - now_ms > TRUSTED_SKEW_MS:
             expected_ms = self._last_ms
             if self._decided_at_s is not None:
                 expected_ms += int((steady_s - self._decided_at_s) * 1000)

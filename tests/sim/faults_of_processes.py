@@ -167,7 +167,10 @@ def hold_a_replica_down(faults: Faults) -> Mend:
 def jump_a_clock(faults: Faults) -> Mend:
     """The wall clock of one process, for the rest of its life."""
     chance = faults.world.chance
-    process = chance.choice(faults.cluster.processes())
+    processes = faults.cluster.processes()
+    if not processes:
+        return None
+    process = chance.choice(processes)
     process.jump_ms += chance.choice((-300, 300, -3_000, 3_000, HOUR_MS, -HOUR_MS))
     return _nothing
 

@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+from actors.clock import ShardTime
 from actors.core import commands as c
 from actors.core.codec import unpack_entry
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
 from actors.core.records import REQUEST_REFUSED, RESERVATION_EXPIRED, STOCK_RESERVED
+from tests.helpers.core_lines import FakeClock
 from tests.helpers.shells import (
     SLOT,
     Pair,
@@ -80,6 +82,16 @@ async def test_a_new_primary_believes_the_earlier_of_two_clocks_that_differ() ->
         line = reserve(sent_ms + 5_000, "right")
         await pair.round("b", line, sent_ms=sent_ms, gateway="right")
         assert last_time(pair) - sent_ms < 5_000
+
+
+def test_a_stuck_round_holds_time_back() -> None:
+    """Seed 2341 of the simulator: time that ran on forgot a refusal before the round that repeated
+    it was decided."""
+    clock = FakeClock(1_000_000)
+    time = ShardTime(clock)
+    assert time.now_ms(1_000_000, 0.0) == 1_000_000
+    clock.pass_ms(16_000)
+    assert time.now_ms(1_000_100, 16.0) == 1_000_100
 
 
 @in_virtual_time

@@ -47,10 +47,11 @@ SMALL = ("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", 
             ROWS,
             set(),
         ),
-        (
+        pytest.param(
             ("--tls", "--gateways", "2", "--generators", "2", "--repeats", "3", "--rows", "grab"),
             {name for name in ROWS if name.startswith("grab")},
             set(),
+            marks=pytest.mark.extended,
         ),
         (
             ("--private-services", "--front", "grpcio", "--rows", "grab_unary_8,client"),

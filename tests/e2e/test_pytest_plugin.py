@@ -92,6 +92,7 @@ def test_a_wrong_option_is_told_by_its_name(pytester: pytest.Pytester, ini: str,
     assert any(re.search(re.escape(said).replace(r"\*", ".*"), line) for line in done.outlines)
 
 
+@pytest.mark.extended
 def test_a_marker_gives_tests_a_cluster_of_another_kind(pytester: pytest.Pytester) -> None:
     """Which tests share one is told by pytest's plan; nothing is started."""
     pytester.makepyfile(

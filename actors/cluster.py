@@ -43,6 +43,9 @@ RAY_ENVIRONMENT = {
 LISTENING = 0x10000
 """`__SO_ACCEPTCON`, in the flags of /proc/net/unix."""
 
+CANNOT_START = (ConnectionError, RuntimeError, ValueError, TimeoutError)
+"""What `ray.init` raises when it finds no cluster, or one it does not like."""
+
 _local_directories: list[str] = []
 """Where a local Ray that this process started keeps its sockets and logs; gone with it."""
 
@@ -76,7 +79,10 @@ def connect(address: str, *, namespace: str) -> None:
             log_to_driver=False,
             **options,
         )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:
+        # A node that was slow to start is a bare Exception of Ray's.
+        if type(error) is not Exception and not isinstance(error, CANNOT_START):
+            raise
         raise ClusterError(f"ray_address: cannot use {address!r}: {error}") from error
 
 

@@ -29,6 +29,7 @@ from server.services.cluster_info import (
 
 ANSWER_S = 2.0
 STANDBY_MISSING = "no caught-up standby"
+PRIMARY_MISSING = "no replica says that it is the primary: the shard sells nothing"
 
 VERSION = version("stockray-server")
 """Read once: each look-up lists the packages of the environment."""
@@ -65,6 +66,10 @@ class ClusterView:
             for replica in shard.replicas
             if replica.state != "ready"
         ]
+        without_primary = [
+            shard.shard for shard in told if all(r.role != "primary" for r in shard.replicas)
+        ]
+        warnings += [f"shard {shard}: {PRIMARY_MISSING}" for shard in without_primary]
         warnings += [
             f"shard {shard.shard}: {STANDBY_MISSING}"
             for shard in told
@@ -75,9 +80,6 @@ class ClusterView:
             for number, (_, trouble) in sinks.items()
             if trouble
         ]
-        without_primary = any(
-            not any(r.role == "primary" for r in shard.replicas) for shard in told
-        )
         return ClusterStatus(
             version=VERSION,
             health="failed" if without_primary else "degraded" if warnings else "ok",
@@ -193,7 +195,7 @@ class ClusterView:
                 shard_map_version=status["map_version"],
                 ready=status["serving"],
                 draining=status["draining"],
-                front="grpcio",
+                front=status["front"],
                 answering=True,
                 promotion_count=sum(shard["failovers"] for shard in status["shards"]),
                 false_alarm_count=sum(shard["false_alarms"] for shard in status["shards"]),

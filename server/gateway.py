@@ -158,6 +158,7 @@ class GatewayProcess:
         return {
             "gateway": self._name,
             "listen": self._own.listen,
+            "front": self._own.front.kind,
             "process": process_identity(),
             "node": platform.node(),
             "serving": self._gateway.serving,

@@ -120,12 +120,14 @@ async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql
     # From now on the database stays behind, so that something is lost.
     os.kill(process_named(stack, "ProjectorProcess"), signal.SIGSTOP)
     last = await client.cluster_status()
+    assert [gateway.front for gateway in last.gateways] == ["nghttp2"]
     late = await bought(client, sale.campaigns[0])
     wipe(stack)
     await halted(client, {0, 1})
     await refused_everything(stack, sale.campaigns)
     shown = stockray("status", "--address", stack.listen)
     assert (shown.returncode, "is halted" in shown.stderr) == (1, True)
+    assert shown.stderr.count("the shard sells nothing") == SHARDS
     refused = stack.command("recover", "--from-sql", "--yes")
     assert (refused.returncode, "Stop the service first" in refused.stderr) == (1, True)
     await stack.aio.kill_all(stores=False)

@@ -140,21 +140,43 @@ def clear(spec: ClusterSpec) -> int:
 def start_shards(spec: ClusterSpec) -> list[list[Any]]:
     """Start both replicas of every shard; answers their handles by shard. They recover by
     themselves; who asks first makes one of them primary."""
-    nodes = _nodes()
+    nodes = worker_nodes()
     return [
         [
-            make_actor(
-                ShardProcess,
-                replica_name(shard, replica),
+            start_replica(
                 spec,
-                nodes[(shard + index) % len(nodes)] if len(nodes) > 1 else None,
                 shard,
                 replica,
+                nodes[(shard + index) % len(nodes)] if len(nodes) > 1 else None,
             )
             for index, replica in enumerate(REPLICAS)
         ]
         for shard in range(spec.shards)
     ]
+
+
+def start_replica(spec: ClusterSpec, shard: int, replica: str, node_id: str | None) -> Any:
+    """Start one replica, on a node if it is given and alive; answers its handle."""
+    name = replica_name(shard, replica)
+    return make_actor(ShardProcess, name, spec, node_id, shard, replica)
+
+
+def restart_replica(
+    spec: ClusterSpec, shard: int, replica: str, node_id: str, *, timeout_s: float
+) -> Any:
+    """The same for one that was just killed: its name is free only when Ray has taken note of
+    that. ClusterError if it does not become so."""
+    made: list[Any] = []
+
+    def start() -> bool:
+        try:
+            made.append(start_replica(spec, shard, replica, node_id))
+        except ValueError as error:  # The name is taken.
+            raise ClusterError(str(error)) from error
+        return True
+
+    wait_until(start, timeout_s=timeout_s, what=f"the end of {replica_name(shard, replica)}")
+    return made[0]
 
 
 def start_projectors(spec: ClusterSpec) -> list[Any]:
@@ -227,7 +249,7 @@ def kill(handle: Any) -> None:
     ray.kill(handle, no_restart=True)
 
 
-def _nodes() -> Sequence[str]:
+def worker_nodes() -> Sequence[str]:
     """Nodes that may hold shards: alive, and not a head kept free of work (no CPUs)."""
     list_nodes: Any = ray.nodes
     alive = [node for node in list_nodes() if node["Alive"]]

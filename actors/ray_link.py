@@ -8,12 +8,14 @@ say that it died, and the kernel says it at once.
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
 import ray.exceptions
 import structlog
 
+from actors.cluster import ClusterError
 from actors.hosting import process_identity
 from actors.links import LinkClosed
 from actors.shard import PromoteStatus, Promotion
@@ -24,21 +26,32 @@ ROUND_BYTES = 90_000
 """Below the 100 kB at which Ray leaves its in-line path, which costs five times as much."""
 
 
+class ActorReplaced(LinkClosed):
+    """Ray will not start this actor again; there may be another one of its name."""
+
+
 class RayLink:
     """See Link and ControlLink."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, find: Callable[[], Any] | None = None) -> None:
+        """`find` looks for the actor by its name; it may block, and raises ClusterError."""
         self.on_closed: Callable[[], None] | None = None
         self.token = ""
         self.addresses: tuple[str, ...] = ()
         self.round_bytes = ROUND_BYTES
         self._handle = handle
+        self._find = find
         self._closed: asyncio.Future[None] | None = None
         self._pidfd = -1
 
     async def hello(self) -> str:
         """See Link."""
-        self.token, identity, self.addresses = await self._call(self._handle.hello.remote)
+        try:
+            told = await self._call(self._handle.hello.remote)
+        except ActorReplaced:
+            await self._find_again()
+            raise
+        self.token, identity, self.addresses = told
         self._watch(identity)
         return self.token
 
@@ -75,10 +88,19 @@ class RayLink:
                 answer.cancel()
                 raise LinkClosed("the process has ended")
             return answer.result()
+        except ray.exceptions.ActorDiedError as error:
+            raise ActorReplaced("the actor has ended") from error
         except ray.exceptions.RayError as error:
             # Also an exception that the replica's own code raised: what failed there cannot be
             # known here, and must end no gateway.
             raise LinkClosed((str(error) or repr(error)).splitlines()[0]) from error
+
+    async def _find_again(self) -> None:
+        """An actor that was moved to another node is another one of the same name. On a thread,
+        since Ray's head may be silent; the next `hello` meets what was found."""
+        if self._find is not None:
+            with suppress(ClusterError):
+                self._handle = await asyncio.to_thread(self._find)
 
     def _watch(self, identity: str) -> None:
         """Learn from the kernel when a process of this machine ends."""

@@ -11,6 +11,7 @@ import uuid
 from concurrent.futures import Future
 from typing import Any
 
+import ray
 import ray.util
 import structlog
 
@@ -46,6 +47,8 @@ class ShardProcess:
         self._host = Host(name)
         self._identity = process_identity()
         self._started_ms = WallClock().now_ms()
+        node_id: Any = ray.get_runtime_context().get_node_id
+        self._node_id = str(node_id())
         places = spec.places
         writer = open_journal(places.journal_url)
         reader = open_journal(places.journal_url)
@@ -89,6 +92,7 @@ class ShardProcess:
         return self._shard.status() | {
             "process": self._identity,
             "node": platform.node(),
+            "node_id": self._node_id,
             "memory_bytes": memory_bytes(),
             "started_ms": self._started_ms,
         }

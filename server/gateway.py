@@ -123,7 +123,7 @@ def raise_open_files() -> None:
 
 def make_link(spec: ClusterSpec, name: str, handle: Any) -> Link:
     """The link that the cluster wants to a replica, given its actor's handle."""
-    link = RayLink(handle)
+    link = RayLink(handle, lambda: cluster.find(name, spec.namespace))
     return link if spec.road.rounds is Rounds.RAY else RoadLink(link, spec.road, name=name)
 
 

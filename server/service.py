@@ -18,6 +18,7 @@ from actors.certificates import NoCertificate, make_certificate
 from actors.limits import ShardLimits
 from actors.road import road_directory
 from actors.specs import REPLICAS, ClusterSpec, Places, RoadSpec, Rounds, gateway_name
+from actors.spreading import Spreader
 from server.bootstrap import (
     CannotStart,
     DirectoryLock,
@@ -70,6 +71,7 @@ class Service:
         self._shards: list[list[Any]] = []
         self._projectors: list[Any] = []
         self._gateways: list[Any] = []
+        self._spreader: Spreader | None = None
 
     def start(self) -> None:
         """Returns when the service answers. CannotStart, with nothing left running."""
@@ -95,6 +97,7 @@ class Service:
     def stop(self) -> bool:
         """Drain and end. False if something had not caught up in time (nothing acked is lost by
         that: the journal has it)."""
+        self._stop_spreading()
         self._progress("draining: finishing calls in flight")
         for gateway in self._gateways:
             try:
@@ -108,6 +111,7 @@ class Service:
 
     def abandon(self) -> None:
         """End the processes now. Idempotent."""
+        self._stop_spreading()
         replicas = [replica for pair in self._shards for replica in pair]
         for handle in (*self._gateways, *self._projectors, *replicas):
             cluster.kill(handle)
@@ -166,6 +170,14 @@ class Service:
         watch.lap("processes")
         # No sale waits for write-behind; whoever recovers and whoever serves has the cores first.
         self._projectors = cluster.start_projectors(spec)
+        if settings.ray_address != "local":
+            self._spreader = Spreader(spec, self._shards)
+            self._spreader.start()
+
+    def _stop_spreading(self) -> None:
+        if self._spreader is not None:
+            self._spreader.stop()
+            self._spreader = None
 
     def _certificate(self) -> str:
         """The cluster's certificate; '' where rounds need none, or it cannot be made."""

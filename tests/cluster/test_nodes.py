@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import ray.cluster_utils
-from stockray import AsyncClient, ReplicaRole
+from stockray import AsyncClient, ClusterStatus, ReplicaRole
 
 from actors.certificates import SERVER_NAME, calling_context, make_certificate
 from actors.cluster import RAY_ENVIRONMENT
@@ -30,6 +30,7 @@ from tests.helpers.stack import Stack, pid_of, running_stack
 from wire.client import WireClient, WireError
 
 WORKERS = 2
+NODE: Any = {"object_store_memory": 80_000_000, "include_dashboard": False}
 GAP_MAX_S = 3.0
 SILENT_S = 20.0
 """Ray would take a node for dead after a minute of silence; no test may last so long."""
@@ -42,12 +43,11 @@ def ray_nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patched:
         for name, value in RAY_ENVIRONMENT.items():
             patched.setenv(name, value)
-        nodes = {"object_store_memory": 80_000_000, "include_dashboard": False}
-        head = {"num_cpus": 0, "temp_dir": directory, **nodes}
+        head = {"num_cpus": 0, "temp_dir": directory, **NODE}
         cluster: Any = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(WORKERS):
-                cluster.add_node(num_cpus=2, **nodes)
+                cluster.add_node(num_cpus=2, **NODE)
             yield cluster
         finally:
             cluster.shutdown()
@@ -81,6 +81,24 @@ def roads_of(stack: Stack) -> dict[str, str]:
 def node_of(pid: int) -> int:
     """The process id of the node that a process runs on."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def nodes_of(status: ClusterStatus) -> list[set[int]]:
+    """For each shard, the process ids of its replicas' nodes."""
+    return [{node_of(r.pid) for r in shard.replicas} for shard in status.shards]
+
+
+async def once(
+    stack: Stack, client: AsyncClient, found: Callable[[ClusterStatus], bool]
+) -> ClusterStatus:
+    """The status as soon as all pairs are whole and it is so. TimeoutError after a minute."""
+    async with asyncio.timeout(60):
+        while True:
+            status = await stack.pairs(client)
+            with suppress(FileNotFoundError):  # of a process that has just ended
+                if found(status):
+                    return status
+            await asyncio.sleep(0.2)
 
 
 async def ask(address: str, path: str, context: ssl.SSLContext | None) -> bytes:
@@ -162,6 +180,27 @@ async def test_a_silent_node_is_left_for_the_other_one(
     gap_s = max(sale.longest_gap_s.values())
     record_property("silent_node_gap_s", gap_s)
     assert gap_s < GAP_MAX_S
+    await sale.check()
+    await nodes.check(client)
+
+
+async def test_a_pair_that_shares_a_node_is_parted_when_another_one_is_there(
+    nodes: Stack, client: AsyncClient, ray_nodes: Any
+) -> None:
+    """A node that died comes back under another id: Ray would leave everything where it is."""
+    lost, left = ray_nodes.worker_nodes
+    home = left.all_processes["raylet"][0].process.pid
+    async with BackgroundSale(nodes, client, "nodes-part") as sale:
+        ray_nodes.remove_node(lost, allow_graceful=False)
+        await sale.goes_on()
+        together = await once(nodes, client, lambda found: nodes_of(found) == [{home}] * 2)
+        ray_nodes.add_node(num_cpus=2, **NODE)
+        parted = await once(nodes, client, lambda found: min(map(len, nodes_of(found))) == 2)
+        await sale.goes_on()
+    # Who sold went on selling: only standbys were moved.
+    for shard in (0, 1):
+        sold_by = pid_of(together, shard, ReplicaRole.PRIMARY)
+        assert pid_of(parted, shard, ReplicaRole.PRIMARY) == sold_by
     await sale.check()
     await nodes.check(client)
 

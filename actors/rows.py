@@ -12,8 +12,10 @@ from typing import Any
 
 from actors import reservation_rows as on_reservations
 from actors import stock_rows as on_stock
+from actors import team_rows as on_teams
 from actors.core import records as r
 from actors.core import state as s
+from actors.core import team_records as t
 from actors.reservation_rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE, RESERVED_COLUMNS
 from actors.stock_rows import Row
 from persistence.ports import Rows
@@ -112,4 +114,14 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.RESERVATION_REVOKED: on_reservations.revoked,
     r.RESERVATIONS_FORGOTTEN: _no_rows,
     r.RESERVATION_RECALLED: _no_rows,
+    t.TEAM_OPENED: on_teams.team_opened,
+    t.SEAT_TAKEN: on_teams.seat_taken,
+    t.TEAM_LED: on_teams.team_led,
+    t.SEAT_MOVED: on_teams.seat_moved,
+    t.SEAT_CLOSED: on_teams.seat_closed,
+    t.TEAM_FORMED: on_teams.team_formed,
+    t.SEAT_SETTLED: on_teams.seat_settled,
+    t.TEAM_CLOSED: on_teams.team_closed,
+    t.TEAMS_FORGOTTEN: _no_rows,
+    t.TEAM_NEARLY_FULL: _no_rows,
 }

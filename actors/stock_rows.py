@@ -6,6 +6,7 @@ from typing import Any
 
 from actors.core import records as r
 from actors.core import state as s
+from actors.core.campaign_config import CampaignLine, campaign_config
 from actors.core.outcomes import Outcome
 
 Row = tuple[str, dict[str, Any], dict[str, Any]]
@@ -114,29 +115,22 @@ def transfer_ended(record: r.TransferEnded, now_ms: int) -> Sequence[Row]:
 
 
 def campaign_put(record: r.CampaignPut, now_ms: int) -> Sequence[Row]:
-    name, currency, starts_ms, ends_ms, window_ms, limit, claims, lines = record.config
-    config = {
-        "name": name,
-        "currency_code": currency,
-        "payment_window_ms": window_ms,
-        "limit_per_buyer": limit,
-        "required_claims": list(claims),
-        "lines": [
-            {
-                "sku_id": sku_id,
-                "allocation": allocation,
-                "list_price_minor": list_minor,
-                "unit_price_minor": unit_minor,
-                "limit_per_buyer": line_limit,
-            }
-            for sku_id, allocation, list_minor, unit_minor, line_limit in lines
-        ],
+    config = campaign_config(record.config)
+    told: dict[str, Any] = {
+        "name": config.name,
+        "currency_code": config.currency_code,
+        "payment_window_ms": config.payment_window_ms,
+        "limit_per_buyer": config.limit_per_buyer,
+        "required_claims": list(config.required_claims),
+        "lines": [_line(line) for line in config.lines],
     }
+    if config.group is not None:
+        told["group"] = config.group._asdict()
     columns = {
         "state": record.state,
-        "config_json": json.dumps(config, ensure_ascii=False),
-        "starts_ms": starts_ms,
-        "ends_ms": ends_ms,
+        "config_json": json.dumps(told, ensure_ascii=False),
+        "starts_ms": config.starts_ms,
+        "ends_ms": config.ends_ms,
         "version": record.version,
         "created_ms": record.created_ms,
         "updated_ms": now_ms,
@@ -144,10 +138,24 @@ def campaign_put(record: r.CampaignPut, now_ms: int) -> Sequence[Row]:
     return [
         ("campaigns", {"campaign_id": record.campaign_id}, columns),
         *(
-            _priced(record.campaign_id, sku_id, list_minor, unit_minor, currency)
-            for sku_id, _, list_minor, unit_minor, _ in lines
+            _priced(
+                record.campaign_id,
+                line.sku_id,
+                line.list_price_minor,
+                line.unit_price_minor,
+                config.currency_code,
+            )
+            for line in config.lines
         ),
     ]
+
+
+def _line(line: CampaignLine) -> dict[str, Any]:
+    told = line._asdict()
+    tiers = told.pop("tiers")
+    if tiers:
+        told["tiers"] = [tier._asdict() for tier in tiers]
+    return told
 
 
 def campaign_state(record: r.CampaignStateSet, now_ms: int) -> Sequence[Row]:

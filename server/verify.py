@@ -21,7 +21,7 @@ from actors.core.codec import EntryContent, UnreadableEntry, unpack_entry
 from actors.core.evolve import Impossible, fold
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
-from actors.core.payments import payment_key
+from actors.core.refunds import payment_key
 from actors.core.snapshot import Loader, UnreadableSnapshot, digest
 from persistence.errors import Corrupt, StorageError
 from persistence.ports import Entry, Journal, SnapshotInfo, Snapshots

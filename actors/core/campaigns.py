@@ -8,7 +8,9 @@ that is named after what was granted before, so that a repeated put cannot fetch
 from typing import Any
 
 from actors.core import commands as c
+from actors.core.campaign_config import CampaignConfig
 from actors.core.outcomes import Outcome
+from actors.core.pools import Pool
 from actors.core.records import (
     CAMPAIGN_PUT,
     CAMPAIGN_STATE_SET,
@@ -74,7 +76,7 @@ def put_campaign(state: ShardState, command: c.PutCampaign, now_ms: int) -> Deci
     return (Outcome.APPLIED, view, now_ms, ""), (record,)
 
 
-def _conflict(campaign: Campaign, config: c.CampaignConfig, now_ms: int) -> str:
+def _conflict(campaign: Campaign, config: CampaignConfig, now_ms: int) -> str:
     if campaign.state == CAMPAIGN_ENDED or now_ms >= campaign.config.ends_ms:
         return "the campaign has ended"
     if config.currency_code != campaign.config.currency_code:
@@ -86,7 +88,15 @@ def _conflict(campaign: Campaign, config: c.CampaignConfig, now_ms: int) -> str:
             return f"line {pool.sku_id} cannot be removed: reservations may refer to it"
         if allocation < pool.granted:
             return f"line {pool.sku_id} was granted {pool.granted} units already"
+        if pool.group is not None and pool.group.opened and _teams_change(pool, config):
+            return f"line {pool.sku_id}: tiers and group rules cannot change: a team was opened"
     return ""
+
+
+def _teams_change(pool: Pool, config: CampaignConfig) -> bool:
+    group = pool.group
+    line = next(line for line in config.lines if line.sku_id == pool.sku_id)
+    return group is not None and (line.tiers, config.group) != (group.tiers, group.rules)
 
 
 def set_campaign_state(state: ShardState, command: c.SetCampaignState, now_ms: int) -> Decision:

@@ -10,6 +10,9 @@ the gateway. Tuples and not dataclasses: one line costs 0.2 us to build instead 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from actors.core.campaign_config import CampaignConfig, campaign_config
+from actors.core.team_commands import MAKE as TEAM_COMMANDS
+
 RESERVE, CONFIRM, RELEASE, BEGIN_PAYMENT, REPORT_FAILED_PAYMENT = 1, 2, 3, 4, 5
 RETURN_UNITS, REPORT_FULFILMENT, REPORT_REFUND, GET_RESERVATION, GET_STOCK = 6, 7, 8, 9, 10
 PUT_SKU, RECEIVE_STOCK, ADJUST_STOCK, SET_BUFFER = 20, 21, 22, 23
@@ -267,31 +270,6 @@ class DeclareShortage(NamedTuple):
     dry_run: bool
 
 
-class CampaignLine(NamedTuple):
-    """One SKU of a campaign."""
-
-    sku_id: str
-    allocation: int
-    list_price_minor: int
-    unit_price_minor: int
-    limit_per_buyer: int
-    """Units a buyer may hold and own of this line; 0 is no limit."""
-
-
-class CampaignConfig(NamedTuple):
-    """All that an operator says about a campaign; compared whole for idempotency."""
-
-    name: str
-    currency_code: str
-    starts_ms: int
-    ends_ms: int
-    payment_window_ms: int
-    limit_per_buyer: int
-    """Units a buyer may hold and own over all lines; 0 is no limit."""
-    required_claims: tuple[str, ...]
-    lines: tuple[CampaignLine, ...]
-
-
 class PutCampaign(NamedTuple):
     """Make or change a campaign. Its units are allocated by transfers that follow."""
 
@@ -348,6 +326,12 @@ class RecalledRow(NamedTuple):
     """'' for one that was never paid."""
     payment_channel: str
     paid_minor: int
+    team_id: str = ""
+    """'' for one that is no seat."""
+    new_buyer: bool = False
+    settled_minor: int = 0
+    """Of a seat: paid back when its team formed."""
+    joined_ms: int = 0
 
 
 class Recalled(NamedTuple):
@@ -360,13 +344,6 @@ class Recalled(NamedTuple):
     caller: str
     row: tuple[Any, ...]
     command: Any
-
-
-def campaign_config(fields: Sequence[Any]) -> CampaignConfig:
-    """A CampaignConfig from the nested arrays that it travels and is journalled as."""
-    config = CampaignConfig._make(fields)
-    lines = tuple(CampaignLine._make(line) for line in config.lines)
-    return config._replace(required_claims=tuple(config.required_claims), lines=lines)
 
 
 def _put_campaign(fields: Sequence[Any]) -> PutCampaign:
@@ -405,5 +382,6 @@ MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
     SET_CAMPAIGN_STATE: SetCampaignState._make,
     GET_CAMPAIGN: GetCampaign._make,
     RECALLED: _recalled,
+    **TEAM_COMMANDS,
 }
 """From a decoded array (its first item is the kind) to the command."""

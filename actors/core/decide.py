@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.core import commands as c
+from actors.core import team_commands as t
 from actors.core.campaigns import campaign_view, get_campaign, put_campaign, set_campaign_state
 from actors.core.forgetting import may_be_forgotten, peek
 from actors.core.outcomes import Outcome
@@ -38,6 +39,16 @@ from actors.core.stock import (
     transfer_done,
     transfer_in,
     transfer_out,
+)
+from actors.core.teams import (
+    complete_team,
+    find_team,
+    get_team,
+    join_team,
+    leave_team,
+    open_team,
+    suggest_teams,
+    team_view,
 )
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -76,6 +87,12 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     c.SET_CAMPAIGN_STATE: set_campaign_state,
     c.GET_CAMPAIGN: get_campaign,
     c.RECALLED: _recalled,
+    t.OPEN_TEAM: open_team,
+    t.JOIN_TEAM: join_team,
+    t.LEAVE_TEAM: leave_team,
+    t.GET_TEAM: get_team,
+    t.SUGGEST_TEAMS: suggest_teams,
+    t.COMPLETE_TEAM: complete_team,
 }
 
 
@@ -104,6 +121,12 @@ def _campaign_after(state: ShardState, command: Any, answer: tuple[Any, ...]) ->
     return (answer[0], view, *answer[2:])
 
 
+def _team_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    slot = state.slot(command.slot)
+    team = find_team(slot, command.team_id)
+    return (answer[0], None if team is None else team_view(slot, team))
+
+
 _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]] = {
     c.PUT_SKU: _pool_after,
     c.RECEIVE_STOCK: _pool_after,
@@ -113,6 +136,7 @@ _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]]
     c.TRANSFER_OUT: _source_after,
     c.PUT_CAMPAIGN: _campaign_after,
     c.SET_CAMPAIGN_STATE: _campaign_after,
+    t.COMPLETE_TEAM: _team_after,
 }
 
 CHANGES_ITS_VIEW = frozenset(_AFTER)

@@ -16,8 +16,10 @@ from typing import Any
 
 from actors.core import evolve_reservations as on_reservations
 from actors.core import evolve_stock as on_stock
+from actors.core import evolve_teams as on_teams
 from actors.core import records as r
 from actors.core import state as s
+from actors.core import team_records as t
 from actors.core.state import Impossible
 
 __all__ = ["EVOLVE", "Impossible", "close_entry", "evolve", "fold", "open_entry"]
@@ -65,7 +67,7 @@ def close_entry(state: s.ShardState) -> list[r.Balance]:
     return balances
 
 
-EVOLVE: dict[int, Callable[[s.ShardState, s.SlotState, Any], None]] = {
+EVOLVE: dict[int, Callable[[s.ShardState, s.SlotState, Any], object]] = {
     r.SKU_PUT: on_stock.sku_put,
     r.STOCK_CHANGED: on_stock.stock_changed,
     r.TRANSFERRED_OUT: on_stock.transferred_out,
@@ -87,4 +89,14 @@ EVOLVE: dict[int, Callable[[s.ShardState, s.SlotState, Any], None]] = {
     r.RESERVATION_REVOKED: on_reservations.revoked,
     r.RESERVATIONS_FORGOTTEN: on_reservations.forgotten,
     r.RESERVATION_RECALLED: on_reservations.recalled,
+    t.TEAM_OPENED: on_teams.team_opened,
+    t.SEAT_TAKEN: on_teams.seat_taken,
+    t.TEAM_LED: on_teams.team_led,
+    t.SEAT_MOVED: on_teams.seat_moved,
+    t.SEAT_CLOSED: on_teams.seat_closed,
+    t.TEAM_FORMED: on_teams.team_formed,
+    t.SEAT_SETTLED: on_teams.seat_settled,
+    t.TEAM_CLOSED: on_teams.team_closed,
+    t.TEAMS_FORGOTTEN: on_teams.teams_forgotten,
+    t.TEAM_NEARLY_FULL: on_teams.team_nearly_full,
 }

@@ -4,6 +4,7 @@ Part of `evolve.py`, whose rules hold here.
 """
 
 from sys import intern
+from typing import Any
 
 from actors.core import commands as c
 from actors.core import records as r
@@ -12,13 +13,14 @@ from actors.core.bloom import Forgotten
 from actors.core.evolve_stock import forgive, free, pay_owed
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
-from actors.core.payments import RefundReason, failed_key, payment_key
+from actors.core.refunds import RefundReason, failed_key, payment_key
+from actors.core.seats import drop, enter, pay
 
 FAILED = 1
 """What stands in the place of a fingerprint for the report of a failed payment."""
 
 
-def _held(state: s.ShardState, slot: s.SlotState, key: bytes) -> s.Reservation:
+def change_row(state: s.ShardState, slot: s.SlotState, key: bytes) -> s.Reservation:
     held = slot.reservations.get(key)
     if held is None:
         raise s.Impossible(f"entry {state.seq}: no reservation {public_id(slot.slot, key)}")
@@ -34,16 +36,22 @@ def _move_to(held: s.Reservation, new: int) -> None:
     held.state = new
 
 
-def stock_reserved(state: s.ShardState, slot: s.SlotState, record: r.StockReserved) -> None:
+def stock_reserved(
+    state: s.ShardState,
+    slot: s.SlotState,
+    record: tuple[Any, ...],
+    make: type[s.Reservation] = s.Reservation,
+) -> s.Reservation | None:
+    """A new row of that class; None if the snapshot being completed has it."""
     # Unpacked at once, in the order of the record's fields: half the time of asking each by name.
     key, _, _, mark, campaign_id, sku_id, quantity, buyer_id = record[2:10]
     list_minor, unit_minor, payable_minor, _, deadline_ms = record[10:15]
     if state.fuzzy is not None and key in slot.reservations:
-        return
+        return None
     pool = slot.pool(campaign_id, sku_id)
     if pool is None:
         raise s.Impossible(f"entry {state.seq}: no pool {campaign_id}/{sku_id}")
-    held = s.Reservation()
+    held = make()
     held.key = key
     held.pool = pool
     held.buyer_id = buyer_id
@@ -71,6 +79,7 @@ def stock_reserved(state: s.ShardState, slot: s.SlotState, record: r.StockReserv
     for counts in pool.counted_in:
         counts.change(buyer_id, quantity)
     state.touched[pool] = slot.slot
+    return held
 
 
 def request_refused(state: s.ShardState, slot: s.SlotState, record: r.RequestRefused) -> None:
@@ -84,9 +93,9 @@ def confirmed(state: s.ShardState, slot: s.SlotState, record: r.ReservationConfi
         payment_key(payment_id),
         (public_id(slot.slot, record.key), record.paid_minor, int(Outcome.CONFIRMED)),
     )
-    if _skip(state, slot, record.key):
+    if skip(state, slot, record.key):
         return
-    held = _held(state, slot, record.key)
+    held = change_row(state, slot, record.key)
     pool = held.pool
     if record.reacquired:
         pool.available -= held.quantity
@@ -97,18 +106,36 @@ def confirmed(state: s.ShardState, slot: s.SlotState, record: r.ReservationConfi
     pool.sold += held.quantity
     _move_to(held, s.CONFIRMED)
     held.payment = s.Payment(payment_id, record.payment_channel, record.paid_minor)
+    if type(held) is s.Seat:
+        _seat_confirmed(state, slot, held, record.reacquired)
+
+
+def _seat_confirmed(state: s.ShardState, slot: s.SlotState, seat: s.Seat, reacquired: bool) -> None:
+    if state.fuzzy is not None:
+        return
+    if reacquired:
+        enter(state, slot, seat)
+    else:
+        pay(state, slot, seat)
 
 
 def _ended(state: s.ShardState, slot: s.SlotState, key: bytes, new: int) -> None:
     """A reservation that was never paid ends; its units are free and count against nobody."""
-    if _skip(state, slot, key):
+    if skip(state, slot, key):
         return
-    held = _held(state, slot, key)
+    held = change_row(state, slot, key)
+    _leave(state, slot, held)
     _move_to(held, new)
     slot.deadlines.remove(key, held.deadline_ms)
     held.pool.reserved -= held.quantity
     free(state, slot, held.pool, held.quantity)
     _count(held, -held.quantity)
+
+
+def _leave(state: s.ShardState, slot: s.SlotState, held: s.Reservation) -> None:
+    """Before a reservation ends: if it is a seat, it leaves its team."""
+    if type(held) is s.Seat and state.fuzzy is None:
+        drop(state, slot, held)
 
 
 def released(state: s.ShardState, slot: s.SlotState, record: r.ReservationReleased) -> None:
@@ -120,9 +147,9 @@ def expired(state: s.ShardState, slot: s.SlotState, record: r.ReservationExpired
 
 
 def payment_begun(state: s.ShardState, slot: s.SlotState, record: r.PaymentBegun) -> None:
-    if _skip(state, slot, record.key):
+    if skip(state, slot, record.key):
         return
-    held = _held(state, slot, record.key)
+    held = change_row(state, slot, record.key)
     slot.deadlines.remove(held.key, held.deadline_ms)
     held.deadline_ms = record.deadline_ms
     held.begun = True
@@ -131,11 +158,11 @@ def payment_begun(state: s.ShardState, slot: s.SlotState, record: r.PaymentBegun
 
 def payment_failed(state: s.ShardState, slot: s.SlotState, record: r.PaymentFailed) -> None:
     slot.documents.put(failed_key(public_id(slot.slot, record.key), record.payment_id), FAILED)
-    if not _skip(state, slot, record.key):
-        _held(state, slot, record.key)
+    if not skip(state, slot, record.key):
+        change_row(state, slot, record.key)
 
 
-def _put_refund(  # noqa: PLR0917
+def put_refund(  # noqa: PLR0917
     state: s.ShardState,
     slot: s.SlotState,
     key: bytes,
@@ -171,7 +198,7 @@ def refund_fell_due(state: s.ShardState, slot: s.SlotState, record: r.RefundFell
         record.refund_key,
         (record.reservation_id, record.amount_minor, int(Outcome.REFUND_DUE)),
     )
-    _put_refund(
+    put_refund(
         state,
         slot,
         record.refund_key,
@@ -188,7 +215,7 @@ def refund_fell_due(state: s.ShardState, slot: s.SlotState, record: r.RefundFell
 def units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsReturned) -> None:
     slot.documents.put(record.request_key, record.fingerprint)
     if record.refund_key:
-        _put_refund(
+        put_refund(
             state,
             slot,
             record.refund_key,
@@ -200,9 +227,9 @@ def units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsReturn
             False,
             record.currency_code,
         )
-    if _skip(state, slot, record.key):
+    if skip(state, slot, record.key):
         return
-    held = _held(state, slot, record.key)
+    held = change_row(state, slot, record.key)
     pool = held.pool
     held.returned = record.returned_total
     if held.payment is not None:
@@ -223,15 +250,15 @@ def units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsReturn
 def fulfilment_reported(
     state: s.ShardState, slot: s.SlotState, record: r.FulfilmentReported
 ) -> None:
-    if not _skip(state, slot, record.key):
-        _held(state, slot, record.key).stage = record.stage
+    if not skip(state, slot, record.key):
+        change_row(state, slot, record.key).stage = record.stage
 
 
 def refund_reported(state: s.ShardState, slot: s.SlotState, record: r.RefundReported) -> None:
     refund = slot.refunds.get(record.refund_key)
     if refund is None:
         raise s.Impossible(f"entry {state.seq}: no refund {record.refund_key.hex()}")
-    if _skip(state, slot, record.refund_key, "refunds"):
+    if skip(state, slot, record.refund_key, "refunds"):
         return
     refund.attempts = record.attempts
     refund.last_report = record.request_key
@@ -242,7 +269,7 @@ def refund_reported(state: s.ShardState, slot: s.SlotState, record: r.RefundRepo
 
 def revoked(state: s.ShardState, slot: s.SlotState, record: r.ReservationRevoked) -> None:
     if record.refund_key:
-        _put_refund(
+        put_refund(
             state,
             slot,
             record.refund_key,
@@ -254,9 +281,10 @@ def revoked(state: s.ShardState, slot: s.SlotState, record: r.ReservationRevoked
             True,
             record.currency_code,
         )
-    if _skip(state, slot, record.key):
+    if skip(state, slot, record.key):
         return
-    held = _held(state, slot, record.key)
+    held = change_row(state, slot, record.key)
+    _leave(state, slot, held)
     pool = held.pool
     if held.state == s.RESERVED:
         slot.deadlines.remove(held.key, held.deadline_ms)
@@ -276,7 +304,7 @@ def forgotten(state: s.ShardState, slot: s.SlotState, record: r.ReservationsForg
     state.forgets = True
     for key in record.keys:
         slot.forgotten.add(key)
-        if _skip(state, slot, key):
+        if skip(state, slot, key):
             continue
         held = slot.reservations.pop(key)
         if held is None or held.state == s.RESERVED:
@@ -296,7 +324,7 @@ def from_recalled(
     pool = slot.pool(record.campaign_id, record.sku_id)
     if pool is None:
         raise s.Impossible(f"entry {state.seq}: no pool {record.campaign_id}/{record.sku_id}")
-    held = s.Reservation()
+    held = _recalled_row(record)
     held.key = record.key
     held.pool = pool
     held.buyer_id = record.buyer_id
@@ -321,6 +349,17 @@ def from_recalled(
     return held
 
 
+def _recalled_row(record: r.ReservationRecalled) -> s.Reservation:
+    if not record.team_key:
+        return s.Reservation()
+    seat = s.Seat()
+    seat.team_key = record.team_key
+    seat.new_buyer = record.new_buyer
+    seat.settled_minor = record.settled_minor
+    seat.joined_ms = record.joined_ms
+    return seat
+
+
 def recalled(state: s.ShardState, slot: s.SlotState, record: r.ReservationRecalled) -> None:
     if record.key in slot.reservations:
         if state.fuzzy is None:
@@ -336,7 +375,7 @@ def recalled(state: s.ShardState, slot: s.SlotState, record: r.ReservationRecall
         state.archive.get(slot.slot, {}).pop(record.key, None)
 
 
-def _skip(state: s.ShardState, slot: s.SlotState, key: bytes, table: str = "reservations") -> bool:
+def skip(state: s.ShardState, slot: s.SlotState, key: bytes, table: str = "reservations") -> bool:
     """Whether the snapshot being completed has this row as of this entry or later."""
     fuzzy = state.fuzzy
     if fuzzy is None:

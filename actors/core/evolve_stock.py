@@ -3,11 +3,12 @@
 Part of `evolve.py`, whose rules hold here.
 """
 
-from actors.core import commands as c
 from actors.core import records as r
 from actors.core import state as s
+from actors.core.campaign_config import CampaignConfig, CampaignLine, campaign_config
 from actors.core.identity import request_key
 from actors.core.pools import Pool
+from actors.core.team_state import Group
 
 
 def sku_put(state: s.ShardState, slot: s.SlotState, record: r.SkuPut) -> None:
@@ -114,7 +115,7 @@ def campaign_put(state: s.ShardState, slot: s.SlotState, record: r.CampaignPut) 
     if state.fuzzy is not None:
         # The snapshot's end has the campaign with all its lines, and rows refer to those pools.
         return
-    config = c.campaign_config(record.config)
+    config = campaign_config(record.config)
     campaign = slot.campaigns.get(record.campaign_id)
     if campaign is None:
         campaign = slot.campaigns[record.campaign_id] = s.Campaign(config)
@@ -128,6 +129,7 @@ def campaign_put(state: s.ShardState, slot: s.SlotState, record: r.CampaignPut) 
         pool.list_price_minor = line.list_price_minor
         pool.unit_price_minor = line.unit_price_minor
         pool.limit_per_buyer = line.limit_per_buyer
+        set_group(pool, line, config)
         pools[line.sku_id] = pool
         state.touched[pool] = slot.slot
     campaign.pools = pools
@@ -138,6 +140,19 @@ def campaign_state_set(state: s.ShardState, slot: s.SlotState, record: r.Campaig
     campaign = slot.campaigns[record.campaign_id]
     campaign.state = record.state
     campaign.updated_ms = state.now_ms
+    if record.state == s.CAMPAIGN_ENDED and state.fuzzy is None and campaign.openers:
+        state.closing[slot.slot, record.campaign_id] = None
+
+
+def set_group(pool: Pool, line: CampaignLine, config: CampaignConfig) -> None:
+    """What a line says of its teams. Those that are forming stay where they are: a change is
+    refused once there were any."""
+    if not line.tiers or config.group is None:
+        return
+    if pool.group is None:
+        pool.group = Group()
+    pool.group.tiers = line.tiers
+    pool.group.rules = config.group
 
 
 def free(state: s.ShardState, slot: s.SlotState, pool: Pool, units: int) -> None:

@@ -27,6 +27,8 @@ from actors.core.records import (
     ReservationsForgotten,
 )
 
+SEAT_FIELDS_FROM = c.RecalledRow._fields.index("team_id")
+
 SCAN_SLICE = 4_096
 """Reservations looked at in one step (about 1 ms)."""
 
@@ -147,11 +149,22 @@ def recalled_row(state: s.ShardState, command: c.Recalled) -> ReservationRecalle
     if state.slot(command.slot).pool(row.campaign_id, row.sku_id) is None:
         raise ValueError(f"a forgotten reservation of no pool: {row.campaign_id}/{row.sku_id}")
     # Parts of a return are paid back from the total, and a revoked order is paid back whole.
-    refunded = row.paid_minor * row.returned // row.quantity
+    kept = row.paid_minor - row.settled_minor
+    refunded = row.settled_minor + kept * row.returned // row.quantity
     if row.state == s.REVOKED:
         refunded = row.paid_minor
     key = reservation_key(command.command)
-    return ReservationRecalled(RESERVATION_RECALLED, command.slot, key or b"", *row, refunded)
+    team = parse_public_id(row.team_id)
+    fields = (
+        RESERVATION_RECALLED,
+        command.slot,
+        key or b"",
+        *row[:SEAT_FIELDS_FROM],
+        refunded,
+        b"" if team is None else team[1],
+        *row[SEAT_FIELDS_FROM + 1 :],
+    )
+    return ReservationRecalled._make(fields)
 
 
 def peek(state: s.ShardState, command: c.Recalled) -> s.Reservation | None:

@@ -20,6 +20,7 @@ class Outcome(IntEnum):
     NOTED = 7
     REFUND_DUE = 8
     FOUND = 9
+    LEFT = 10
 
     SOLD_OUT = 20
     LIMIT_EXCEEDED = 21
@@ -48,6 +49,15 @@ class Outcome(IntEnum):
     CAMPAIGN_CONFLICT = 48
     REVOKED = 49
     EXCEEDS_TOTAL = 50
+
+    TEAM_FULL = 60
+    TEAM_CLOSED = 61
+    TEAM_NOT_OPEN = 62
+    ALREADY_IN_TEAM = 63
+    NEW_BUYERS_ONLY = 64
+    TOO_MANY_TEAMS = 65
+    TEAM_ONLY = 66
+    TEAM_FORMING = 67
 
     WRONG_SHARD = 90
     """The shard does not own the line's slot: routing only, never shown to a caller."""

@@ -5,7 +5,6 @@ A payment is never refused. It is kept (CONFIRMED), or what cannot be kept is a 
 A payment id has one effect in its slot for ever; a resend is answered from that effect.
 """
 
-from enum import IntEnum
 from typing import Any
 
 from actors.core import commands as c
@@ -25,14 +24,18 @@ from actors.core.records import (
     ReservationConfirmed,
     UnitsReturned,
 )
+from actors.core.refunds import (
+    RefundReason,
+    failed_key,
+    payment_key,
+    refund_view,
+    return_refund_key,
+)
 from actors.core.refusals import refuse, refused_before
 from actors.core.reservations import (
     AFTER_RESERVED,
     Decision,
-    currency_of,
-    exceeds_limit,
     find_reservation,
-    window_of,
 )
 from actors.core.state import (
     CONFIRMED,
@@ -42,50 +45,13 @@ from actors.core.state import (
     RESERVED,
     RETURNED,
     REVOKED,
-    Refund,
     Reservation,
+    Seat,
     ShardState,
     SlotState,
 )
-
-
-class RefundReason(IntEnum):
-    """Why money is owed back; numbered as `stockray.v1.RefundReason`."""
-
-    WRONG_AMOUNT = 1
-    SECOND_PAYMENT = 2
-    LATE_PAYMENT = 3
-    NOT_HELD = 4
-    RETURN = 5
-    SHORTAGE = 6
-
-
-def payment_key(payment_id: str) -> bytes:
-    """What a payment id is stored under; also the key of the refund of the whole payment."""
-    return request_key("payment", payment_id)
-
-
-def failed_key(reservation_id: str, payment_id: str) -> bytes:
-    """What the report of a failed attempt is remembered under."""
-    return request_key(f"failed/{reservation_id}", payment_id)
-
-
-def refund_view(slot: SlotState, refund: Refund | None) -> tuple[Any, ...] | None:
-    """A refund as it travels in answers."""
-    if refund is None:
-        return None
-    return (
-        refund.key,
-        refund.reservation_id,
-        refund.payment_id,
-        refund.channel,
-        refund.amount_minor,
-        refund.reason,
-        refund.compensation,
-        refund.state,
-        refund.attempts,
-        refund.currency_code,
-    )
+from actors.core.team_ends import place_for_late, seat_paid, team_of
+from actors.core.terms import currency_of, exceeds_limit, window_of
 
 
 def confirm(state: ShardState, command: c.Confirm, now_ms: int) -> Decision:
@@ -109,6 +75,8 @@ def confirm(state: ShardState, command: c.Confirm, now_ms: int) -> Decision:
             command.paid_minor,
             held.state == EXPIRED,
         )
+        if type(held) is Seat:
+            return (Outcome.CONFIRMED, CONFIRMED, None), seat_paid(slot, held, record)
         return (Outcome.CONFIRMED, CONFIRMED, None), (record,)
     late = reason is RefundReason.LATE_PAYMENT
     record = RefundFellDue(
@@ -170,6 +138,8 @@ def _why_not_kept(
 
 
 def _can_reacquire(slot: SlotState, held: Reservation) -> bool:
+    if type(held) is Seat:
+        return place_for_late(slot, held) is not None
     pool = held.pool
     campaign = slot.campaigns.get(pool.campaign_id)
     return pool.available >= held.quantity and not exceeds_limit(
@@ -193,6 +163,9 @@ def begin_payment(state: ShardState, command: c.BeginPayment, now_ms: int) -> De
     if slot.payments.get(payment_key(command.payment_id)) is not None:
         return (Outcome.PAYMENT_ID_REUSED, held.state, held.deadline_ms), ()
     deadline_ms = max(held.deadline_ms, now_ms + window_of(slot, held.pool))
+    team = team_of(slot, held)
+    if team is not None:
+        deadline_ms = min(deadline_ms, team.deadline_ms)
     record = PaymentBegun(
         PAYMENT_BEGUN,
         command.slot,
@@ -233,7 +206,7 @@ def report_failed_payment(
 
 def return_units(state: ShardState, command: c.ReturnUnits, now_ms: int) -> Decision:
     """(RETURNED, state, returned in all, refund or None). Precedence: ID_REUSED, NOT_FOUND,
-    REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, RETURNED."""
+    REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, TEAM_FORMING (leave the team instead), RETURNED."""
     slot = state.slot(command.slot)
     key = request_key(command.caller, command.request_id)
     mark = fingerprint("return", command.reservation_id, command.quantity, command.restock)
@@ -248,15 +221,12 @@ def return_units(state: ShardState, command: c.ReturnUnits, now_ms: int) -> Deci
     if refused is not None:
         return (refused, state_now, returned, None), ()
     broken = _not_returnable(held, command.quantity)
+    if broken is None and team_of(slot, held) is not None:
+        broken = Outcome.TEAM_FORMING
     if broken is not None or held is None:
         outcome = broken or Outcome.NOT_FOUND
         return refuse(state, command.slot, key, mark, outcome, state_now, returned, None)
     return _returned(slot, command, held, key, mark)
-
-
-def return_refund_key(key: bytes) -> bytes:
-    """The refund of a return is named after the return's request."""
-    return request_key("return", key.hex())
 
 
 def _not_returnable(held: Reservation | None, quantity: int) -> Outcome | None:
@@ -277,7 +247,9 @@ def _returned(
     # From the total, so that the parts of a return add up to the cent.
     due = 0
     if payment is not None:
-        due = payment.amount_minor * total // held.quantity - payment.refunded_minor
+        settled = held.settled_minor if type(held) is Seat else 0
+        kept = payment.amount_minor - settled
+        due = settled + kept * total // held.quantity - payment.refunded_minor
     refund_key = return_refund_key(key) if due else b""
     payment_id = "" if payment is None else payment.payment_id
     channel = "" if payment is None else payment.channel

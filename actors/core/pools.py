@@ -2,6 +2,7 @@
 
 from actors.core.records import Balance
 from actors.core.tables import Counts
+from actors.core.team_state import Group
 
 
 class Pool:
@@ -15,6 +16,7 @@ class Pool:
         "counted_in",
         "forgotten_sold",
         "granted",
+        "group",
         "in_transit",
         "limit_per_buyer",
         "list_price_minor",
@@ -49,6 +51,8 @@ class Pool:
         self.buyers = Counts()
         """Units held and owned, by buyer. Of a campaign's pool always, limit or not, so that a
         limit that is put later need not count; of a base pool never, for it has none."""
+        self.group: Group | None = None
+        """Of a line that teams buy."""
         self.counted_in: tuple[Counts, ...] = ()
         """All tables in which a reservation of this pool counts."""
 

@@ -9,7 +9,6 @@ from heapq import heappush, heappushpop
 from typing import Any
 
 from actors.core.identity import buyer_part
-from actors.core.payments import payment_key
 from actors.core.pools import Pool
 from actors.core.records import (
     RESERVATION_EXPIRED,
@@ -17,8 +16,9 @@ from actors.core.records import (
     ReservationExpired,
     ReservationRevoked,
 )
-from actors.core.reservations import currency_of
+from actors.core.refunds import payment_key
 from actors.core.state import CONFIRMED, RESERVED, Debt, Reservation, ShardState, SlotState
+from actors.core.terms import currency_of
 
 SCAN_SLICE = 4_096
 """Reservations looked at in one step of a shortage's search (about 1 ms)."""

@@ -13,6 +13,8 @@ reservation; `part` its buyer's SQL partition, so that the projector can find th
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from actors.core.team_records import RECORDS as TEAM_RECORDS
+
 SKU_PUT, STOCK_CHANGED, TRANSFERRED_OUT, TRANSFERRED_IN, TRANSFER_ENDED = 1, 2, 3, 4, 5
 CAMPAIGN_PUT, CAMPAIGN_STATE_SET = 6, 7
 STOCK_RESERVED, REQUEST_REFUSED = 10, 11
@@ -347,6 +349,11 @@ class ReservationRecalled(NamedTuple):
     payment_channel: str
     paid_minor: int
     refunded_minor: int
+    team_key: bytes = b""
+    """b'' for one that is no seat."""
+    new_buyer: bool = False
+    settled_minor: int = 0
+    joined_ms: int = 0
 
 
 class Balance(NamedTuple):
@@ -388,5 +395,6 @@ RECORDS: dict[int, Callable[..., Any]] = {
     RESERVATION_REVOKED: ReservationRevoked,
     RESERVATIONS_FORGOTTEN: ReservationsForgotten,
     RESERVATION_RECALLED: ReservationRecalled,
+    **TEAM_RECORDS,
 }
 """Kind -> class; the class is called with the journalled fields."""

@@ -1,7 +1,7 @@
 """Deciding on reservations: reserve, release, fulfilment, read, and expiry (`pulse.py` calls it).
 
 Order of precedence of a Reserve's outcomes: ID_REUSED, NOT_FOUND, ENDED, PAUSED, NOT_STARTED,
-NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
+NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
 """
 
 from typing import Any
@@ -25,8 +25,6 @@ from actors.core.records import (
 )
 from actors.core.refusals import refuse, refused_before
 from actors.core.state import (
-    CAMPAIGN_ENDED,
-    CAMPAIGN_PAUSED,
     CONFIRMED,
     EXPIRED,
     RELEASED,
@@ -38,6 +36,8 @@ from actors.core.state import (
     ShardState,
     SlotState,
 )
+from actors.core.team_ends import after_leaving, team_of
+from actors.core.terms import closed, currency_of, exceeds_limit, not_eligible
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
 
@@ -60,9 +60,11 @@ def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
     if pool is None:
         return refuse(state, number, key, mark, Outcome.NOT_FOUND, 0, ())
     if campaign is not None:
-        broken = _closed(campaign, now_ms)
+        broken = closed(campaign, now_ms)
         if broken is None and campaign.config.required_claims:
-            broken = _not_eligible(campaign, command.claims)
+            broken = not_eligible(campaign, command.claims)
+        if broken is None and pool.group is not None and not pool.unit_price_minor:
+            broken = Outcome.TEAM_ONLY
         if broken:
             return refuse(state, number, key, mark, broken, pool.available, ())
     price = pool.unit_price_minor * quantity
@@ -149,53 +151,6 @@ def _find(
     return None, sku.pool, sku.currency_code, sku.payment_window_ms
 
 
-def currency_of(slot: SlotState, pool: Pool) -> str:
-    """The currency of a pool's prices; a campaign never changes its own."""
-    if pool.campaign_id:
-        return slot.campaigns[pool.campaign_id].config.currency_code
-    return slot.skus[pool.sku_id].currency_code
-
-
-def window_of(slot: SlotState, pool: Pool) -> int:
-    """The payment window of a pool's reservations, in milliseconds."""
-    if pool.campaign_id:
-        return slot.campaigns[pool.campaign_id].config.payment_window_ms
-    return slot.skus[pool.sku_id].payment_window_ms
-
-
-def _closed(campaign: Campaign, now_ms: int) -> Outcome | None:
-    config = campaign.config
-    if campaign.state == CAMPAIGN_ENDED or now_ms >= config.ends_ms:
-        return Outcome.ENDED
-    if campaign.state == CAMPAIGN_PAUSED:
-        return Outcome.PAUSED
-    if now_ms < config.starts_ms:
-        return Outcome.NOT_STARTED
-    return None
-
-
-def _not_eligible(campaign: Campaign, claims: tuple[str, ...]) -> Outcome | None:
-    eligible = set(campaign.config.required_claims).issubset(claims)
-    return None if eligible else Outcome.NOT_ELIGIBLE
-
-
-def exceeds_limit(campaign: Campaign | None, pool: Pool, buyer_id: str, quantity: int) -> bool:
-    """Whether `quantity` more units would take the buyer over the line's or campaign's limit."""
-    limit = pool.limit_per_buyer
-    campaigns = 0 if campaign is None else campaign.config.limit_per_buyer
-    if not limit and not campaigns:
-        return False
-    wanted = (pool.buyers.get(buyer_id) or 0) + quantity
-    if limit and wanted > limit:
-        return True
-    if campaign is None or not campaigns:
-        return False
-    # A campaign of one line counts in one table.
-    if campaign.buyers is not pool.buyers:
-        wanted = (campaign.buyers.get(buyer_id) or 0) + quantity
-    return wanted > campaigns
-
-
 def _alternatives(campaign: Campaign | None, sku_id: str) -> tuple[str, ...]:
     """Up to three other lines with units; the scan is bounded by the lines a campaign may have."""
     if campaign is None or len(campaign.pools) == 1:
@@ -239,7 +194,9 @@ def release(state: ShardState, command: c.Release, now_ms: int) -> Decision:
     record = ReservationReleased(
         RESERVATION_RELEASED, command.slot, held.key, buyer_part(held.buyer_id), command.reason
     )
-    return (Outcome.RELEASED, RELEASED), (record,)
+    team = team_of(slot, held)
+    gone = () if team is None else after_leaving(slot, team, (held.key,))
+    return (Outcome.RELEASED, RELEASED), (record, *gone)
 
 
 def report_fulfilment(state: ShardState, command: c.ReportFulfilment, now_ms: int) -> Decision:

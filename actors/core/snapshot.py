@@ -21,7 +21,7 @@ import msgpack
 
 from actors.core import state as s
 from actors.core.bloom import Segment
-from actors.core.commands import campaign_config
+from actors.core.campaign_config import campaign_config
 from actors.core.pools import Pool
 from actors.core.snapshot_rows import FILL, PACK, Filling, UnreadableSnapshot
 

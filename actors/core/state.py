@@ -8,9 +8,10 @@ No row refers back to its owner, so the state has no cycles and the garbage coll
 from collections.abc import Iterator
 
 from actors.core.bloom import Forgotten
-from actors.core.commands import CampaignConfig
+from actors.core.campaign_config import CampaignConfig
 from actors.core.pools import Pool
 from actors.core.tables import Counts, Deadlines, Refusals, SplitDict
+from actors.core.team_state import Team
 
 RESERVED, CONFIRMED, EXPIRED, RELEASED, RETURNED, REVOKED = 1, 2, 3, 4, 5, 6
 """Reservation states, numbered as `stockray.v1.ReservationState`."""
@@ -68,7 +69,16 @@ class Sku:
 class Campaign:
     """A campaign, its pools by SKU, and what each buyer holds and owns over all of them."""
 
-    __slots__ = ("buyers", "config", "created_ms", "pools", "state", "updated_ms", "version")
+    __slots__ = (
+        "buyers",
+        "config",
+        "created_ms",
+        "openers",
+        "pools",
+        "state",
+        "updated_ms",
+        "version",
+    )
 
     def __init__(self, config: CampaignConfig) -> None:
         self.config = config
@@ -82,6 +92,8 @@ class Campaign:
         self.buyers = Counts()
         """Units held and owned by buyer, over all lines. The table of the only line, if it has no
         more than one: most campaigns count once."""
+        self.openers = Counts()
+        """Teams that are forming, by the buyer who opened them."""
 
     def link_counts(self) -> None:
         """Lines came: say in which tables each counts. The campaign's own table begins as a copy
@@ -157,6 +169,21 @@ class Reservation:
     """Entry of the last change: a fuzzy snapshot is completed by it."""
     touched_ms: int
     """Journalled time of the last change."""
+
+
+class Seat(Reservation):
+    """A reservation that is a seat of a team: its units, and its place among the members."""
+
+    __slots__ = ("joined_ms", "new_buyer", "settled_minor", "team_key")
+
+    team_key: bytes
+    """The team that it is of, or was of last."""
+    new_buyer: bool
+    """The caller's word at the time of joining."""
+    joined_ms: int
+    """When it was taken; of a seat that moved to another team, when it moved."""
+    settled_minor: int
+    """Paid back when the team formed: what was paid above the final price."""
 
 
 class Refund:
@@ -242,6 +269,8 @@ class SlotState:
         "reservations",
         "skus",
         "slot",
+        "team_deadlines",
+        "teams",
         "transfers",
     )
 
@@ -268,6 +297,9 @@ class SlotState:
         self.transfers: SplitDict[bytes, Transfer] = SplitDict()
         self.open_transfers: set[bytes] = set()
         """Transfers whose end is not journalled here yet; a gateway finishes them."""
+        self.teams: SplitDict[bytes, Team] = SplitDict()
+        self.team_deadlines = Deadlines()
+        """Of teams that are forming."""
         self.arrivals: SplitDict[bytes, bool] = SplitDict()
         """Transfer id -> arrived or turned away; kept for ever."""
 
@@ -303,6 +335,7 @@ class ShardState:
     __slots__ = (
         "advanced_ms",
         "archive",
+        "closing",
         "debtors",
         "forgets",
         "fuzzy",
@@ -327,6 +360,8 @@ class ShardState:
         -> seq. A request id is unique within its slot only, so the slot belongs to the key."""
         self.debtors: dict[Pool, Debt] = {}
         """Pools that owe units of a declared shortage."""
+        self.closing: dict[tuple[int, str], None] = {}
+        """(Slot, campaign) of campaigns that were ended with teams still forming."""
         self.forgets = False
         """A slot has forgotten reservations."""
         self.archive: dict[int, dict[bytes, Reservation]] | None = None

@@ -27,7 +27,6 @@ from actors.core.records import (
     TransferredOut,
 )
 from actors.core.refusals import refuse, refused_before
-from actors.core.reservations import currency_of
 from actors.core.state import (
     CAMPAIGN_ENDED,
     IN_TRANSIT,
@@ -37,6 +36,7 @@ from actors.core.state import (
     Sku,
     SlotState,
 )
+from actors.core.terms import currency_of
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
 

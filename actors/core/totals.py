@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from actors.core import state as s
 from actors.core.outcomes import Outcome
-from actors.core.payments import RefundReason
+from actors.core.refunds import RefundReason
 
 
 class Totals(NamedTuple):

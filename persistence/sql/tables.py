@@ -243,6 +243,54 @@ transfers = Table(
     **OPTIONS,
 )
 
+teams = Table(
+    "teams",
+    metadata,
+    identifier_key("team_id"),
+    *origin(),
+    identifier("campaign_id"),
+    identifier("sku_id"),
+    small("state"),
+    identifier("opener_id"),
+    identifier("leader_id"),
+    identifier("leader_reservation_id"),
+    number("paid"),
+    number("new_members"),
+    number("virtual_seats"),
+    number("tier_people"),
+    big("unit_price_minor"),
+    identifier("completed_by"),
+    words("reason"),
+    big("opened_ms"),
+    big("deadline_ms"),
+    big("ended_ms"),
+    big("updated_ms"),
+    # In the order of a page (opened_ms, team_id).
+    Index("ix_teams_campaign", "campaign_id", "state", "opened_ms", "team_id"),
+    **OPTIONS,
+)
+
+# What a seat is beyond its row in `reservations`.
+seats = Table(
+    "seats",
+    metadata,
+    small_key("buyer_part"),
+    identifier_key("reservation_id"),
+    *origin(),
+    identifier("team_id"),
+    identifier("campaign_id"),
+    identifier("buyer_id"),
+    small("new_buyer"),
+    small("closed"),
+    big("final_minor"),
+    big("settled_minor"),
+    big("joined_ms"),
+    big("updated_ms"),
+    Index("ix_seats_team", "team_id", "joined_ms", "reservation_id"),
+    Index("ix_seats_buyer", "buyer_id", "joined_ms", "reservation_id"),
+    **OPTIONS,
+)
+
 # audit_id is shard-seq-index; each record carries the hash of the one before it.
 audit = Table(
     "audit",

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from stockray_proto.v1 import common_pb2, seckill_service_pb2
 
 from actors.core import commands as c
+from actors.core.campaign_config import CampaignConfig, CampaignLine, campaign_config
 from actors.core.outcomes import Outcome
 from actors.core.state import CAMPAIGN_ENDED, CAMPAIGN_PAUSED
 from server.handlers import CallContext
@@ -34,7 +35,7 @@ class CampaignView(NamedTuple):
 
     campaign_id: str
     state: int
-    config: c.CampaignConfig
+    config: CampaignConfig
     pools: Sequence[Sequence[Any]]
     """Views of the lines' pools, in the order of the lines."""
     version: int
@@ -54,7 +55,7 @@ def campaign_view(view: Sequence[Any] | None) -> CampaignView | None:
     if view is None:
         return None
     campaign_id, state, config, *rest = view
-    return CampaignView(campaign_id, state, c.campaign_config(config), *rest)
+    return CampaignView(campaign_id, state, campaign_config(config), *rest)
 
 
 def put_campaign_command(
@@ -88,7 +89,7 @@ def put_campaign_command(
         context.deadline_ms,
         context.caller,
         campaign.campaign_id,
-        c.CampaignConfig(
+        CampaignConfig(
             name=campaign.title,
             currency_code=campaign.currency_code,
             starts_ms=starts_ms,
@@ -102,11 +103,11 @@ def put_campaign_command(
     )
 
 
-def _lines(campaign: seckill_service_pb2.Campaign, wrong: Violations) -> list[c.CampaignLine]:
+def _lines(campaign: seckill_service_pb2.Campaign, wrong: Violations) -> list[CampaignLine]:
     if not 1 <= len(campaign.lines) <= CAMPAIGN_LINES_MAX:
         wrong.add("lines", f"1 to {CAMPAIGN_LINES_MAX} of them")
     seen: set[str] = set()
-    lines: list[c.CampaignLine] = []
+    lines: list[CampaignLine] = []
     for index, line in enumerate(campaign.lines[:CAMPAIGN_LINES_MAX]):
         path = f"lines[{index}]"
         wrong.id(f"{path}.sku_id", line.sku_id)
@@ -118,7 +119,7 @@ def _lines(campaign: seckill_service_pb2.Campaign, wrong: Violations) -> list[c.
         wrong.money(f"{path}.unit_price_minor", line.unit_price_minor)
         wrong.number(f"{path}.limit_per_buyer", line.limit_per_buyer, 0, LINE_UNITS_MAX)
         lines.append(
-            c.CampaignLine(
+            CampaignLine(
                 line.sku_id,
                 line.allocation_count,
                 line.list_price_minor or line.unit_price_minor,
@@ -247,7 +248,7 @@ def campaign_message(
     return message
 
 
-def default_allocation(line: c.CampaignLine, granted: int) -> LineAllocation:
+def default_allocation(line: CampaignLine, granted: int) -> LineAllocation:
     """What a read can say of a line's allocation, without having tried."""
     if granted >= line.allocation:
         return LineAllocation(Outcome.APPLIED)

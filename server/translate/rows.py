@@ -5,7 +5,7 @@ from typing import Any
 
 from stockray_proto.v1 import common_pb2, reservation_pb2, stock_pb2
 
-from actors.core import commands as c
+from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.state import REFUND_DUE
 from persistence.sql.views import Row
 from server.translate.campaign import CampaignView
@@ -94,11 +94,11 @@ def stock_from(row: Row, age: common_pb2.DataAge) -> stock_pb2.Stock:
 def campaign_view_from(row: Row, pools: list[Row]) -> CampaignView:
     """A campaign's row and its pools', in the shape of a shard's view."""
     config: dict[str, Any] = json.loads(row["config_json"])
-    lines = tuple(c.CampaignLine(**line) for line in config["lines"])
+    lines = tuple(CampaignLine(**line) for line in config["lines"])
     return CampaignView(
         campaign_id=row["campaign_id"],
         state=row["state"],
-        config=c.CampaignConfig(
+        config=CampaignConfig(
             **{
                 **config,
                 "lines": lines,

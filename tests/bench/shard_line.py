@@ -23,6 +23,7 @@ from typing import Any
 
 from actors.clock import ShardTime, WallClock
 from actors.core import commands as c
+from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.codec import EntryContent, pack_entry, unpack_entry
 from actors.core.evolve import fold
 from actors.core.identity import SLOT_COUNT, slot_of
@@ -48,7 +49,7 @@ UNITS = 10_000_000
 def stocked() -> tuple[c.PutSku | c.PutCampaign | c.ReceiveStock | c.TransferIn, ...]:
     """A campaign with one line, a limit per buyer, and more units than will be asked for."""
     far = WallClock().now_ms() + 60_000
-    config = c.CampaignConfig(
+    config = CampaignConfig(
         name="Double 11",
         starts_ms=0,
         ends_ms=far + 86_400_000,
@@ -56,7 +57,7 @@ def stocked() -> tuple[c.PutSku | c.PutCampaign | c.ReceiveStock | c.TransferIn,
         payment_window_ms=900_000,
         limit_per_buyer=5,
         required_claims=(),
-        lines=(c.CampaignLine(SKU, UNITS, 10_000, 9_900, 2),),
+        lines=(CampaignLine(SKU, UNITS, 10_000, 9_900, 2),),
     )
     head = (SLOT, far, "bench")
     return (

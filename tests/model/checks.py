@@ -9,7 +9,7 @@ from actors.core.evolve import fold
 from actors.core.evolve_reservations import counted_units
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
-from actors.core.payments import RefundReason
+from actors.core.refunds import RefundReason
 from actors.core.snapshot import Loader, digest
 from tests.model.naive import REMEMBERED_MS, Naive
 from tests.model.naive_stock import PARTS

@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.core import commands as c
 from actors.core.identity import public_id, request_key
-from actors.core.payments import payment_key, return_refund_key
+from actors.core.refunds import payment_key, return_refund_key
 from tests.model.naive_stock import NaiveStock, Row
 
 REMEMBERED_MS = 15_000

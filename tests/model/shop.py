@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.core import commands as c
 from actors.core import state as s
+from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.codec import EntryContent, pack_entry, unpack_entry
 from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, fold, open_entry
@@ -28,12 +29,12 @@ MINUTE_MS = 60_000
 WINDOW_MS = 15 * MINUTE_MS
 
 
-def line(sku: str, allocation: int = 100, price: int = 80, limit: int = 0) -> c.CampaignLine:
+def line(sku: str, allocation: int = 100, price: int = 80, limit: int = 0) -> CampaignLine:
     """A campaign's line at list price 100."""
-    return c.CampaignLine(sku, allocation, 100, price, limit)
+    return CampaignLine(sku, allocation, 100, price, limit)
 
 
-def campaign(*lines: c.CampaignLine, **changes: Any) -> c.CampaignConfig:
+def campaign(*lines: CampaignLine, **changes: Any) -> CampaignConfig:
     """A campaign that is open from T0 for an hour."""
     fields: dict[str, Any] = {
         "name": "a sale",
@@ -45,7 +46,7 @@ def campaign(*lines: c.CampaignLine, **changes: Any) -> c.CampaignConfig:
         "required_claims": (),
         "lines": lines,
     }
-    return c.CampaignConfig(**{**fields, **changes})
+    return CampaignConfig(**{**fields, **changes})
 
 
 class Shop:
@@ -204,7 +205,7 @@ class Shop:
         head = (c.DECLARE_SHORTAGE, slot, 0, "web", request, sale, sku, quantity, "lost", dry_run)
         return self.do(c.DeclareShortage(*head))
 
-    def put(self, config: c.CampaignConfig, sale: str = "sale") -> tuple[Any, ...]:
+    def put(self, config: CampaignConfig, sale: str = "sale") -> tuple[Any, ...]:
         """Put a campaign."""
         return self.do(c.PutCampaign(c.PUT_CAMPAIGN, slot_of(sale), 0, "web", sale, config))
 
@@ -233,7 +234,7 @@ class Shop:
         return self.do(c.TransferDone(c.TRANSFER_DONE, slot, 0, "web", key, arrived))
 
     def open_sale(
-        self, units: int = 10, *lines: c.CampaignLine, sale: str = "sale", **changes: Any
+        self, units: int = 10, *lines: CampaignLine, sale: str = "sale", **changes: Any
     ) -> None:
         """SKU tea, and a campaign that has `units` of it."""
         self.sku()

@@ -27,8 +27,8 @@ from actors.core import (
 from actors.core import records as r
 from actors.core import state as s
 from actors.core.identity import request_key
-from actors.core.payments import RefundReason
 from actors.core.pools import Pool
+from actors.core.refunds import RefundReason
 from tests.helpers.breakages import (
     a_late_payment_takes_no_unit,
     a_release_frees_its_units_twice,

@@ -12,7 +12,7 @@ from actors.core import records as r
 from actors.core import state as s
 from actors.core.identity import public_id, request_key, slot_of
 from actors.core.outcomes import Outcome
-from actors.core.payments import RefundReason, payment_key, return_refund_key
+from actors.core.refunds import RefundReason, payment_key, return_refund_key
 from actors.core.snapshot import digest
 from tests.model.shop import Shop, campaign, line
 

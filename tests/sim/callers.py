@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from actors.core import commands as c
+from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.identity import public_id, request_key, slot_of
 from actors.core.outcomes import UNFINAL, Outcome
 from tests.sim.answers import Answers
@@ -192,8 +193,8 @@ class Callers:
         """SKUs, stock and a campaign, one after the other; `then` once they are there."""
         ends_ms = START_MS + self.world.chance.choice((3_000, 3_000_000))
         limit = self.world.chance.choice((0, 3))
-        lines = tuple(c.CampaignLine(sku, 12, 100, 80, limit) for sku in SKUS[:1])
-        config = c.CampaignConfig(SALE, "CNY", 0, ends_ms, self.window_ms, 4, (), lines)
+        lines = tuple(CampaignLine(sku, 12, 100, 80, limit) for sku in SKUS[:1])
+        config = CampaignConfig(SALE, "CNY", 0, ends_ms, self.window_ms, 4, (), lines)
         steps: list[Callable[[], Any]] = []
         for sku in SKUS:
             slot = slot_of(sku)

@@ -5,6 +5,7 @@ from typing import Any
 
 from actors.clock import ShardTime
 from actors.core import commands as c
+from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.codec import unpack_entry
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
@@ -227,8 +228,8 @@ async def test_leftovers_of_an_ended_campaign_are_a_chore() -> None:
     async with running(Pair(), "a") as pair:
         await pair.promote("a")
         now_ms = pair.clock.now_ms()
-        line = c.CampaignLine("tea", 5, 100, 80, 0)
-        config = c.CampaignConfig("", "CNY", now_ms, now_ms + 1_000, 60_000, 0, (), (line,))
+        line = CampaignLine("tea", 5, 100, 80, 0)
+        config = CampaignConfig("", "CNY", now_ms, now_ms + 1_000, 60_000, 0, (), (line,))
         put = c.PutCampaign(c.PUT_CAMPAIGN, SLOT, now_ms + 5_000, "web", "sale", config)
         arrive = (c.TRANSFER_IN, SLOT, now_ms + 5_000, "web", b"t" * 16, "tea", "sale", 5)
         assert (await pair.do("a", put, c.TransferIn(*arrive)))[1] == (Outcome.APPLIED, True)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from actors.core import commands as c
 from actors.core import state as s
+from actors.core.campaign_config import CampaignConfig
 from actors.core.identity import slot_of
 from actors.core.outcomes import Outcome
 from tests.model.shop import T0, Shop, campaign, line
@@ -112,7 +112,7 @@ def test_a_campaign_is_idempotent_by_content() -> None:
         (campaign(line("tea", 3)), "granted 4 units"),
     ],
 )
-def test_a_campaign_keeps_what_buyers_rely_on(config: c.CampaignConfig, why: str) -> None:
+def test_a_campaign_keeps_what_buyers_rely_on(config: CampaignConfig, why: str) -> None:
     shop = Shop()
     shop.open_sale(4)
     outcome, view, _, told = shop.put(config)

@@ -10,7 +10,7 @@ from actors.core import commands as c
 from actors.core import state as s
 from actors.core.identity import public_id, slot_of
 from actors.core.outcomes import Outcome
-from actors.core.payments import RefundReason, payment_key
+from actors.core.refunds import RefundReason, payment_key
 from tests.model.shop import T0, WINDOW_MS, Shop, line
 
 AMOUNT, REASON, COMPENSATION, STATE, ATTEMPTS, CURRENCY = 4, 5, 6, 7, 8, 9

@@ -7,7 +7,7 @@ from actors.core import pulse
 from actors.core import state as s
 from actors.core.identity import slot_of
 from actors.core.outcomes import Outcome
-from actors.core.payments import RefundReason
+from actors.core.refunds import RefundReason
 from actors.core.stock import TOTAL_MAX
 from tests.model.shop import T0, Shop, campaign, line
 

@@ -1,0 +1,413 @@
+"""Deciding on teams: open, join, leave, complete by hand, read, suggest.
+
+A seat is a reservation: its units, deadline, payment and release are those of any other. What a
+seat adds is its team: no buyer twice in one, no more seats than people of the last tier, a share of
+them for new buyers only.
+
+Order of precedence of an opening's outcomes: ID_REUSED, NOT_FOUND, ENDED, PAUSED, NOT_STARTED,
+NOT_ELIGIBLE, NEW_BUYERS_ONLY, TOO_MANY_TEAMS, INVALID, LIMIT_EXCEEDED, SOLD_OUT, RESERVED. Of a
+joining's: ID_REUSED, NOT_FOUND, ENDED, PAUSED, NOT_STARTED, NOT_ELIGIBLE, TEAM_CLOSED,
+ALREADY_IN_TEAM, TEAM_NOT_OPEN, TEAM_FULL, NEW_BUYERS_ONLY, INVALID, LIMIT_EXCEEDED, SOLD_OUT,
+RESERVED.
+"""
+
+from typing import Any
+
+from actors.core import team_commands as t
+from actors.core.commands import DEFAULT_PAYABLE
+from actors.core.identity import (
+    buyer_part,
+    fingerprint_of,
+    parse_public_id,
+    public_id,
+    request_key,
+)
+from actors.core.outcomes import Outcome
+from actors.core.pools import Pool
+from actors.core.records import RESERVATION_RELEASED, ReservationReleased
+from actors.core.refunds import RefundReason, refund_view
+from actors.core.refusals import refuse, refused_before
+from actors.core.reservations import AFTER_RESERVED, find_reservation
+from actors.core.state import (
+    CONFIRMED,
+    REFUND_DUE,
+    RELEASED,
+    RESERVED,
+    RETURNED,
+    Campaign,
+    Seat,
+    ShardState,
+    SlotState,
+)
+from actors.core.team_ends import (
+    Act,
+    Paid,
+    after_leaving,
+    close_seat,
+    form,
+    leaders_price,
+    members,
+    nearest_to_full,
+    paid_members,
+    seat_refund_key,
+    team_of,
+)
+from actors.core.team_records import SEAT_TAKEN, TEAM_OPENED, SeatTaken, TeamOpened
+from actors.core.team_state import TEAM_FORMED, TEAM_FORMING, Group, Team
+from actors.core.terms import closed, currency_of, exceeds_limit, not_eligible
+
+Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
+
+OTHERS_MAX = 3
+"""Teams named to who found one full or closed."""
+
+
+def team_key_of(seat_key: bytes) -> bytes:
+    """A team is named after the seat that opened it."""
+    return request_key("team", seat_key.hex())
+
+
+def open_team(state: ShardState, command: t.OpenTeam, now_ms: int) -> Decision:
+    """(RESERVED, key, list, unit, payable, currency, deadline_ms, remaining, team key, team's
+    deadline_ms, seats still free), or a refusal: (outcome, remaining, ())."""
+    number, _, caller, request_id, campaign_id, sku_id, quantity, buyer_id, payable = command[1:10]
+    slot = state.slot(number)
+    key = request_key(caller, request_id)
+    mark = fingerprint_of(
+        f"open\0{campaign_id}\0{sku_id}\0{quantity}\0{buyer_id}\0{payable}\0{command.new_buyer}"
+    )
+    held = slot.reservations.get(key)
+    if held is not None:
+        return _seat_before(slot, held, mark), ()
+    refused = refused_before(slot, key, mark)
+    if refused is not None:
+        return (refused, 0, ()), ()
+    campaign = slot.campaigns.get(campaign_id)
+    pool = None if campaign is None else campaign.pools.get(sku_id)
+    if campaign is None or pool is None or pool.group is None:
+        return refuse(state, number, key, mark, Outcome.NOT_FOUND, 0, ())
+    group = pool.group
+    unit = leaders_price(group, group.tiers[0].unit_price_minor)
+    broken = (
+        _closed_to(campaign, command.claims, now_ms)
+        or _may_not_open(campaign, group, buyer_id, command.new_buyer)
+        or _not_to_be_had(campaign, pool, buyer_id, quantity, payable, unit)
+    )
+    if broken is not None:
+        return refuse(state, number, key, mark, broken, pool.available, ())
+    # Nothing below this line can fail.
+    team_key = team_key_of(key)
+    ends_ms = min(now_ms + group.rules.window_ms, campaign.config.ends_ms)
+    opened = TeamOpened(TEAM_OPENED, number, team_key, campaign_id, sku_id, buyer_id, ends_ms)
+    taken = _taken(command, pool, campaign, key, mark, team_key, unit, ends_ms, now_ms)
+    return _reserved(taken, pool, ends_ms, group.capacity - 1), (opened, taken)
+
+
+def join_team(state: ShardState, command: t.JoinTeam, now_ms: int) -> Decision:
+    """As `open_team`; who finds the team full or closed is told up to three others: (outcome,
+    remaining, their ids)."""
+    number, _, caller, request_id, team_id, quantity, buyer_id, payable = command[1:9]
+    slot = state.slot(number)
+    key = request_key(caller, request_id)
+    mark = fingerprint_of(
+        f"join\0{team_id}\0{quantity}\0{buyer_id}\0{payable}\0{command.new_buyer}"
+    )
+    held = slot.reservations.get(key)
+    if held is not None:
+        return _seat_before(slot, held, mark), ()
+    refused = refused_before(slot, key, mark)
+    if refused is not None:
+        return (refused, 0, ()), ()
+    team = find_team(slot, team_id)
+    if team is None:
+        return refuse(state, number, key, mark, Outcome.NOT_FOUND, 0, ())
+    campaign = slot.campaigns[team.campaign_id]
+    pool = campaign.pools[team.sku_id]
+    unit = team.group.tiers[0].unit_price_minor
+    broken = (
+        _closed_to(campaign, command.claims, now_ms)
+        or _may_not_join(team, buyer_id, command.new_buyer, now_ms)
+        or _not_to_be_had(campaign, pool, buyer_id, quantity, payable, unit)
+    )
+    if broken is not None:
+        others: tuple[str, ...] = ()
+        if broken in (Outcome.TEAM_FULL, Outcome.TEAM_CLOSED, Outcome.NEW_BUYERS_ONLY):
+            others = _others(slot, team, buyer_id, command.new_buyer)
+        return refuse(state, number, key, mark, broken, pool.available, others)
+    # Nothing below this line can fail.
+    ends_ms = team.deadline_ms
+    taken = _taken(command, pool, campaign, key, mark, team.key, unit, ends_ms, now_ms)
+    return _reserved(taken, pool, ends_ms, team.free() - 1), (taken,)
+
+
+def find_team(slot: SlotState, team_id: str) -> Team | None:
+    """By the id that callers see; None for an unknown or a malformed one."""
+    parsed = parse_public_id(team_id)
+    if parsed is None or parsed[0] != slot.slot:
+        return None
+    return slot.teams.get(parsed[1])
+
+
+def _closed_to(campaign: Campaign, claims: tuple[str, ...], now_ms: int) -> Outcome | None:
+    broken = closed(campaign, now_ms)
+    if broken is None and campaign.config.required_claims:
+        broken = not_eligible(campaign, claims)
+    return broken
+
+
+def _may_not_open(
+    campaign: Campaign, group: Group, buyer_id: str, new_buyer: bool
+) -> Outcome | None:
+    if not new_buyer and group.rules.new_buyer_seats >= group.capacity:
+        return Outcome.NEW_BUYERS_ONLY
+    if (campaign.openers.get(buyer_id) or 0) >= group.rules.teams_per_buyer:
+        return Outcome.TOO_MANY_TEAMS
+    return None
+
+
+def _may_not_join(team: Team, buyer_id: str, new_buyer: bool, now_ms: int) -> Outcome | None:
+    if team.state != TEAM_FORMING or now_ms >= team.deadline_ms:
+        return Outcome.TEAM_CLOSED
+    if buyer_id in team.buyers:
+        return Outcome.ALREADY_IN_TEAM
+    if not team.leader:
+        return Outcome.TEAM_NOT_OPEN
+    free = team.group.capacity - len(team.buyers)
+    if free <= 0:
+        return Outcome.TEAM_FULL
+    if not new_buyer and free <= team.missing_new():
+        return Outcome.NEW_BUYERS_ONLY
+    return None
+
+
+def _not_to_be_had(  # noqa: PLR0917
+    campaign: Campaign, pool: Pool, buyer_id: str, quantity: int, payable: int, unit: int
+) -> Outcome | None:
+    if payable > unit * quantity:
+        return Outcome.INVALID
+    if exceeds_limit(campaign, pool, buyer_id, quantity):
+        return Outcome.LIMIT_EXCEEDED
+    if quantity > pool.available:
+        return Outcome.SOLD_OUT
+    return None
+
+
+def _taken(  # noqa: PLR0917
+    command: t.OpenTeam | t.JoinTeam,
+    pool: Pool,
+    campaign: Campaign,
+    key: bytes,
+    mark: int,
+    team_key: bytes,
+    unit: int,
+    ends_ms: int,
+    now_ms: int,
+) -> SeatTaken:
+    config = campaign.config
+    payable = command.payable_minor
+    # Past the constructor of NamedTuple, as in `reservations.reserve`.
+    return tuple.__new__(
+        SeatTaken,
+        (
+            SEAT_TAKEN,
+            command.slot,
+            key,
+            command.caller,
+            command.request_id,
+            mark,
+            pool.campaign_id,
+            pool.sku_id,
+            command.quantity,
+            command.buyer_id,
+            pool.list_price_minor,
+            unit,
+            unit * command.quantity if payable == DEFAULT_PAYABLE else payable,
+            config.currency_code,
+            min(now_ms + config.payment_window_ms, ends_ms),
+            command.order_id,
+            command.device_id,
+            command.ip,
+            command.claims,
+            command.share_code,
+            command.channel,
+            command.experiment,
+            team_key,
+            command.new_buyer,
+        ),
+    )
+
+
+def _reserved(taken: SeatTaken, pool: Pool, ends_ms: int, free: int) -> tuple[Any, ...]:
+    remaining = pool.available - taken.quantity
+    return (Outcome.RESERVED, taken.key, *taken[10:15], remaining, taken.team_key, ends_ms, free)
+
+
+def _seat_before(slot: SlotState, held: Any, mark: int) -> tuple[Any, ...]:
+    if held.fingerprint != mark or type(held) is not Seat:
+        return (Outcome.ID_REUSED, 0, ())
+    team = slot.teams.get(held.team_key)
+    return (
+        Outcome.RESERVED,
+        held.key,
+        held.list_price_minor,
+        held.unit_price_minor,
+        held.payable_minor,
+        currency_of(slot, held.pool),
+        held.first_deadline_ms,
+        held.pool.available,
+        held.team_key,
+        0 if team is None else team.deadline_ms,
+        0 if team is None else max(0, team.free()),
+    )
+
+
+def _others(slot: SlotState, team: Team, buyer_id: str, new_buyer: bool) -> tuple[str, ...]:
+    found = nearest_to_full(slot, team.group.joinable(new_buyer), OTHERS_MAX + 1)
+    return tuple(
+        public_id(slot.slot, other.key)
+        for other in found
+        if other is not team and buyer_id not in other.buyers
+    )[:OTHERS_MAX]
+
+
+def leave_team(state: ShardState, command: t.LeaveTeam, now_ms: int) -> Decision:
+    """(LEFT, state, refund or None); again: the same. Precedence: NOT_FOUND (or no seat), LEFT
+    before, EXPIRED, REVOKED, TEAM_CLOSED (it formed or failed: a return is another call), LEFT."""
+    slot = state.slot(command.slot)
+    held = find_reservation(slot, command.reservation_id)
+    if type(held) is not Seat:
+        return (Outcome.NOT_FOUND, 0, None), ()
+    refund = slot.refunds.get(seat_refund_key(held.key))
+    left = refund is not None and refund.reason == RefundReason.LEFT_TEAM
+    if held.state == RELEASED or left:
+        return (Outcome.LEFT, held.state, refund_view(slot, refund)), ()
+    team = team_of(slot, held)
+    if team is None:
+        outcome = AFTER_RESERVED.get(held.state, Outcome.TEAM_CLOSED)
+        if outcome is Outcome.ALREADY_CONFIRMED:
+            outcome = Outcome.TEAM_CLOSED
+        return (outcome, held.state, None), ()
+    gone = after_leaving(slot, team, (held.key,))
+    payment = held.payment
+    if held.state == RESERVED or payment is None:
+        record = ReservationReleased(
+            RESERVATION_RELEASED, command.slot, held.key, buyer_part(held.buyer_id), command.reason
+        )
+        return (Outcome.LEFT, RELEASED, None), (record, *gone)
+    paid = Paid(held, payment.payment_id, payment.channel, payment.amount_minor)
+    closing = close_seat(slot, paid, RefundReason.LEFT_TEAM, command.caller, command.reason)
+    view = (
+        closing.refund_key,
+        command.reservation_id,
+        paid.payment_id,
+        paid.channel,
+        paid.amount_minor,
+        int(RefundReason.LEFT_TEAM),
+        False,
+        REFUND_DUE,
+        0,
+        closing.currency_code,
+    )
+    return (Outcome.LEFT, RETURNED, view), (closing, *gone)
+
+
+def complete_team(state: ShardState, command: t.CompleteTeam, now_ms: int) -> Decision:
+    """(APPLIED, team): formed with virtual seats; again: the same. Precedence: NOT_FOUND,
+    TEAM_CLOSED, NOT_ELIGIBLE (the campaign's rules do not allow it), TEAM_NOT_OPEN (nobody has
+    paid), INVALID (no tier of so many people, or the paid seats are beyond it), APPLIED."""
+    slot = state.slot(command.slot)
+    team = find_team(slot, command.team_id)
+    if team is None:
+        return (Outcome.NOT_FOUND, None), ()
+    if team.state != TEAM_FORMING:
+        done = team.state == TEAM_FORMED and team.virtual > 0
+        done = done and command.people in (0, team.tier_people)
+        return (Outcome.APPLIED if done else Outcome.TEAM_CLOSED, team_view(slot, team)), ()
+    if not team.group.rules.virtual_completion:
+        return (Outcome.NOT_ELIGIBLE, team_view(slot, team)), ()
+    paid = paid_members(slot, team)
+    if not paid:
+        return (Outcome.TEAM_NOT_OPEN, team_view(slot, team)), ()
+    wanted = [
+        tier.people
+        for tier in team.group.tiers
+        if tier.people >= len(paid) and command.people in (0, tier.people)
+    ]
+    if not wanted:
+        return (Outcome.INVALID, team_view(slot, team)), ()
+    act = Act(wanted[0] - len(paid), command.caller, command.reason)
+    return (Outcome.APPLIED, None), tuple(form(slot, team, paid, team.leader, act))
+
+
+def get_team(state: ShardState, command: t.GetTeam, now_ms: int) -> Decision:
+    """(FOUND, team) or (NOT_FOUND, None)."""
+    slot = state.slot(command.slot)
+    team = find_team(slot, command.team_id)
+    if team is None:
+        return (Outcome.NOT_FOUND, None), ()
+    return (Outcome.FOUND, team_view(slot, team)), ()
+
+
+def suggest_teams(state: ShardState, command: t.SuggestTeams, now_ms: int) -> Decision:
+    """(FOUND, teams) or (NOT_FOUND, ()): none that the buyer is in or may not join."""
+    slot = state.slot(command.slot)
+    campaign = slot.campaigns.get(command.campaign_id)
+    if campaign is None:
+        return (Outcome.NOT_FOUND, ()), ()
+    groups = [
+        pool.group
+        for pool in campaign.pools.values()
+        if pool.group is not None and command.sku_id in ("", pool.sku_id)
+    ]
+    # More than asked for, by the teams that the buyer may be in: as many as seats fit the limits.
+    room = command.limit + len(groups) * IN_TEAMS_MAX
+    found = [
+        team
+        for group in groups
+        for team in nearest_to_full(slot, group.joinable(command.new_buyer), room)
+        if command.buyer_id not in team.buyers and now_ms < team.deadline_ms
+    ]
+    found.sort(key=lambda team: (team.free(), team.deadline_ms, team.key))
+    return (Outcome.FOUND, tuple(team_view(slot, team) for team in found[: command.limit])), ()
+
+
+IN_TEAMS_MAX = 20
+"""So many of the nearest teams are passed over at most because the buyer is in them."""
+
+
+def team_view(slot: SlotState, team: Team) -> tuple[Any, ...]:
+    """A team as it travels in answers: (key, campaign, SKU, state, opened_ms, deadline_ms,
+    ended_ms, leader's key, tiers, paid, unpaid, virtual, new members, seats for new buyers still
+    free, tier reached, unit price reached, members); a member is (key, buyer, paid, new,
+    joined_ms)."""
+    seats: list[Seat] = []
+    if team.state == TEAM_FORMING:
+        seats = members(slot, team)
+    else:
+        for key in team.members:
+            seat = slot.reservations.get(key)
+            if type(seat) is Seat:
+                seats.append(seat)
+    forming = team.state == TEAM_FORMING
+    return (
+        team.key,
+        team.campaign_id,
+        team.sku_id,
+        team.state,
+        team.opened_ms,
+        team.deadline_ms,
+        team.ended_ms,
+        team.leader,
+        team.group.tiers,
+        team.paid if forming else len(team.members),
+        len(team.buyers) - team.paid if forming else 0,
+        team.virtual,
+        team.new_count,
+        team.missing_new() if forming else 0,
+        team.tier_people,
+        team.unit_price_minor,
+        tuple(
+            (seat.key, seat.buyer_id, seat.state == CONFIRMED, seat.new_buyer, seat.joined_ms)
+            for seat in seats
+        ),
+    )

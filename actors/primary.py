@@ -384,16 +384,16 @@ class Primary:
             # All slots were looked at, which at thousands of rounds a second would cost too much.
             self._due_at = self._later(DUE_EVERY_MS)
         self._fold(due, records)
+        if len(due) < room:
+            self._fold(self._pulse.teams(self.state, now_ms, room - len(due)), records)
         if self.state.debtors and len(due) < room:
             self._fold(self._pulse.revocations(self.state, room - len(due)), records)
         if not due:
-            gone = self._forgetting.look_on(
-                self.state,
-                now_ms=now_ms,
-                recall_after_ms=self._limits.recall_after_ms,
-                sink_seq=self.sink_seq,
-                limit=room,
-            )
+            age = {"recall_after_ms": self._limits.recall_after_ms, "sink_seq": self.sink_seq}
+            gone: list[Any] = [
+                *self._forgetting.look_on(self.state, now_ms=now_ms, limit=room, **age),
+                *self._forgetting.look_for_teams(self.state, now_ms=now_ms, limit=room, **age),
+            ]
             self._fold(gone, records)
 
     def _is_due(self) -> bool:

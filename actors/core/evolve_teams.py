@@ -134,8 +134,8 @@ def team_formed(state: s.ShardState, slot: s.SlotState, record: t.TeamFormed) ->
     team.tier_people = record.tier_people
     team.unit_price_minor = record.unit_price_minor
     team.virtual = record.virtual
-    team.new_count = team.new_paid = record.new_members
     _ended(state, slot, team, TEAM_FORMED, record.members)
+    team.new_count = team.new_paid = record.new_members
 
 
 def team_closed(state: s.ShardState, slot: s.SlotState, record: t.TeamClosed) -> None:
@@ -152,6 +152,7 @@ def _ended(
     team.state = new
     team.members = members
     team.paid = len(members)
+    team.new_count = team.new_paid = 0
     team.ended_ms = state.now_ms
     team.buyers = {}
     if state.fuzzy is not None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from actors.core import commands as c
 from actors.core import state as s
+from actors.core import team_commands as t
 from actors.core.evolve_reservations import counted_units, from_recalled
 from actors.core.identity import parse_public_id, request_key
 from actors.core.records import (
@@ -26,6 +27,9 @@ from actors.core.records import (
     ReservationRecalled,
     ReservationsForgotten,
 )
+from actors.core.team_ends import team_of
+from actors.core.team_records import TEAMS_FORGOTTEN, TeamsForgotten
+from actors.core.team_state import TEAM_FORMING, Team
 
 SEAT_FIELDS_FROM = c.RecalledRow._fields.index("team_id")
 
@@ -42,6 +46,9 @@ ON_RESERVATIONS = frozenset(
         c.RETURN_UNITS,
         c.REPORT_FULFILMENT,
         c.GET_RESERVATION,
+        t.OPEN_TEAM,
+        t.JOIN_TEAM,
+        t.LEAVE_TEAM,
     }
 )
 """Commands whose answer depends on one reservation, by its key."""
@@ -53,6 +60,7 @@ class Forgetting:
 
     def __init__(self) -> None:
         self._rows: Iterator[tuple[int, s.Reservation]] | None = None
+        self._teams: Iterator[tuple[int, Team]] | None = None
 
     def look_on(
         self, state: s.ShardState, *, now_ms: int, recall_after_ms: int, sink_seq: int, limit: int
@@ -84,6 +92,43 @@ class Forgetting:
             for number, gone in keys.items()
         ]
 
+    def look_for_teams(
+        self, state: s.ShardState, *, now_ms: int, recall_after_ms: int, sink_seq: int, limit: int
+    ) -> list[TeamsForgotten]:
+        """The same for teams: those that ended, of campaigns that are over."""
+        keys: dict[int, list[bytes]] = {}
+        before_ms = now_ms - recall_after_ms
+        if self._teams is None:
+            self._teams = _walk_teams(state)
+        for _ in range(SCAN_SLICE):
+            number, team = next(self._teams, (0, None))
+            if team is None:
+                self._teams = None
+                break
+            slot = state.slots[number]
+            if team.state == TEAM_FORMING or team.touched_ms > before_ms or team.seq > sink_seq:
+                continue
+            if slot.teams.get(team.key) is team and _is_over(slot, team.campaign_id, now_ms):
+                keys.setdefault(number, []).append(team.key)
+                limit -= 1
+                if not limit:
+                    break
+        return [
+            TeamsForgotten(TEAMS_FORGOTTEN, number, tuple(gone)) for number, gone in keys.items()
+        ]
+
+
+def _walk_teams(state: s.ShardState) -> Iterator[tuple[int, Team]]:
+    for number, slot in list(state.slots.items()):
+        for part in list(slot.teams.parts):
+            for team in list(part.values()):
+                yield number, team
+
+
+def _is_over(slot: s.SlotState, campaign_id: str, now_ms: int) -> bool:
+    campaign = slot.campaigns[campaign_id]
+    return campaign.state == s.CAMPAIGN_ENDED or now_ms >= campaign.config.ends_ms
+
 
 def _walk(state: s.ShardState) -> Iterator[tuple[int, s.Reservation]]:
     """All rows. A part is listed in one step: it may change before the next row is asked for."""
@@ -96,20 +141,19 @@ def _walk(state: s.ShardState) -> Iterator[tuple[int, s.Reservation]]:
 def _may_go(slot: s.SlotState, held: s.Reservation, now_ms: int) -> bool:
     """Whether no rule needs the row: no limit that still holds counts it, and it is no order of a
     pool that owes units, whose search for the newest orders would miss it."""
+    if team_of(slot, held) is not None:
+        return False
     if not counted_units(held):
         return True
     pool = held.pool
     if pool.owed:
         return False
-    if not pool.campaign_id:
-        return True
-    campaign = slot.campaigns[pool.campaign_id]
-    return campaign.state == s.CAMPAIGN_ENDED or now_ms >= campaign.config.ends_ms
+    return not pool.campaign_id or _is_over(slot, pool.campaign_id, now_ms)
 
 
 def reservation_key(command: Any) -> bytes | None:
     """The key of the reservation that a command is about; None for an id not of its slot."""
-    if command.kind == c.RESERVE:
+    if command.kind in (c.RESERVE, t.OPEN_TEAM, t.JOIN_TEAM):
         return request_key(command.caller, command.request_id)
     parsed = parse_public_id(command.reservation_id)
     return None if parsed is None or parsed[0] != command.slot else parsed[1]

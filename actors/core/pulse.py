@@ -17,7 +17,8 @@ from actors.core.records import (
     ReservationRevoked,
 )
 from actors.core.refunds import payment_key
-from actors.core.state import CONFIRMED, RESERVED, Debt, Reservation, ShardState, SlotState
+from actors.core.state import CONFIRMED, RESERVED, Debt, Reservation, Seat, ShardState, SlotState
+from actors.core.team_ends import closing_teams, due_teams, teams_left
 from actors.core.terms import currency_of
 
 SCAN_SLICE = 4_096
@@ -31,8 +32,10 @@ class Pulse:
         self._searches: dict[Pool, Search] = {}
 
     def expiries(self, state: ShardState, now_ms: int, limit: int) -> list[Any]:
-        """Up to `limit` records for reservations whose deadline has passed."""
+        """Up to `limit` records for reservations whose deadline has passed, and those that follow
+        from seats among them."""
         records: list[Any] = []
+        seats: list[tuple[SlotState, Seat]] = []
         for number, slot in state.slots.items():
             room = limit - len(records)
             if room <= 0:
@@ -44,12 +47,22 @@ class Pulse:
                 records.append(
                     ReservationExpired(RESERVATION_EXPIRED, number, key, buyer_part(held.buyer_id))
                 )
-        return records
+                if type(held) is Seat:
+                    seats.append((slot, held))
+        return records + teams_left(seats) if seats else records
+
+    def teams(self, state: ShardState, now_ms: int, limit: int) -> list[Any]:
+        """Records that end teams, those of one at least and then up to `limit`: first of those
+        whose deadline has passed; if there is none, of campaigns that were ended."""
+        return due_teams(state, now_ms, limit) or (
+            closing_teams(state, limit) if state.closing else []
+        )
 
     def revocations(self, state: ShardState, limit: int) -> list[Any]:
         """The next step for every pool that owes units: newest reservations first, then the
         newest orders. Records are of different reservations, so they can be folded in order."""
         records: list[Any] = []
+        seats: list[tuple[SlotState, Seat]] = []
         for pool, debt in list(state.debtors.items()):
             slot = state.slots[debt.slot]
             search = self._searches.get(pool)
@@ -57,11 +70,13 @@ class Pulse:
                 search = self._searches[pool] = Search(slot, pool, debt)
             if search.look_on(pool):
                 records.extend(search.take(slot, pool, limit - len(records)))
+                seats.extend((slot, seat) for seat in search.seats)
+                search.seats.clear()
                 if search.empty():
                     del self._searches[pool]
         for pool in [pool for pool in self._searches if pool not in state.debtors]:
             del self._searches[pool]
-        return records
+        return records + teams_left(seats) if seats else records
 
 
 class Search:
@@ -79,6 +94,8 @@ class Search:
         self._found: dict[int, list[tuple[int, int, bytes]]] = {RESERVED: [], CONFIRMED: []}
         self._ordered: list[tuple[int, bytes]] | None = None
         self._orders_too = False
+        self.seats: list[Seat] = []
+        """Seats among what was taken last."""
 
     def look_on(self, pool: Pool) -> bool:
         """One slice of the search; True when it is complete."""
@@ -125,6 +142,8 @@ class Search:
                 self._orders_too &= kind == CONFIRMED
                 continue
             records.append(_revoked(slot, held))
+            if type(held) is Seat:
+                self.seats.append(held)
             owed -= held.quantity - held.returned
         return records
 

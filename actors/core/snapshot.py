@@ -22,7 +22,9 @@ import msgpack
 from actors.core import state as s
 from actors.core.bloom import Segment
 from actors.core.campaign_config import campaign_config
+from actors.core.evolve_stock import set_group
 from actors.core.pools import Pool
+from actors.core.seats import recount_teams
 from actors.core.snapshot_rows import FILL, PACK, Filling, UnreadableSnapshot
 
 __all__ = ["SNAPSHOT_FORMAT", "Loader", "UnreadableSnapshot", "chunks", "digest"]
@@ -129,6 +131,7 @@ def _pack_pool(pool: Pool) -> tuple[Any, ...]:
         pool.unit_price_minor,
         pool.limit_per_buyer,
         pool.forgotten_sold,
+        0 if pool.group is None else pool.group.opened,
     )
 
 
@@ -184,8 +187,10 @@ class Loader:
         state.now_ms = max(state.now_ms, self._end_now_ms)
         state.debtors.clear()
         state.touched.clear()
+        state.closing.clear()
         state.refusal_count = sum(len(slot.refusals) for slot in state.slots.values())
         for slot in state.slots.values():
+            recount_teams(state, slot)
             for pool in slot.pools():
                 if pool.owed:
                     state.debtors[pool] = s.Debt(slot.slot)
@@ -252,9 +257,11 @@ def _set_campaign(  # noqa: PLR0917
     campaign.config = campaign_config(config)
     campaign.state = campaign_state
     campaign.version, campaign.created_ms, campaign.updated_ms = history
+    lines = {line.sku_id: line for line in campaign.config.lines}
     for balance in pools:
         pool = campaign.pools.get(balance[0]) or Pool(campaign_id, balance[0])
         campaign.pools[balance[0]] = pool
+        set_group(pool, lines[balance[0]], campaign.config)
         _set_pool(pool, balance)
     campaign.link_counts()
 
@@ -275,7 +282,11 @@ def _set_pool(pool: Pool, balance: Any) -> None:
         pool.unit_price_minor,
         pool.limit_per_buyer,
         pool.forgotten_sold,
+        *teams_opened,
     ) = balance
+    # Snapshots of before teams do not say.
+    if pool.group is not None and teams_opened:
+        pool.group.opened = teams_opened[0]
 
 
 def digest(state: s.ShardState) -> int:
@@ -283,7 +294,7 @@ def digest(state: s.ShardState) -> int:
     its tables are in. Refusals are left out: replicas forget them at different entries."""
     total = 0
     for slot in state.slots.values():
-        for name in ("reservations", "payments", "documents", "figures", "refunds"):
+        for name in ("teams", "reservations", "payments", "documents", "figures", "refunds"):
             pack = PACK[name]
             for key, value in getattr(slot, name).items():
                 total += _hash((slot.slot, name, pack(key, value)))

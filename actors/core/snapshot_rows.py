@@ -8,6 +8,7 @@ from actors.core import state as s
 from actors.core.bloom import Forgotten
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
+from actors.core.team_state import TEAM_FORMING, Team
 
 
 class UnreadableSnapshot(Exception):
@@ -15,7 +16,6 @@ class UnreadableSnapshot(Exception):
 
 
 def _pack_reservation(key: bytes, held: s.Reservation) -> tuple[Any, ...]:
-    payment = held.payment
     return (
         key,
         held.pool.campaign_id,
@@ -35,9 +35,45 @@ def _pack_reservation(key: bytes, held: s.Reservation) -> tuple[Any, ...]:
         held.payable_minor,
         held.seq,
         held.touched_ms,
-        None
-        if payment is None
-        else (payment.payment_id, payment.channel, payment.amount_minor, payment.refunded_minor),
+        _paid(held) if type(held) is not s.Seat else (_paid(held), *_seat(held)),
+    )
+
+
+def _paid(held: s.Reservation) -> tuple[Any, ...] | None:
+    payment = held.payment
+    if payment is None:
+        return None
+    return (payment.payment_id, payment.channel, payment.amount_minor, payment.refunded_minor)
+
+
+def _seat(seat: s.Seat) -> tuple[Any, ...]:
+    return (seat.team_key, seat.new_buyer, seat.joined_ms, seat.settled_minor)
+
+
+SEAT_LENGTH = 5
+"""Of what stands in the place of a seat's payment: that, and what `_seat` says."""
+
+
+def _pack_team(key: bytes, team: Team) -> tuple[Any, ...]:
+    forming = team.state == TEAM_FORMING
+    return (
+        key,
+        team.campaign_id,
+        team.sku_id,
+        team.opener_id,
+        team.opened_ms,
+        team.deadline_ms,
+        team.state,
+        team.leader,
+        team.leader_id,
+        team.members,
+        team.tier_people,
+        team.unit_price_minor,
+        team.virtual,
+        team.ended_ms,
+        team.seq,
+        team.touched_ms,
+        0 if forming else team.new_count,
     )
 
 
@@ -64,6 +100,7 @@ def _pack_pair(key: bytes, value: Any) -> tuple[Any, ...]:
 
 
 PACK: dict[str, Callable[[bytes, Any], tuple[Any, ...]]] = {
+    "teams": _pack_team,
     "reservations": _pack_reservation,
     "payments": _pack_pair,
     "documents": _pack_pair,
@@ -84,13 +121,24 @@ class Filling(NamedTuple):
     """Journalled time at the snapshot's end."""
 
 
+def _filled_seat(fields: tuple[Any, ...]) -> tuple[s.Reservation, tuple[Any, ...] | None]:
+    """A seat with what only seats have, and what stands for its payment."""
+    seat = s.Seat()
+    paid, seat.team_key, seat.new_buyer, seat.joined_ms, seat.settled_minor = fields
+    return seat, paid
+
+
 def _fill_reservations(filling: Filling, slot: s.SlotState, rows: Any) -> None:
     state, begin_seq, now_ms = filling
     fuzzy = state.fuzzy
     pool: Pool | None = None
     reserved_ms = touched_ms = seq = -1
     for row in rows:
-        held = s.Reservation()
+        paid = row[-1]
+        if paid is not None and len(paid) == SEAT_LENGTH:
+            held, paid = _filled_seat(paid)
+        else:
+            held = s.Reservation()
         (
             held.key,
             campaign_id,
@@ -110,7 +158,7 @@ def _fill_reservations(filling: Filling, slot: s.SlotState, rows: Any) -> None:
             payable_minor,
             row_seq,
             row_touched_ms,
-            payment,
+            _,
         ) = row
         if pool is None or pool.sku_id != sku_id or pool.campaign_id != campaign_id:
             pool = slot.pool(campaign_id, sku_id)
@@ -134,9 +182,9 @@ def _fill_reservations(filling: Filling, slot: s.SlotState, rows: Any) -> None:
         price = held.unit_price_minor
         held.payable_minor = price if payable_minor == price else payable_minor
         held.payment = None
-        if payment is not None:
-            held.payment = s.Payment(*payment[:3])
-            held.payment.refunded_minor = payment[3]
+        if paid is not None:
+            held.payment = s.Payment(*paid[:3])
+            held.payment.refunded_minor = paid[3]
         if seq > begin_seq and fuzzy is not None:
             fuzzy["reservations", slot.slot, held.key] = seq
         slot.reservations.put(held.key, held)
@@ -151,6 +199,40 @@ def _count(slot: s.SlotState, held: s.Reservation, now_ms: int) -> None:
     if units:
         for counts in held.pool.counted_in:
             counts.change(held.buyer_id, units)
+
+
+def _fill_teams(filling: Filling, slot: s.SlotState, rows: Any) -> None:
+    state, begin_seq, _ = filling
+    for row in rows:
+        team = Team()
+        (
+            team.key,
+            campaign_id,
+            sku_id,
+            team.opener_id,
+            team.opened_ms,
+            team.deadline_ms,
+            team.state,
+            team.leader,
+            team.leader_id,
+            team.members,
+            team.tier_people,
+            team.unit_price_minor,
+            team.virtual,
+            team.ended_ms,
+            team.seq,
+            team.touched_ms,
+            team.new_count,
+        ) = row
+        team.new_paid = team.new_count
+        pool = slot.pool(campaign_id, sku_id)
+        if pool is None or pool.group is None:
+            raise UnreadableSnapshot(f"a team of {campaign_id}/{sku_id}, which has none")
+        team.campaign_id, team.sku_id, team.group = pool.campaign_id, pool.sku_id, pool.group
+        team.paid = len(team.members)
+        if team.seq > begin_seq and state.fuzzy is not None:
+            state.fuzzy["teams", slot.slot, team.key] = team.seq
+        slot.teams.put(team.key, team)
 
 
 def _fill_refunds(filling: Filling, slot: s.SlotState, rows: Any) -> None:
@@ -207,6 +289,7 @@ def _fill_forgotten(filling: Filling, slot: s.SlotState, rows: Any) -> None:
 
 
 FILL = {
+    "teams": _fill_teams,
     "reservations": _fill_reservations,
     "payments": _fill_payments,
     "documents": _fill_documents,

@@ -126,6 +126,18 @@ def after_leaving(slot: SlotState, team: Team, gone: Iterable[bytes]) -> list[An
     return [led_by(slot, team, heir)]
 
 
+def teams_left(seats: Iterable[tuple[SlotState, Seat]]) -> list[Any]:
+    """`after_leaving` for seats that end together in the records before."""
+    gone: dict[tuple[int, bytes], tuple[SlotState, Team, list[bytes]]] = {}
+    for slot, seat in seats:
+        team = team_of(slot, seat)
+        if team is not None:
+            gone.setdefault((slot.slot, team.key), (slot, team, []))[2].append(seat.key)
+    return [
+        record for slot, team, keys in gone.values() for record in after_leaving(slot, team, keys)
+    ]
+
+
 def led_by(slot: SlotState, team: Team, seat: Seat | None) -> TeamLed:
     """From now on the team is led by this paid seat, or by none."""
     key, buyer_id = (b"", "") if seat is None else (seat.key, seat.buyer_id)

@@ -123,7 +123,7 @@ def a_snapshot_loses_refusals(patch: Patch) -> None:
 
 
 def a_snapshot_changes_its_rows_twice(patch: Patch) -> None:
-    patch.setattr(evolve_reservations, "_skip", lambda *_: False)
+    patch.setattr(evolve_reservations, "skip", lambda *_: False)
 
 
 def what_was_forgotten_is_unknown(patch: Patch) -> None:

@@ -24,6 +24,8 @@ class ShardLimits:
     confirms come first."""
     expiries_a_round: int = 1_000
     """Reservations expired, or revoked, in one entry: about 4 ms of work."""
+    team_records_a_round: int = 100
+    """Records that end teams in one entry, those of one team at least: about 3 ms of work."""
     recall_after_ms: int = 86_400_000
     """A finished reservation untouched for this long, and in SQL, leaves memory."""
     follow_pause_ms: int = 10

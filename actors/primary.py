@@ -385,7 +385,8 @@ class Primary:
             self._due_at = self._later(DUE_EVERY_MS)
         self._fold(due, records)
         if len(due) < room:
-            self._fold(self._pulse.teams(self.state, now_ms, room - len(due)), records)
+            ends = self._pulse.teams(self.state, now_ms, self._limits.team_records_a_round)
+            self._fold(ends, records)
         if self.state.debtors and len(due) < room:
             self._fold(self._pulse.revocations(self.state, room - len(due)), records)
         if not due:

@@ -42,7 +42,6 @@ from actors.core.stock import (
 )
 from actors.core.teams import (
     complete_team,
-    find_team,
     get_team,
     join_team,
     leave_team,
@@ -123,7 +122,7 @@ def _campaign_after(state: ShardState, command: Any, answer: tuple[Any, ...]) ->
 
 def _team_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
     slot = state.slot(command.slot)
-    team = find_team(slot, command.team_id)
+    team = slot.teams.get(command.team_key)
     return (answer[0], None if team is None else team_view(slot, team))
 
 

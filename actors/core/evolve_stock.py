@@ -151,8 +151,7 @@ def set_group(pool: Pool, line: CampaignLine, config: CampaignConfig) -> None:
         return
     if pool.group is None:
         pool.group = Group()
-    pool.group.tiers = line.tiers
-    pool.group.rules = config.group
+    pool.group.set_terms(line.tiers, config.group)
 
 
 def free(state: s.ShardState, slot: s.SlotState, pool: Pool, units: int) -> None:

@@ -43,11 +43,10 @@ def team_opened(state: s.ShardState, slot: s.SlotState, record: t.TeamOpened) ->
 
 
 def seat_taken(state: s.ShardState, slot: s.SlotState, record: t.SeatTaken) -> None:
-    seat = stock_reserved(state, slot, record[: t.SEAT_FIELDS_FROM], s.Seat)
+    seat = stock_reserved(state, slot, record, s.Seat)
     if type(seat) is not s.Seat:
         return
-    team = slot.teams.get(record.team_key)
-    seat.team_key = record.team_key if team is None else team.key
+    seat.team_key = record.team_key
     seat.new_buyer = record.new_buyer
     seat.joined_ms = state.now_ms
     seat.settled_minor = 0

@@ -10,9 +10,15 @@ def enter(state: s.ShardState, slot: s.SlotState, seat: s.Seat) -> None:
     team = slot.teams.get(seat.team_key)
     if team is None or team.state != TEAM_FORMING:
         raise s.Impossible(f"entry {state.seq}: a seat of a team that is not forming")
-    if seat.buyer_id in team.buyers or team.free() <= 0:
+    buyers = team.buyers
+    if seat.buyer_id in buyers or len(buyers) >= team.group.capacity:
         raise s.Impossible(f"entry {state.seq}: no seat for {seat.buyer_id} in this team")
-    _count(team, seat, 1)
+    seat.team_key = team.key
+    buyers[seat.buyer_id] = seat.key
+    team.new_count += seat.new_buyer
+    if seat.state == s.CONFIRMED:
+        team.paid += 1
+        team.new_paid += seat.new_buyer
     put_in_place(team, state.now_ms)
 
 

@@ -42,7 +42,7 @@ class JoinTeam(NamedTuple):
     deadline_ms: int
     caller: str
     request_id: str
-    team_id: str
+    team_key: bytes
     quantity: int
     buyer_id: str
     payable_minor: int = -1
@@ -74,7 +74,7 @@ class GetTeam(NamedTuple):
     slot: int
     deadline_ms: int
     caller: str
-    team_id: str
+    team_key: bytes
 
 
 class SuggestTeams(NamedTuple):
@@ -100,7 +100,7 @@ class CompleteTeam(NamedTuple):
     slot: int
     deadline_ms: int
     caller: str
-    team_id: str
+    team_key: bytes
     people: int
     """Of the tier to reach; 0: the lowest that the paid seats do not exceed."""
     reason: str

@@ -24,20 +24,25 @@ FOR_EVER_MS = 1 << 60
 class Group:
     """What a campaign's line says of its teams, and its teams that are forming."""
 
-    __slots__ = ("forming", "opened", "rules", "tiers")
+    __slots__ = ("capacity", "forming", "new_buyer_seats", "opened", "rules", "tiers")
 
     def __init__(self) -> None:
         self.tiers: tuple[Tier, ...] = ()
         self.rules = GroupRules(0, 0, 1, 0, 0, False)
+        self.capacity = 0
+        """Seats of a team: people of the last tier."""
+        self.new_buyer_seats = 0
+        """Of the rules, at hand."""
         self.opened = 0
         """Teams ever opened: from the first on, tiers and rules stand."""
         self.forming: dict[int, Deadlines] = {}
         """Bucket (`Team.place`) -> keys of its teams by deadline."""
 
-    @property
-    def capacity(self) -> int:
-        """Seats of a team: people of the last tier."""
-        return self.tiers[-1].people
+    def set_terms(self, tiers: tuple[Tier, ...], rules: GroupRules) -> None:
+        """What the campaign's configuration says; refused once a team was opened."""
+        self.tiers, self.rules = tiers, rules
+        self.capacity = tiers[-1].people
+        self.new_buyer_seats = rules.new_buyer_seats
 
     def joinable(self, new_buyer: bool) -> Iterator[Deadlines]:
         """Buckets of teams that such a buyer may join, nearest to full first."""
@@ -110,7 +115,7 @@ class Team:
 
     def missing_new(self) -> int:
         """Seats that are still to be taken by new buyers."""
-        return max(0, self.group.rules.new_buyer_seats - self.new_count)
+        return max(0, self.group.new_buyer_seats - self.new_count)
 
     def takes(self, new_buyer: bool) -> bool:
         """Whether a free seat may go to such a buyer."""
@@ -122,10 +127,11 @@ def find_place(team: Team) -> int:
     """The bucket where a team belongs: twice its free seats, odd if only new buyers may join."""
     if team.state != TEAM_FORMING:
         return -1
-    free = team.free()
+    group = team.group
+    free = group.capacity - len(team.buyers)
     if not team.leader or free <= 0:
         return NOT_JOINABLE
-    return 2 * free + (team.missing_new() >= free)
+    return 2 * free + (group.new_buyer_seats - team.new_count >= free)
 
 
 def put_in_place(team: Team, now_ms: int) -> None:
@@ -133,13 +139,13 @@ def put_in_place(team: Team, now_ms: int) -> None:
     place = find_place(team)
     if place == team.place:
         return
-    forming = team.group.forming
-    if team.place >= 0:
-        bucket = forming[team.place]
-        bucket.remove(team.key, team.deadline_ms)
-        if not bucket:
-            del forming[team.place]
+    forming, before = team.group.forming, team.place
+    if before >= 0:
+        # A bucket that is empty stays: there are no more of them than two for each seat.
+        forming[before].remove(team.key, team.deadline_ms)
     if place >= 0:
-        bucket = forming.get(place) or forming.setdefault(place, Deadlines())
+        bucket = forming.get(place)
+        if bucket is None:
+            bucket = forming[place] = Deadlines()
         bucket.add(team.key, team.deadline_ms, now_ms)
     team.place = place

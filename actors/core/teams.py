@@ -18,7 +18,6 @@ from actors.core.commands import DEFAULT_PAYABLE
 from actors.core.identity import (
     buyer_part,
     fingerprint_of,
-    parse_public_id,
     public_id,
     request_key,
 )
@@ -106,11 +105,11 @@ def open_team(state: ShardState, command: t.OpenTeam, now_ms: int) -> Decision:
 def join_team(state: ShardState, command: t.JoinTeam, now_ms: int) -> Decision:
     """As `open_team`; who finds the team full or closed is told up to three others: (outcome,
     remaining, their ids)."""
-    number, _, caller, request_id, team_id, quantity, buyer_id, payable = command[1:9]
+    number, _, caller, request_id, team_key, quantity, buyer_id, payable = command[1:9]
     slot = state.slot(number)
     key = request_key(caller, request_id)
     mark = fingerprint_of(
-        f"join\0{team_id}\0{quantity}\0{buyer_id}\0{payable}\0{command.new_buyer}"
+        f"join\0{team_key.hex()}\0{quantity}\0{buyer_id}\0{payable}\0{command.new_buyer}"
     )
     held = slot.reservations.get(key)
     if held is not None:
@@ -118,7 +117,7 @@ def join_team(state: ShardState, command: t.JoinTeam, now_ms: int) -> Decision:
     refused = refused_before(slot, key, mark)
     if refused is not None:
         return (refused, 0, ()), ()
-    team = find_team(slot, team_id)
+    team = slot.teams.get(team_key)
     if team is None:
         return refuse(state, number, key, mark, Outcome.NOT_FOUND, 0, ())
     campaign = slot.campaigns[team.campaign_id]
@@ -138,14 +137,6 @@ def join_team(state: ShardState, command: t.JoinTeam, now_ms: int) -> Decision:
     ends_ms = team.deadline_ms
     taken = _taken(command, pool, campaign, key, mark, team.key, unit, ends_ms, now_ms)
     return _reserved(taken, pool, ends_ms, team.free() - 1), (taken,)
-
-
-def find_team(slot: SlotState, team_id: str) -> Team | None:
-    """By the id that callers see; None for an unknown or a malformed one."""
-    parsed = parse_public_id(team_id)
-    if parsed is None or parsed[0] != slot.slot:
-        return None
-    return slot.teams.get(parsed[1])
 
 
 def _closed_to(campaign: Campaign, claims: tuple[str, ...], now_ms: int) -> Outcome | None:
@@ -172,10 +163,11 @@ def _may_not_join(team: Team, buyer_id: str, new_buyer: bool, now_ms: int) -> Ou
         return Outcome.ALREADY_IN_TEAM
     if not team.leader:
         return Outcome.TEAM_NOT_OPEN
-    free = team.group.capacity - len(team.buyers)
+    group = team.group
+    free = group.capacity - len(team.buyers)
     if free <= 0:
         return Outcome.TEAM_FULL
-    if not new_buyer and free <= team.missing_new():
+    if not new_buyer and free <= group.new_buyer_seats - team.new_count:
         return Outcome.NEW_BUYERS_ONLY
     return None
 
@@ -316,7 +308,7 @@ def complete_team(state: ShardState, command: t.CompleteTeam, now_ms: int) -> De
     TEAM_CLOSED, NOT_ELIGIBLE (the campaign's rules do not allow it), TEAM_NOT_OPEN (nobody has
     paid), INVALID (no tier of so many people, or the paid seats are beyond it), APPLIED."""
     slot = state.slot(command.slot)
-    team = find_team(slot, command.team_id)
+    team = slot.teams.get(command.team_key)
     if team is None:
         return (Outcome.NOT_FOUND, None), ()
     if team.state != TEAM_FORMING:
@@ -342,7 +334,7 @@ def complete_team(state: ShardState, command: t.CompleteTeam, now_ms: int) -> De
 def get_team(state: ShardState, command: t.GetTeam, now_ms: int) -> Decision:
     """(FOUND, team) or (NOT_FOUND, None)."""
     slot = state.slot(command.slot)
-    team = find_team(slot, command.team_id)
+    team = slot.teams.get(command.team_key)
     if team is None:
         return (Outcome.NOT_FOUND, None), ()
     return (Outcome.FOUND, team_view(slot, team)), ()

@@ -69,7 +69,16 @@ class TeamShop(Shop):
     def join(self, team: str, buyer: str, request: str = "", **more: Any) -> tuple[Any, ...]:
         """Join a team."""
         quantity = more.pop("quantity", 1)
-        head = (t.JOIN_TEAM, SLOT, 0, "web", request or f"{buyer}-joins", team, quantity, buyer)
+        head = (
+            t.JOIN_TEAM,
+            SLOT,
+            0,
+            "web",
+            request or f"{buyer}-joins",
+            key_of(team),
+            quantity,
+            buyer,
+        )
         return self.do(t.JoinTeam(*head, **more))
 
     def start(self, buyer: str = "ann", paid: int = 0, **more: Any) -> tuple[str, str]:
@@ -104,7 +113,9 @@ class TeamShop(Shop):
 
     def complete(self, team: str, people: int = 0) -> tuple[Any, ...]:
         """An operator completes a team."""
-        return self.do(t.CompleteTeam(t.COMPLETE_TEAM, SLOT, 0, "web", team, people, "goodwill"))
+        return self.do(
+            t.CompleteTeam(t.COMPLETE_TEAM, SLOT, 0, "web", key_of(team), people, "goodwill")
+        )
 
     def suggest(self, buyer: str, *, new: bool = False, limit: int = 10) -> list[str]:
         """Ids of teams suggested to a buyer."""
@@ -117,7 +128,7 @@ class TeamShop(Shop):
 
     def team(self, team: str) -> Team:
         """A team's row."""
-        found = self.state.slot(SLOT).teams.get(bytes.fromhex(team[3:]))
+        found = self.state.slot(SLOT).teams.get(key_of(team))
         assert found is not None
         return found
 
@@ -232,6 +243,11 @@ def check_replicas(shop: Shop) -> None:
             }
 
 
+def key_of(public: str) -> bytes:
+    """A team's or a seat's key, from its id."""
+    return bytes.fromhex(public[3:])
+
+
 class SnapshotUnderWay:
     """A snapshot that is written while the shop goes on: a few rows a chunk, a chunk a step."""
 
@@ -274,4 +290,5 @@ def _forming(slot: s.SlotState) -> list[tuple[Any, Any]]:
         for pool in slot.pools()
         if pool.group is not None
         for place, bucket in pool.group.forming.items()
+        if len(bucket)
     ]

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from actors.core import records as r
 from actors.core import state as s
-from actors.core.commands import CampaignConfig, CampaignLine
+from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.evolve_reservations import FAILED
 from actors.core.evolve_stock import FIGURES
 from actors.core.identity import fingerprint, request_key
 from actors.core.outcomes import Outcome
-from actors.core.payments import failed_key, payment_key
 from actors.core.pools import Pool
+from actors.core.refunds import failed_key, payment_key
 from actors.reservation_rows import PAYMENT_FAILED, PAYMENT_KEPT
 from actors.stock_rows import DOCUMENT_ARRIVAL, DOCUMENT_FAILED_PAYMENT, DOCUMENT_RETURN
 from persistence.sql.dump import View

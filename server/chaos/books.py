@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from actors.core import records as r
+from actors.core.campaign_config import campaign_config
 from actors.core.codec import unpack_entry
-from actors.core.commands import RESTOCK_AVAILABLE, campaign_config
+from actors.core.commands import RESTOCK_AVAILABLE
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
 from actors.core.state import REFUSAL_WINDOW_MS

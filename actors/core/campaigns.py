@@ -79,6 +79,9 @@ def put_campaign(state: ShardState, command: c.PutCampaign, now_ms: int) -> Deci
 def _conflict(campaign: Campaign, config: CampaignConfig, now_ms: int) -> str:
     if campaign.state == CAMPAIGN_ENDED or now_ms >= campaign.config.ends_ms:
         return "the campaign has ended"
+    if (config.group is None) != (campaign.config.group is None):
+        kind = "flash sale" if campaign.config.group is None else "group campaign"
+        return f"it is a {kind}, and stays one"
     if config.currency_code != campaign.config.currency_code:
         return "currency_code cannot change"
     allocations = {line.sku_id: line.allocation for line in config.lines}

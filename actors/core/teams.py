@@ -370,7 +370,7 @@ IN_TEAMS_MAX = 20
 def team_view(slot: SlotState, team: Team) -> tuple[Any, ...]:
     """A team as it travels in answers: (key, campaign, SKU, state, opened_ms, deadline_ms,
     ended_ms, leader's key, tiers, paid, unpaid, virtual, new members, seats for new buyers still
-    free, tier reached, unit price reached, members); a member is (key, buyer, paid, new,
+    free, tier reached, unit price reached, members, currency); a member is (key, buyer, paid, new,
     joined_ms)."""
     seats: list[Seat] = []
     if team.state == TEAM_FORMING:
@@ -402,4 +402,5 @@ def team_view(slot: SlotState, team: Team) -> tuple[Any, ...]:
             (seat.key, seat.buyer_id, seat.state == CONFIRMED, seat.new_buyer, seat.joined_ms)
             for seat in seats
         ),
+        slot.campaigns[team.campaign_id].config.currency_code,
     )

@@ -68,6 +68,8 @@ class _LineStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineStatus
     """The money was recorded and is owed back. Never a refusal: a refund record exists."""
     LINE_STATUS_FOUND: _LineStatus.ValueType  # 9
     """A read found what was asked for; nothing changed."""
+    LINE_STATUS_LEFT: _LineStatus.ValueType  # 10
+    """The seat was given up while its team was forming; what was paid for it is due."""
     LINE_STATUS_SOLD_OUT: _LineStatus.ValueType  # 20
     """Fewer units are available than the line asks for. Part of a line is never reserved."""
     LINE_STATUS_LIMIT_EXCEEDED: _LineStatus.ValueType  # 21
@@ -81,7 +83,7 @@ class _LineStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineStatus
     LINE_STATUS_PAUSED: _LineStatus.ValueType  # 25
     """The campaign is paused by an operator."""
     LINE_STATUS_NOT_FOUND: _LineStatus.ValueType  # 26
-    """No such SKU, campaign, line, session, reservation, refund, shard or gateway."""
+    """No such SKU, campaign, line, session, reservation, refund, team, shard or gateway."""
     LINE_STATUS_NOT_ELIGIBLE: _LineStatus.ValueType  # 27
     """The buyer lacks a claim that the campaign requires."""
     LINE_STATUS_BUYER_FROZEN: _LineStatus.ValueType  # 28
@@ -136,6 +138,22 @@ class _LineStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineStatus
     """A shortage of more units than the pool has, or a receipt or an adjustment by which the pool
     would have more than 1,000,000,000,000.
     """
+    LINE_STATUS_TEAM_FULL: _LineStatus.ValueType  # 60
+    """All seats of the team are taken, paid or not."""
+    LINE_STATUS_TEAM_CLOSED: _LineStatus.ValueType  # 61
+    """The team has ended, or its deadline has passed."""
+    LINE_STATUS_TEAM_NOT_OPEN: _LineStatus.ValueType  # 62
+    """The team has no leader who has paid; ask again when it has."""
+    LINE_STATUS_ALREADY_IN_TEAM: _LineStatus.ValueType  # 63
+    """The buyer has a seat of the team."""
+    LINE_STATUS_NEW_BUYERS_ONLY: _LineStatus.ValueType  # 64
+    """The seats that are free are for new buyers."""
+    LINE_STATUS_TOO_MANY_TEAMS: _LineStatus.ValueType  # 65
+    """The buyer opened as many teams of the campaign as may be forming at once."""
+    LINE_STATUS_TEAM_ONLY: _LineStatus.ValueType  # 66
+    """The line is sold to teams alone: it has no solo price."""
+    LINE_STATUS_TEAM_FORMING: _LineStatus.ValueType  # 67
+    """The reservation is a seat of a team that is still forming: leave the team instead."""
 
 class LineStatus(_LineStatus, metaclass=_LineStatusEnumTypeWrapper):
     """The outcome of one line, of every call. One enum for all; numbered for ever. Each RPC's comment
@@ -174,6 +192,8 @@ LINE_STATUS_REFUND_DUE: LineStatus.ValueType  # 8
 """The money was recorded and is owed back. Never a refusal: a refund record exists."""
 LINE_STATUS_FOUND: LineStatus.ValueType  # 9
 """A read found what was asked for; nothing changed."""
+LINE_STATUS_LEFT: LineStatus.ValueType  # 10
+"""The seat was given up while its team was forming; what was paid for it is due."""
 LINE_STATUS_SOLD_OUT: LineStatus.ValueType  # 20
 """Fewer units are available than the line asks for. Part of a line is never reserved."""
 LINE_STATUS_LIMIT_EXCEEDED: LineStatus.ValueType  # 21
@@ -187,7 +207,7 @@ LINE_STATUS_ENDED: LineStatus.ValueType  # 24
 LINE_STATUS_PAUSED: LineStatus.ValueType  # 25
 """The campaign is paused by an operator."""
 LINE_STATUS_NOT_FOUND: LineStatus.ValueType  # 26
-"""No such SKU, campaign, line, session, reservation, refund, shard or gateway."""
+"""No such SKU, campaign, line, session, reservation, refund, team, shard or gateway."""
 LINE_STATUS_NOT_ELIGIBLE: LineStatus.ValueType  # 27
 """The buyer lacks a claim that the campaign requires."""
 LINE_STATUS_BUYER_FROZEN: LineStatus.ValueType  # 28
@@ -242,6 +262,22 @@ LINE_STATUS_EXCEEDS_TOTAL: LineStatus.ValueType  # 50
 """A shortage of more units than the pool has, or a receipt or an adjustment by which the pool
 would have more than 1,000,000,000,000.
 """
+LINE_STATUS_TEAM_FULL: LineStatus.ValueType  # 60
+"""All seats of the team are taken, paid or not."""
+LINE_STATUS_TEAM_CLOSED: LineStatus.ValueType  # 61
+"""The team has ended, or its deadline has passed."""
+LINE_STATUS_TEAM_NOT_OPEN: LineStatus.ValueType  # 62
+"""The team has no leader who has paid; ask again when it has."""
+LINE_STATUS_ALREADY_IN_TEAM: LineStatus.ValueType  # 63
+"""The buyer has a seat of the team."""
+LINE_STATUS_NEW_BUYERS_ONLY: LineStatus.ValueType  # 64
+"""The seats that are free are for new buyers."""
+LINE_STATUS_TOO_MANY_TEAMS: LineStatus.ValueType  # 65
+"""The buyer opened as many teams of the campaign as may be forming at once."""
+LINE_STATUS_TEAM_ONLY: LineStatus.ValueType  # 66
+"""The line is sold to teams alone: it has no solo price."""
+LINE_STATUS_TEAM_FORMING: LineStatus.ValueType  # 67
+"""The reservation is a seat of a team that is still forming: leave the team instead."""
 Global___LineStatus: _TypeAlias = LineStatus  # noqa: Y015
 
 class _ErrorReason:

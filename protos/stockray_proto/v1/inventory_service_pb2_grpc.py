@@ -235,7 +235,7 @@ class InventoryServiceServicer(object):
         """Holds units for one line until its payment deadline. Naming a campaign here is the same command
         as `SeckillService.Grab` without a session: the same id answers the same by either call.
         Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-        NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+        NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
         DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -308,7 +308,8 @@ class InventoryServiceServicer(object):
         """Takes back confirmed units, all or part; parts add up. What was paid for them becomes refund
         due: paid x units returned so far / quantity, rounded down, less what earlier parts got; so all
         parts together get back exactly what was paid. Limits are restored by the units returned.
-        Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, RETURNED.
+        Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, TEAM_FORMING (leave the
+        team instead), RETURNED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -85,7 +85,7 @@ class InventoryServiceStub:
     """Holds units for one line until its payment deadline. Naming a campaign here is the same command
     as `SeckillService.Grab` without a session: the same id answers the same by either call.
     Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-    NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+    NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
     DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
     """
     ReserveMany: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.ReserveManyRequest, _inventory_service_pb2.ReserveManyResponse]
@@ -124,7 +124,8 @@ class InventoryServiceStub:
     """Takes back confirmed units, all or part; parts add up. What was paid for them becomes refund
     due: paid x units returned so far / quantity, rounded down, less what earlier parts got; so all
     parts together get back exactly what was paid. Limits are restored by the units returned.
-    Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, RETURNED.
+    Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, TEAM_FORMING (leave the
+    team instead), RETURNED.
     """
     GetReservation: _grpc.UnaryUnaryMultiCallable[_inventory_service_pb2.GetReservationRequest, _inventory_service_pb2.GetReservationResponse]
     """Reads one reservation from its shard, fenced; one that has left memory, from the SQL view.
@@ -202,7 +203,7 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Holds units for one line until its payment deadline. Naming a campaign here is the same command
     as `SeckillService.Grab` without a session: the same id answers the same by either call.
     Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-    NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+    NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
     DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
     """
     ReserveMany: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReserveManyRequest, _inventory_service_pb2.ReserveManyResponse]  # type: ignore[assignment]
@@ -241,7 +242,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Takes back confirmed units, all or part; parts add up. What was paid for them becomes refund
     due: paid x units returned so far / quantity, rounded down, less what earlier parts got; so all
     parts together get back exactly what was paid. Limits are restored by the units returned.
-    Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, RETURNED.
+    Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, TEAM_FORMING (leave the
+    team instead), RETURNED.
     """
     GetReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.GetReservationRequest, _inventory_service_pb2.GetReservationResponse]  # type: ignore[assignment]
     """Reads one reservation from its shard, fenced; one that has left memory, from the SQL view.
@@ -370,7 +372,7 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Holds units for one line until its payment deadline. Naming a campaign here is the same command
         as `SeckillService.Grab` without a session: the same id answers the same by either call.
         Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-        NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+        NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
         DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
         """
 
@@ -457,7 +459,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes back confirmed units, all or part; parts add up. What was paid for them becomes refund
         due: paid x units returned so far / quantity, rounded down, less what earlier parts got; so all
         parts together get back exactly what was paid. Limits are restored by the units returned.
-        Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, RETURNED.
+        Answers ID_REUSED, NOT_FOUND, REVOKED, NOT_CONFIRMED, EXCEEDS_QUANTITY, TEAM_FORMING (leave the
+        team instead), RETURNED.
         """
 
     @_abc_1.abstractmethod

@@ -145,6 +145,12 @@ class _RefundReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefundRe
     """Units were returned."""
     REFUND_REASON_SHORTAGE: _RefundReason.ValueType  # 6
     """A declared shortage took the units back. Carries the compensation mark."""
+    REFUND_REASON_LEFT_TEAM: _RefundReason.ValueType  # 7
+    """The buyer left a team that was forming."""
+    REFUND_REASON_TEAM_FAILED: _RefundReason.ValueType  # 8
+    """The team did not form. Carries the compensation mark."""
+    REFUND_REASON_TEAM_PRICE: _RefundReason.ValueType  # 9
+    """The team formed at a lower price than was paid: the difference."""
 
 class RefundReason(_RefundReason, metaclass=_RefundReasonEnumTypeWrapper):
     """Why money is owed back."""
@@ -163,6 +169,12 @@ REFUND_REASON_RETURN: RefundReason.ValueType  # 5
 """Units were returned."""
 REFUND_REASON_SHORTAGE: RefundReason.ValueType  # 6
 """A declared shortage took the units back. Carries the compensation mark."""
+REFUND_REASON_LEFT_TEAM: RefundReason.ValueType  # 7
+"""The buyer left a team that was forming."""
+REFUND_REASON_TEAM_FAILED: RefundReason.ValueType  # 8
+"""The team did not form. Carries the compensation mark."""
+REFUND_REASON_TEAM_PRICE: RefundReason.ValueType  # 9
+"""The team formed at a lower price than was paid: the difference."""
 Global___RefundReason: _TypeAlias = RefundReason  # noqa: Y015
 
 class _RefundState:

@@ -85,6 +85,7 @@ class SeckillServiceServicer(object):
         ends everything may change but `currency_code`; a line is never taken out, and an allocation
         never falls below what was allocated. Each line of the answer says how much was allocated and
         why not all; units on the way are counted when they arrive.
+        A group campaign is changed by `GroupBuyService.PutGroupCampaign` alone.
         Answers CAMPAIGN_CONFLICT, APPLIED (also when a line was not allocated in full).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -93,7 +94,7 @@ class SeckillServiceServicer(object):
 
     def GetCampaign(self, request, context):
         """Reads one campaign with its pools from its shard, fenced: nobody could have changed it at that
-        instant. Answers NOT_FOUND, FOUND.
+        instant. Of a group campaign it shows neither tiers nor rules. Answers NOT_FOUND, FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +128,7 @@ class SeckillServiceServicer(object):
     def Grab(self, request, context):
         """Grabs units of one line of a campaign: holds them until the payment deadline.
         Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-        NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+        NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
         DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -47,11 +47,12 @@ class SeckillServiceStub:
     ends everything may change but `currency_code`; a line is never taken out, and an allocation
     never falls below what was allocated. Each line of the answer says how much was allocated and
     why not all; units on the way are counted when they arrive.
+    A group campaign is changed by `GroupBuyService.PutGroupCampaign` alone.
     Answers CAMPAIGN_CONFLICT, APPLIED (also when a line was not allocated in full).
     """
     GetCampaign: _grpc.UnaryUnaryMultiCallable[_seckill_service_pb2.GetCampaignRequest, _seckill_service_pb2.GetCampaignResponse]
     """Reads one campaign with its pools from its shard, fenced: nobody could have changed it at that
-    instant. Answers NOT_FOUND, FOUND.
+    instant. Of a group campaign it shows neither tiers nor rules. Answers NOT_FOUND, FOUND.
     """
     ListCampaigns: _grpc.UnaryUnaryMultiCallable[_seckill_service_pb2.ListCampaignsRequest, _seckill_service_pb2.ListCampaignsResponse]
     """Lists campaigns with their pools from the SQL view, by id."""
@@ -68,7 +69,7 @@ class SeckillServiceStub:
     Grab: _grpc.UnaryUnaryMultiCallable[_seckill_service_pb2.GrabRequest, _seckill_service_pb2.GrabResponse]
     """Grabs units of one line of a campaign: holds them until the payment deadline.
     Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-    NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+    NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
     DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
     """
     GrabMany: _grpc.UnaryUnaryMultiCallable[_seckill_service_pb2.GrabManyRequest, _seckill_service_pb2.GrabManyResponse]
@@ -90,11 +91,12 @@ class SeckillServiceAsyncStub(SeckillServiceStub):
     ends everything may change but `currency_code`; a line is never taken out, and an allocation
     never falls below what was allocated. Each line of the answer says how much was allocated and
     why not all; units on the way are counted when they arrive.
+    A group campaign is changed by `GroupBuyService.PutGroupCampaign` alone.
     Answers CAMPAIGN_CONFLICT, APPLIED (also when a line was not allocated in full).
     """
     GetCampaign: _aio.UnaryUnaryMultiCallable[_seckill_service_pb2.GetCampaignRequest, _seckill_service_pb2.GetCampaignResponse]  # type: ignore[assignment]
     """Reads one campaign with its pools from its shard, fenced: nobody could have changed it at that
-    instant. Answers NOT_FOUND, FOUND.
+    instant. Of a group campaign it shows neither tiers nor rules. Answers NOT_FOUND, FOUND.
     """
     ListCampaigns: _aio.UnaryUnaryMultiCallable[_seckill_service_pb2.ListCampaignsRequest, _seckill_service_pb2.ListCampaignsResponse]  # type: ignore[assignment]
     """Lists campaigns with their pools from the SQL view, by id."""
@@ -111,7 +113,7 @@ class SeckillServiceAsyncStub(SeckillServiceStub):
     Grab: _aio.UnaryUnaryMultiCallable[_seckill_service_pb2.GrabRequest, _seckill_service_pb2.GrabResponse]  # type: ignore[assignment]
     """Grabs units of one line of a campaign: holds them until the payment deadline.
     Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-    NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+    NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
     DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
     """
     GrabMany: _aio.UnaryUnaryMultiCallable[_seckill_service_pb2.GrabManyRequest, _seckill_service_pb2.GrabManyResponse]  # type: ignore[assignment]
@@ -136,6 +138,7 @@ class SeckillServiceServicer(metaclass=_abc_1.ABCMeta):
         ends everything may change but `currency_code`; a line is never taken out, and an allocation
         never falls below what was allocated. Each line of the answer says how much was allocated and
         why not all; units on the way are counted when they arrive.
+        A group campaign is changed by `GroupBuyService.PutGroupCampaign` alone.
         Answers CAMPAIGN_CONFLICT, APPLIED (also when a line was not allocated in full).
         """
 
@@ -146,7 +149,7 @@ class SeckillServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_seckill_service_pb2.GetCampaignResponse, _abc.Awaitable[_seckill_service_pb2.GetCampaignResponse]]:
         """Reads one campaign with its pools from its shard, fenced: nobody could have changed it at that
-        instant. Answers NOT_FOUND, FOUND.
+        instant. Of a group campaign it shows neither tiers nor rules. Answers NOT_FOUND, FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +190,7 @@ class SeckillServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_seckill_service_pb2.GrabResponse, _abc.Awaitable[_seckill_service_pb2.GrabResponse]]:
         """Grabs units of one line of a campaign: holds them until the payment deadline.
         Answers RATE_LIMITED and BUYER_FROZEN (both at the edge), ID_REUSED, NOT_FOUND, ENDED, PAUSED,
-        NOT_STARTED, NOT_ELIGIBLE, INVALID (payable above the price), LIMIT_EXCEEDED,
+        NOT_STARTED, NOT_ELIGIBLE, TEAM_ONLY, INVALID (payable above the price), LIMIT_EXCEEDED,
         DEVICE_LIMIT_EXCEEDED, SOLD_OUT, RESERVED.
         """
 

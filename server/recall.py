@@ -145,4 +145,8 @@ def recalled_row(row: Mapping[str, Any]) -> c.RecalledRow:
         row["payment_id"],
         row["payment_channel"],
         row["paid_minor"],
+        row["team_id"],
+        row["new_buyer"] > 0,
+        row["settled_minor"],
+        row["joined_ms"],
     )

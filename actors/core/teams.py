@@ -360,26 +360,27 @@ def suggest_teams(state: ShardState, command: t.SuggestTeams, now_ms: int) -> De
         if command.buyer_id not in team.buyers and now_ms < team.deadline_ms
     ]
     found.sort(key=lambda team: (team.free(), team.deadline_ms, team.key))
-    return (Outcome.FOUND, tuple(team_view(slot, team) for team in found[: command.limit])), ()
+    return (
+        Outcome.FOUND,
+        tuple(team_view(slot, team, whole=False) for team in found[: command.limit]),
+    ), ()
 
 
 IN_TEAMS_MAX = 20
 """So many of the nearest teams are passed over at most because the buyer is in them."""
 
 
-def team_view(slot: SlotState, team: Team) -> tuple[Any, ...]:
+def team_view(slot: SlotState, team: Team, *, whole: bool = True) -> tuple[Any, ...]:
     """A team as it travels in answers: (key, campaign, SKU, state, opened_ms, deadline_ms,
     ended_ms, leader's key, tiers, paid, unpaid, virtual, new members, seats for new buyers still
     free, tier reached, unit price reached, members, currency); a member is (key, buyer, paid, new,
-    joined_ms)."""
-    seats: list[Seat] = []
-    if team.state == TEAM_FORMING:
+    joined_ms). Not `whole`: the leader is the only member told, since teams may have hundreds."""
+    if team.state == TEAM_FORMING and whole:
         seats = members(slot, team)
     else:
-        for key in team.members:
-            seat = slot.reservations.get(key)
-            if type(seat) is Seat:
-                seats.append(seat)
+        keys = team.members if whole else (team.leader,)
+        held = (slot.reservations.get(key) for key in keys)
+        seats = [seat for seat in held if type(seat) is Seat]
     forming = team.state == TEAM_FORMING
     return (
         team.key,

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
 
 from persistence.sql.engine import connected, make_engine, parse_url
 from persistence.sql.migrate import require_revision
@@ -26,9 +26,13 @@ from persistence.sql.tables import (
     positions,
     refunds,
     reservations,
+    seats,
+    teams,
 )
 
 PAGE_SIZE_MAX = 1_000
+SEATS_MAX = 10_000
+"""Of one team: those that it has at the end are 500 at most; others expired or were left."""
 
 Row = Mapping[str, Any]
 
@@ -114,10 +118,13 @@ class SqlViews:
         )
 
     def get_reservation(self, reservation_id: str) -> Row | None:
-        """One reservation, None if it is not here (yet)."""
+        """One reservation, None if it is not here (yet); with `team_id`, `new_buyer`,
+        `settled_minor` and `joined_ms` of its seat ('' and 0 for one that is no seat)."""
         # Its buyer is not known: the primary key begins with one of so many parts.
         rows = self._rows(
-            select(reservations).where(
+            select(reservations, *_SEAT_COLUMNS)
+            .join(seats, _SEAT_OF, isouter=True)
+            .where(
                 reservations.c.buyer_part.in_(range(BUYER_PARTS)),
                 reservations.c.reservation_id == reservation_id,
             )
@@ -167,6 +174,63 @@ class SqlViews:
             query = query.where(campaigns.c.state == state)
         return self._page(query, key=(campaigns.c.campaign_id,), page_size=page_size, after=after)
 
+    def get_campaign(self, campaign_id: str) -> Row | None:
+        """One campaign, None if it is not here (yet)."""
+        rows = self._rows(select(campaigns).where(campaigns.c.campaign_id == campaign_id))
+        return rows[0] if rows else None
+
+    def get_team(self, team_id: str) -> Row | None:
+        """One team, None if it is not here (yet)."""
+        rows = self._rows(select(teams).where(teams.c.team_id == team_id))
+        return rows[0] if rows else None
+
+    def list_teams(
+        self,
+        *,
+        campaign_id: str,
+        state: int,
+        page_size: int = 100,
+        after: tuple[int, str] | None = None,
+        newest_first: bool = False,
+    ) -> Page:
+        """A campaign's teams in one state, ordered by (opened_ms, team_id)."""
+        return self._page(
+            select(teams).where(teams.c.campaign_id == campaign_id, teams.c.state == state),
+            key=(teams.c.opened_ms, teams.c.team_id),
+            page_size=page_size,
+            after=after,
+            descending=newest_first,
+        )
+
+    def list_seats(self, team_id: str) -> Sequence[Row]:
+        """All seats that a team ever had, in the order of joining: their row in `seats`, and of
+        their reservation `state` and `payment_id`. As many as ever joined it: expired and left
+        ones, too."""
+        return self._rows(
+            select(seats, reservations.c.state, reservations.c.payment_id)
+            .join(reservations, _SEAT_OF)
+            .where(seats.c.team_id == team_id)
+            .order_by(seats.c.joined_ms, seats.c.reservation_id)
+            .limit(SEATS_MAX)
+        )
+
+    def count_seats(self, team_ids: Sequence[str], states: Sequence[int]) -> Sequence[Row]:
+        """Of these teams, at most a page of them, how many seats have a reservation in each of the
+        states: (team_id, state, seats, new_buyers)."""
+        if len(team_ids) > PAGE_SIZE_MAX:
+            raise ValueError(f"at most {PAGE_SIZE_MAX} teams, not {len(team_ids)}")
+        return self._rows(
+            select(
+                seats.c.team_id,
+                reservations.c.state,
+                func.count().label("seats"),
+                func.sum(seats.c.new_buyer).label("new_buyers"),
+            )
+            .join(reservations, _SEAT_OF)
+            .where(seats.c.team_id.in_(team_ids), reservations.c.state.in_(states))
+            .group_by(seats.c.team_id, reservations.c.state)
+        )
+
     def positions(self) -> Sequence[ShardPosition]:
         """How far each shard has been applied, ordered by shard: the age of all the above."""
         rows = self._rows(select(positions).order_by(positions.c.shard))
@@ -200,6 +264,18 @@ class SqlViews:
     def _rows(self, query: Select[Any]) -> list[Row]:
         with connected(self._engine) as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+
+_SEAT_OF = and_(
+    reservations.c.buyer_part == seats.c.buyer_part,
+    reservations.c.reservation_id == seats.c.reservation_id,
+)
+_SEAT_COLUMNS = (
+    func.coalesce(seats.c.team_id, "").label("team_id"),
+    func.coalesce(seats.c.new_buyer, 0).label("new_buyer"),
+    func.coalesce(seats.c.settled_minor, 0).label("settled_minor"),
+    func.coalesce(seats.c.joined_ms, 0).label("joined_ms"),
+)
 
 
 def _conditions(wanted: ReservationFilter) -> list[ColumnElement[bool]]:

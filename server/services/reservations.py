@@ -48,6 +48,7 @@ from server.validate import Violations
 
 INVENTORY = "/stockray.v1.InventoryService/"
 SECKILL = "/stockray.v1.SeckillService/"
+GROUP_BUY = "/stockray.v1.GroupBuyService/"
 
 
 class Reservations:
@@ -103,7 +104,7 @@ class Reservations:
         self._reserve_one(request, context, reply, grab=True)
 
     def _reserve_one(self, request: Any, context: CallContext, reply: Reply, *, grab: bool) -> None:
-        _require_line(request)
+        require_line(request)
         try:
             command = reserve_command(
                 request.line,
@@ -139,7 +140,7 @@ class Reservations:
         self, request: inventory_service_pb2.ConfirmRequest, context: CallContext, reply: Reply
     ) -> None:
         """A payment that came in."""
-        _require_line(request)
+        require_line(request)
         payment_violations(request.line, "line.").refuse()
         command = confirm_command(
             request.line, caller=context.caller, deadline_ms=context.deadline_ms
@@ -170,7 +171,7 @@ class Reservations:
         self, request: inventory_service_pb2.ReleaseRequest, context: CallContext, reply: Reply
     ) -> None:
         """Give up one reservation."""
-        _require_line(request)
+        require_line(request)
         release_violations(request.line, "line.").refuse()
         self._put(release_command(request.line, context), reply.after(_released, request))
 
@@ -332,7 +333,8 @@ def _slot(command: Any | None) -> int:
     return 0 if command is None else int(command.slot)
 
 
-def _require_line(request: Any) -> None:
+def require_line(request: Any) -> None:
+    """Refuses a request without its one line. Raises CallError."""
     if not request.HasField("line"):
         wrong = Violations()
         wrong.add("line", "required")

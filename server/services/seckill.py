@@ -1,4 +1,4 @@
-"""SeckillService, the part about campaigns; Grab is in `reservations.py`.
+"""Campaigns, of SeckillService and of GroupBuyService; Grab is in `reservations.py`.
 
 A put makes the campaign, then fetches what its lines lack from the SKUs' base pools, as much as
 they have. It does so in passes, since what a base pool has and what a line lacks change while
@@ -8,13 +8,14 @@ others sell and put; the campaign's shard alone decides what a line may take.
 import asyncio
 from typing import Any, NamedTuple
 
-from stockray_proto.v1 import common_pb2, seckill_service_pb2
+from stockray_proto.v1 import common_pb2, group_buy_service_pb2, seckill_service_pb2
 
+from actors.core.commands import PutCampaign
 from actors.core.outcomes import Outcome
 from actors.core.state import CAMPAIGN_ACTIVE, CAMPAIGN_ENDED, CAMPAIGN_PAUSED
 from server.handlers import OWN_CALLER, CallContext, Calls, Method
 from server.lines import Lines
-from server.services.reservations import SECKILL
+from server.services.reservations import GROUP_BUY, SECKILL
 from server.transfers import Moved, Transfers
 from server.translate.campaign import (
     CampaignView,
@@ -26,6 +27,7 @@ from server.translate.campaign import (
     put_campaign_command,
     set_state_command,
 )
+from server.translate.group_campaign import group_campaign_message, put_group_campaign_command
 from server.translate.scalars import WAITING, age_of
 from server.translate.stock import head, item, read_pool
 
@@ -44,6 +46,15 @@ class Lack(NamedTuple):
     missing: int
 
 
+class Put(NamedTuple):
+    """What came of a put: how its answer begins, and the campaign, if it is known."""
+
+    head: dict[str, Any]
+    view: CampaignView | None
+    as_of_ms: int
+    allocations: dict[str, LineAllocation]
+
+
 class Campaigns:
     """Put, read, pause and end."""
 
@@ -60,26 +71,79 @@ class Campaigns:
             "PauseCampaign": (sec.PauseCampaignRequest, self.pause_campaign),
             "EndCampaign": (sec.EndCampaignRequest, self.end_campaign),
         }
-        return [Method(path=SECKILL + n, request=r, unary=h) for n, (r, h) in calls.items()]
+        buy = group_buy_service_pb2
+        for_teams: Calls = {
+            "PutGroupCampaign": (buy.PutGroupCampaignRequest, self.put_group_campaign),
+            "GetGroupCampaign": (buy.GetGroupCampaignRequest, self.get_group_campaign),
+        }
+        return [
+            *(Method(path=SECKILL + n, request=r, unary=h) for n, (r, h) in calls.items()),
+            *(Method(path=GROUP_BUY + n, request=r, unary=h) for n, (r, h) in for_teams.items()),
+        ]
 
     async def put_campaign(
         self, request: seckill_service_pb2.PutCampaignRequest, context: CallContext
     ) -> seckill_service_pb2.PutCampaignResponse:
         """Make or change a campaign, then allocate what its lines lack."""
-        answer = await self._ask(put_campaign_command(request, context))
+        put = await self._put(put_campaign_command(request, context), context)
+        return seckill_service_pb2.PutCampaignResponse(
+            **put.head,
+            campaign=None
+            if put.view is None
+            else campaign_message(
+                put.view,
+                as_of_ms=put.as_of_ms,
+                now_ms=context.now_ms(),
+                allocations=put.allocations,
+            ),
+        )
+
+    async def put_group_campaign(
+        self, request: group_buy_service_pb2.PutGroupCampaignRequest, context: CallContext
+    ) -> group_buy_service_pb2.PutGroupCampaignResponse:
+        """The same for a campaign whose lines have tiers."""
+        put = await self._put(put_group_campaign_command(request, context), context)
+        return group_buy_service_pb2.PutGroupCampaignResponse(
+            **put.head,
+            campaign=None
+            if put.view is None
+            else group_campaign_message(
+                put.view,
+                as_of_ms=put.as_of_ms,
+                now_ms=context.now_ms(),
+                allocations=put.allocations,
+            ),
+        )
+
+    async def get_group_campaign(
+        self, request: group_buy_service_pb2.GetGroupCampaignRequest, context: CallContext
+    ) -> group_buy_service_pb2.GetGroupCampaignResponse:
+        """Read one with teams from its shard."""
+        campaign_id_violations(request.campaign_id).refuse()
+        answer = await self._ask(
+            get_campaign_command(request.campaign_id, context.deadline_ms, context.caller)
+        )
+        view, now_ms = campaign_view(item(answer, 1)), context.now_ms()
+        if view is None:
+            return group_buy_service_pb2.GetGroupCampaignResponse(**head(answer))
+        campaign = group_campaign_message(view, as_of_ms=answer[2], now_ms=now_ms)
+        if campaign is None:
+            return group_buy_service_pb2.GetGroupCampaignResponse(
+                **head((Outcome.NOT_FOUND,), "the campaign has no teams")
+            )
+        age = age_of(answer[2], now_ms, common_pb2.DATA_SOURCE_SHARD)
+        return group_buy_service_pb2.GetGroupCampaignResponse(
+            **head(answer), campaign=campaign, age=age
+        )
+
+    async def _put(self, command: PutCampaign, context: CallContext) -> Put:
+        answer = await self._ask(command)
         view = campaign_view(item(answer, 1))
         allocations: dict[str, LineAllocation] = {}
         as_of_ms = item(answer, 2, context.now_ms())
         if answer[0] == Outcome.APPLIED and view is not None:
             view, as_of_ms, allocations = await self._allocate(view, as_of_ms, context)
-        return seckill_service_pb2.PutCampaignResponse(
-            **head(answer, item(answer, 3, "")),
-            campaign=None
-            if view is None
-            else campaign_message(
-                view, as_of_ms=as_of_ms, now_ms=context.now_ms(), allocations=allocations
-            ),
-        )
+        return Put(head(answer, item(answer, 3, "")), view, as_of_ms, allocations)
 
     async def get_campaign(
         self, request: seckill_service_pb2.GetCampaignRequest, context: CallContext

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from server.admission import Admission, AdmissionLimits
 from server.channelz import Channelz
@@ -13,11 +14,15 @@ from server.reflection import reflection_methods
 from server.services.cluster_info import ClusterInfo
 from server.services.listings import Listings
 from server.services.ops import Ops
+from server.services.polling import Polling, WatchLimits
 from server.services.reservations import Reservations
 from server.services.seckill import Campaigns
 from server.services.stock import StockKeeping
+from server.services.team_listings import TeamListings
+from server.services.team_watch import TeamWatch
+from server.services.teams import Teams
 from server.services.views import ViewReader, Views
-from server.services.watch import StockWatch, WatchLimits
+from server.services.watch import StockWatch
 from server.transfers import Transfers
 
 
@@ -43,29 +48,41 @@ class Services:
         self.transfers = Transfers(lines, now_ms=now_ms)
         self.reader = ViewReader(views)
         self._watch = StockWatch(lines, limits=watch_limits, now_ms=now_ms)
+        team_listings = TeamListings(self.reader)
+        self._team_watch = TeamWatch(lines, team_listings, limits=watch_limits, now_ms=now_ms)
         methods: list[Method] = [
             *Reservations(lines).methods(),
             *StockKeeping(lines, self.transfers).methods(),
             *Campaigns(lines, self.transfers).methods(),
             *Listings(self.reader).methods(),
             *self._watch.methods(),
+            *Teams(lines, team_listings).methods(),
+            *self._team_watch.methods(),
         ]
         if cluster is not None:
             methods.extend(Ops(cluster).methods())
         names = {method.path.split("/")[1] for method in methods}
-        self.health = Health(names, self.admission, on_drain=self._watch.drain)
+        self.health = Health(names, self.admission, on_drain=self._drain)
         self.table = HandlerTable([*methods, *self.health.methods()], self.admission, now_ms=now_ms)
         if reflection:
             self.table.add(Channelz(self.table).methods())
             self.table.add(reflection_methods(self.table.service_names()))
 
+    def _polled(self) -> list[Polling[Any, Any]]:
+        return [self._watch.polling, self._team_watch.polling]
+
+    def _drain(self) -> None:
+        for polling in self._polled():
+            polling.drain()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What the services do beside calls runs while this block does."""
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watch.run())
+            watching = [tasks.create_task(polling.run()) for polling in self._polled()]
             try:
                 yield
             finally:
-                watching.cancel()
+                for task in watching:
+                    task.cancel()
                 self.reader.close()

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from stockray_proto.v1 import common_pb2
 
-from persistence.sql.views import Page, RefundFilter, ReservationFilter, ShardPosition
+from persistence.sql.views import Page, RefundFilter, ReservationFilter, Row, ShardPosition
 from server.errors import CallError, overloaded, view_unavailable
 from server.translate.scalars import age_of
 
@@ -66,6 +66,29 @@ class Views(Protocol):
         self, *, state: int | None = None, page_size: int = 100, after: tuple[str] | None = None
     ) -> Page:
         """Ordered by campaign_id."""
+
+    def get_campaign(self, campaign_id: str) -> Row | None:
+        """One campaign."""
+
+    def get_team(self, team_id: str) -> Row | None:
+        """One team."""
+
+    def list_teams(
+        self,
+        *,
+        campaign_id: str,
+        state: int,
+        page_size: int = 100,
+        after: tuple[int, str] | None = None,
+        newest_first: bool = False,
+    ) -> Page:
+        """Ordered by (opened_ms, team_id)."""
+
+    def list_seats(self, team_id: str) -> Sequence[Row]:
+        """In the order of joining."""
+
+    def count_seats(self, team_ids: Sequence[str], states: Sequence[int]) -> Sequence[Row]:
+        """Seats of teams by the state of their reservation."""
 
     def positions(self) -> Sequence[ShardPosition]:
         """How far each shard's journal has been applied, and of when that is."""

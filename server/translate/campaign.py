@@ -1,12 +1,17 @@
 """Campaigns: a put to its configuration, a view of the core to a message, and the phase."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stockray_proto.v1 import common_pb2, seckill_service_pb2
 
 from actors.core import commands as c
-from actors.core.campaign_config import CampaignConfig, CampaignLine, campaign_config
+from actors.core.campaign_config import (
+    CampaignConfig,
+    CampaignLine,
+    GroupRules,
+    campaign_config,
+)
 from actors.core.outcomes import Outcome
 from actors.core.state import CAMPAIGN_ENDED, CAMPAIGN_PAUSED
 from server.handlers import CallContext
@@ -61,14 +66,30 @@ def campaign_view(view: Sequence[Any] | None) -> CampaignView | None:
 def put_campaign_command(
     request: seckill_service_pb2.PutCampaignRequest, context: CallContext
 ) -> c.PutCampaign:
-    """PutCampaign, with defaults filled in. Raises CallError with all violations at once.
+    """PutCampaign of a flash sale; see `read_put`."""
+    return read_put(request, context, read_line=read_plain_line, read_rules=_no_rules)
+
+
+ReadLine = Callable[[Any, str, Violations], CampaignLine]
+"""A line of a put, its path, and where to say what is wrong with it -> the line."""
+ReadRules = Callable[[Any, Sequence[CampaignLine], Violations], GroupRules | None]
+"""A campaign of a put, its lines, and where to say what is wrong -> its rules for teams."""
+
+
+def read_put(
+    request: Any, context: CallContext, *, read_line: ReadLine, read_rules: ReadRules
+) -> c.PutCampaign:
+    """PutCampaign of a PutCampaignRequest or a PutGroupCampaignRequest, with defaults filled in.
+    Raises CallError with all violations at once.
 
     Lines and claims are sorted: their order means nothing, and the shard compares the whole."""
     campaign, wrong = request.campaign, Violations("campaign.")
     wrong.id("campaign_id", campaign.campaign_id)
     wrong.text("title", campaign.title, TITLE_LENGTH_MAX)
-    lines = _lines(campaign, wrong)
-    priced = any(line.list_price_minor or line.unit_price_minor for line in lines)
+    lines = _lines(campaign, wrong, read_line)
+    prices = [(line.list_price_minor, line.unit_price_minor) for line in lines]
+    prices += [(tier.unit_price_minor, 0) for line in lines for tier in line.tiers]
+    priced = any(list_price or unit_price for list_price, unit_price in prices)
     wrong.currency("currency_code", campaign.currency_code, required=priced)
     starts_ms, ends_ms = _window(campaign, wrong)
     payment_ms = PAYMENT_WINDOW_DEFAULT_MS
@@ -80,6 +101,7 @@ def put_campaign_command(
     wrong.ids("required_claims", campaign.required_claims, count_max=CLAIMS_MAX)
     if campaign.freed_unit_policy not in _ALLOWED_POLICIES:
         wrong.add("freed_unit_policy", "unset or AVAILABLE: this release has no return waves")
+    rules = read_rules(campaign, lines, wrong)
     wrong.prefix = ""
     wrong.reason(request.reason)
     wrong.refuse()
@@ -98,12 +120,17 @@ def put_campaign_command(
             limit_per_buyer=campaign.limit_per_buyer,
             required_claims=tuple(sorted(set(campaign.required_claims))),
             lines=tuple(sorted(lines)),
+            group=rules,
         ),
         request.reason,
     )
 
 
-def _lines(campaign: seckill_service_pb2.Campaign, wrong: Violations) -> list[CampaignLine]:
+def _no_rules(campaign: Any, lines: Sequence[CampaignLine], wrong: Violations) -> None:
+    """A flash sale has no teams."""
+
+
+def _lines(campaign: Any, wrong: Violations, read_line: ReadLine) -> list[CampaignLine]:
     if not 1 <= len(campaign.lines) <= CAMPAIGN_LINES_MAX:
         wrong.add("lines", f"1 to {CAMPAIGN_LINES_MAX} of them")
     seen: set[str] = set()
@@ -114,23 +141,26 @@ def _lines(campaign: seckill_service_pb2.Campaign, wrong: Violations) -> list[Ca
         if line.sku_id in seen:
             wrong.add(f"{path}.sku_id", "once in a campaign")
         seen.add(line.sku_id)
-        wrong.number(f"{path}.allocation_count", line.allocation_count, 1, DOCUMENT_UNITS_MAX)
-        wrong.money(f"{path}.list_price_minor", line.list_price_minor)
-        wrong.money(f"{path}.unit_price_minor", line.unit_price_minor)
-        wrong.number(f"{path}.limit_per_buyer", line.limit_per_buyer, 0, LINE_UNITS_MAX)
-        lines.append(
-            CampaignLine(
-                line.sku_id,
-                line.allocation_count,
-                line.list_price_minor or line.unit_price_minor,
-                line.unit_price_minor,
-                line.limit_per_buyer,
-            )
-        )
+        lines.append(read_line(line, path, wrong))
     return lines
 
 
-def _window(campaign: seckill_service_pb2.Campaign, wrong: Violations) -> tuple[int, int]:
+def read_plain_line(line: Any, path: str, wrong: Violations) -> CampaignLine:
+    """What every line of a put has."""
+    wrong.number(f"{path}.allocation_count", line.allocation_count, 1, DOCUMENT_UNITS_MAX)
+    wrong.money(f"{path}.list_price_minor", line.list_price_minor)
+    wrong.money(f"{path}.unit_price_minor", line.unit_price_minor)
+    wrong.number(f"{path}.limit_per_buyer", line.limit_per_buyer, 0, LINE_UNITS_MAX)
+    return CampaignLine(
+        line.sku_id,
+        line.allocation_count,
+        line.list_price_minor or line.unit_price_minor,
+        line.unit_price_minor,
+        line.limit_per_buyer,
+    )
+
+
+def _window(campaign: Any, wrong: Violations) -> tuple[int, int]:
     """The one window in which it sells: from the session, or from the campaign's own times."""
     if len(campaign.sessions) > 1:
         wrong.add("sessions", "at most one: this release has no more")

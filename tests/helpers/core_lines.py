@@ -24,6 +24,7 @@ from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
 from actors.core.pulse import Pulse
 from actors.core.state import ShardState
+from actors.core.team_ends import closing_teams, due_teams
 from persistence.ports import Entry
 
 START_MS = 1_700_000_000_000
@@ -167,6 +168,27 @@ class CoreLines:
             evolve(self.state, record)
         self._journal(due)
         return len(due)
+
+    def end_teams(self) -> None:
+        """What the shard's pulse does by itself: teams whose deadline has passed end."""
+        open_entry(self.state, self.state.seq + 1, self.clock.now_ms())
+        journalled: list[Any] = []
+        while ends := due_teams(self.state, self.clock.now_ms(), 1_000):
+            self._fold(ends, journalled)
+        while ends := closing_teams(self.state, 1_000):
+            self._fold(ends, journalled)
+        self._journal(journalled)
+
+    def forget_teams(self) -> None:
+        """All that ended leave memory, as if SQL had them."""
+        open_entry(self.state, self.state.seq + 1, self.clock.now_ms())
+        now_ms, sink_seq = self.clock.now_ms(), self.state.seq
+        journalled: list[Any] = []
+        gone = self._forgetting.look_for_teams(
+            self.state, now_ms=now_ms, recall_after_ms=0, sink_seq=sink_seq, limit=1_000
+        )
+        self._fold(gone, journalled)
+        self._journal(journalled)
 
     def chores(self) -> tuple[tuple[Any, ...], ...]:
         """What the shard would ask a gateway to finish now."""

@@ -488,7 +488,7 @@ class Team(_message.Message):
 
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___TeamMember]:
-        """In the order of joining. Not in lists. From a shard, those who left its memory are missing."""
+        """In the order of joining. None in lists, the leader alone in suggestions. From a shard, those who left its memory are missing."""
 
     def __init__(
         self,
@@ -1228,7 +1228,7 @@ class SuggestTeamsResponse(_message.Message):
 
     @_builtins.property
     def teams(self) -> _containers.RepeatedCompositeFieldContainer[Global___Team]:
-        """The teams with their members."""
+        """The teams, each with its leader as the only member."""
 
     @_builtins.property
     def age(self) -> _common_pb2.DataAge:

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from stockray_proto.v1 import (
     common_pb2,
+    group_buy_service_pb2_grpc,
     inventory_service_pb2_grpc,
     reservation_pb2,
     seckill_service_pb2_grpc,
@@ -44,6 +45,7 @@ class Gateway:
         )
         self.inventory: Any = inventory_service_pb2_grpc.InventoryServiceStub(self.channel)
         self.seckill: Any = seckill_service_pb2_grpc.SeckillServiceStub(self.channel)
+        self.teams: Any = group_buy_service_pb2_grpc.GroupBuyServiceStub(self.channel)
 
     async def stock_up(self, sku_id: str = "tea", units: int = 10, price_minor: int = 500) -> None:
         """A SKU without buffer, with units."""

@@ -12,7 +12,7 @@ from stockray_proto.v1 import inventory_service_pb2 as inv
 from actors.core import commands as c
 from actors.core.outcomes import Outcome
 from server.admission import AdmissionLimits
-from server.services.watch import WatchLimits
+from server.services.polling import WatchLimits
 from tests.helpers.core_lines import CoreLines
 from tests.unit.server.conftest import Gateway, campaign, fields_of, reason_of, serving
 

@@ -104,9 +104,7 @@ class TeamWatch:
         finally:
             self.polling.leave(feeds, event)
 
-    async def _last(
-        self, team_id: str, viewer: str
-    ) -> group_buy_service_pb2.WatchTeamResponse:
+    async def _last(self, team_id: str, viewer: str) -> group_buy_service_pb2.WatchTeamResponse:
         """Its shard has it no more: it ended long ago, or never was."""
         view, _ = await self._listings.find_team(team_id, self._now_ms(), ANSWER_TIMEOUT_S)
         status = Outcome.NOT_FOUND if view is None else Outcome.FOUND

@@ -119,7 +119,8 @@ def team_message(
         currency_code=view.currency_code,
         final_unit_price_minor=view.unit_price_minor if formed else 0,
     )
-    for member in view.members:
+    # A formed team's come with the last payer last.
+    for member in sorted(view.members, key=lambda member: (member.joined_ms, member.key)):
         own = member.buyer_id == viewer
         message.members.add(
             buyer_id=viewer if own else masked(member.buyer_id),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +21,9 @@ from stockray_proto.v1 import (
 from stockray_proto.v1 import inventory_service_pb2 as inv
 from stockray_proto.v1 import seckill_service_pb2 as sec
 
+from actors.projector import project
+from persistence.sql.sink import SqlSink
+from persistence.sql.views import SqlViews
 from server.front_grpcio import GrpcioFront
 from server.front_nghttp2 import Nghttp2Front
 from server.handlers import HandlerTable
@@ -182,6 +186,43 @@ async def serving(lines: CoreLines, **options: Any) -> AsyncIterator[Gateway]:
 async def lines() -> AsyncIterator[CoreLines]:
     async with CoreLines(FakeClock()).running() as running:
         yield running
+
+
+class View:
+    """The SQL view of the lines' journal, behind until `follow` is called."""
+
+    def __init__(self, lines: CoreLines, url: str) -> None:
+        self._lines = lines
+        self._sink = SqlSink(url, now_ms=lines.clock.now_ms)
+        self._sink.upgrade()
+        self._seq = 0
+        self.views = SqlViews(url)
+
+    def follow(self) -> None:
+        """Apply what the journal has and the view has not."""
+        new = [entry for entry in self._lines.entries if entry.seq > self._seq]
+        batch = project(new)
+        assert not batch.dead_letters
+        self._sink.apply(
+            0, incarnation="i", from_seq=self._seq, to_seq=batch.to_seq, rows=batch.rows
+        )
+        self._seq = batch.to_seq
+
+    def touch(self, shard: int) -> None:
+        """Say that the view has all there is of a shard now, as an idle projector does."""
+        _, seq = self._sink.position(shard)
+        self._sink.apply(shard, incarnation="i", from_seq=seq, to_seq=seq, rows=[])
+
+    def close(self) -> None:
+        self._sink.close()
+        self.views.close()
+
+
+@pytest.fixture
+async def view(lines: CoreLines, tmp_path: Path) -> AsyncIterator[View]:
+    made = View(lines, f"sqlite:///{tmp_path / 'tables.db'}")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from stockray_proto.v1 import common_pb2 as com
 from stockray_proto.v1 import group_buy_service_pb2 as buy
 from stockray_proto.v1 import reservation_pb2 as res
 
+from actors.core.identity import slot_of
+from actors.core.state import Refund
 from server.translate.scalars import duration, stamp
 from tests.helpers.core_lines import START_MS
 from tests.unit.server.conftest import HOUR_MS, Gateway, buyer
@@ -128,6 +130,10 @@ class TeamShop:
         answer = await self.stub.SuggestTeams(request)
         assert answer.status == com.LINE_STATUS_FOUND
         return [team.team_id for team in answer.teams]
+
+    def refunds(self) -> list[Refund]:
+        """All refunds of the campaign's slot."""
+        return list(self.gateway.lines.state.slot(slot_of("together")).refunds.values())
 
     async def pass_deadline(self) -> None:
         """The teams' window passes, and what is due is decided."""

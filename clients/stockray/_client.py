@@ -6,13 +6,16 @@ from types import TracebackType
 from typing import Self
 
 from stockray._campaigns import CampaignCalls
+from stockray._group_buy import GroupBuyCalls
 from stockray._operations import OperationCalls
 from stockray._reservations import ReservationCalls
 from stockray._reserving import ReservingCalls
 from stockray._stock import StockCalls
 
 
-class AsyncClient(ReservingCalls, ReservationCalls, StockCalls, CampaignCalls, OperationCalls):
+class AsyncClient(
+    ReservingCalls, ReservationCalls, StockCalls, CampaignCalls, GroupBuyCalls, OperationCalls
+):
     """A client of one cluster, for one event loop and any number of its tasks.
 
     Make one and keep it: batching works across whatever runs at the same time. Connects at the

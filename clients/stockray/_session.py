@@ -26,9 +26,11 @@ from stockray._failures import Failure, read_failure
 from stockray._fork import generation
 from stockray._ids import IdMaker
 from stockray._retry import pause_s
+from stockray._seats import JOIN
 from stockray._verbs import CONFIRM, GRAB, RELEASE, RESERVE
 from stockray.enums import Status
 from stockray.errors import ClientClosed, DeadlineExceeded
+from stockray.group_buy import SeatResult
 from stockray.options import ClientOptions, OptionChanges
 from stockray.results import Answer, ConfirmResult, ReleaseResult, ReserveResult
 
@@ -49,11 +51,12 @@ class _Open:
         self.reserve: Batcher[ReserveResult] = Batcher(RESERVE, self.connections, options)
         self.confirm: Batcher[ConfirmResult] = Batcher(CONFIRM, self.connections, options)
         self.release: Batcher[ReleaseResult] = Batcher(RELEASE, self.connections, options)
+        self.join: Batcher[SeatResult] = Batcher(JOIN, self.connections, options)
         self.many_slots = asyncio.Semaphore(options.in_flight_per_verb * options.connections)
 
     @property
     def batchers(self) -> tuple[Batcher[Any], ...]:
-        return self.grab, self.reserve, self.confirm, self.release
+        return self.grab, self.reserve, self.confirm, self.release, self.join
 
 
 class Session:

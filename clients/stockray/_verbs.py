@@ -68,7 +68,7 @@ def encode_grab(line: GrabLine, request_id: str) -> bytes:
     )
     message.buyer.buyer_id = line.buyer_id
     if line[5:] != BARE_GRAB:
-        _fill_context(message, line)
+        fill_context(message, line)
         if line.session_id:
             message.session_id = line.session_id
     return frame(message.SerializeToString())
@@ -84,7 +84,7 @@ def encode_reserve(line: ReserveLine, request_id: str) -> bytes:
     )
     message.buyer.buyer_id = line.buyer_id
     if line[5:] != BARE_RESERVE:
-        _fill_context(message, line)
+        fill_context(message, line)
     return frame(message.SerializeToString())
 
 
@@ -105,9 +105,8 @@ def encode_release(line: ReleaseLine) -> bytes:
     return frame(message.SerializeToString())
 
 
-def _fill_context(
-    message: seckill.GrabLine | wire.ReserveLine, line: GrabLine | ReserveLine
-) -> None:
+def fill_context(message: Any, line: Any) -> None:
+    """What every line may say of its buyer, way, order and price."""
     buyer = message.buyer
     if line.device_id:
         buyer.device_id = line.device_id

@@ -8,7 +8,7 @@ came for the client's `timeout_ms` though it was tried.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 import grpc
@@ -29,7 +29,7 @@ class Watch:
         self._connections = connections
         self._options = options
 
-    async def messages(self, method: Method[M], payload: bytes) -> AsyncIterator[M]:
+    async def messages(self, method: Method[M], payload: bytes) -> AsyncGenerator[M, None]:
         """The messages of one stream after the other; ends only by an error or by its closing."""
         clock = asyncio.get_running_loop().time
         broken_at: float | None = None

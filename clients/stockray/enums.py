@@ -24,6 +24,7 @@ __all__ = [
     "ReservationState",
     "RestockTo",
     "Status",
+    "TeamState",
 ]
 
 
@@ -59,6 +60,7 @@ class Status(WireEnum):
     NOTED = 7
     REFUND_DUE = 8
     FOUND = 9
+    LEFT = 10
     SOLD_OUT = 20
     LIMIT_EXCEEDED = 21
     DEVICE_LIMIT_EXCEEDED = 22
@@ -85,6 +87,14 @@ class Status(WireEnum):
     CAMPAIGN_CONFLICT = 48
     REVOKED = 49
     EXCEEDS_TOTAL = 50
+    TEAM_FULL = 60
+    TEAM_CLOSED = 61
+    TEAM_NOT_OPEN = 62
+    ALREADY_IN_TEAM = 63
+    NEW_BUYERS_ONLY = 64
+    TOO_MANY_TEAMS = 65
+    TEAM_ONLY = 66
+    TEAM_FORMING = 67
 
 
 class DataSource(WireEnum):
@@ -135,6 +145,9 @@ class RefundReason(WireEnum):
     NOT_HELD = 4
     RETURN = 5
     SHORTAGE = 6
+    LEFT_TEAM = 7
+    TEAM_FAILED = 8
+    TEAM_PRICE = 9
 
 
 class RefundState(WireEnum):
@@ -178,6 +191,16 @@ class FreedUnitPolicy(WireEnum):
     UNSPECIFIED = 0
     AVAILABLE = 1
     NEXT_WAVE = 2
+
+
+class TeamState(WireEnum):
+    """Where a team stands."""
+
+    UNSPECIFIED = 0
+    FORMING = 1
+    FORMED = 2
+    FAILED = 3
+    CANCELLED = 4
 
 
 class ClusterHealth(WireEnum):

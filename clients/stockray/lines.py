@@ -1,4 +1,4 @@
-"""The lines of `reserve_many`, `grab_many`, `confirm_many` and `release_many`.
+"""The lines of `reserve_many`, `grab_many`, `confirm_many`, `release_many` and `join_team_many`.
 
 Each stands for the arguments of the single verb. An id left empty is made by the library, kept over
 its retries and answered in the result; a caller that stores ids before sending gives its own.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from stockray.records import Attribution
 
-__all__ = ["ConfirmLine", "GrabLine", "ReleaseLine", "ReserveLine"]
+__all__ = ["ConfirmLine", "GrabLine", "JoinTeamLine", "OpenTeamLine", "ReleaseLine", "ReserveLine"]
 
 
 class GrabLine(NamedTuple):
@@ -37,6 +37,39 @@ class ReserveLine(NamedTuple):
     buyer_id: str
     quantity: int = 1
     campaign_id: str = ""
+    request_id: str = ""
+    device_id: str = ""
+    ip: str = ""
+    claims: tuple[str, ...] = ()
+    attribution: Attribution | None = None
+    order_id: str = ""
+    payable_minor: int | None = None
+
+
+class OpenTeamLine(NamedTuple):
+    """The first seat of a team to be opened; name the arguments."""
+
+    campaign_id: str
+    sku_id: str
+    buyer_id: str
+    quantity: int = 1
+    new_buyer: bool = False
+    request_id: str = ""
+    device_id: str = ""
+    ip: str = ""
+    claims: tuple[str, ...] = ()
+    attribution: Attribution | None = None
+    order_id: str = ""
+    payable_minor: int | None = None
+
+
+class JoinTeamLine(NamedTuple):
+    """A seat of a team for one buyer; name the arguments."""
+
+    team_id: str
+    buyer_id: str
+    quantity: int = 1
+    new_buyer: bool = False
     request_id: str = ""
     device_id: str = ""
     ip: str = ""

@@ -51,6 +51,7 @@ DONE = frozenset(
         Status.PAYMENT_BEGUN,
         Status.NOTED,
         Status.FOUND,
+        Status.LEFT,
     }
 )
 

@@ -21,6 +21,7 @@ from stockray._client import AsyncClient
 from stockray._fork import generation
 from stockray._paging import Page, Pager
 from stockray.errors import ClientClosed
+from stockray.group_buy import TeamChange
 from stockray.options import ClientOptions, OptionChanges
 from stockray.records import PoolKey
 from stockray.results import StockChange
@@ -119,6 +120,16 @@ class Client:
     list_campaigns = _listing(AsyncClient.list_campaigns)
     pause_campaign = _blocking(AsyncClient.pause_campaign)
     end_campaign = _blocking(AsyncClient.end_campaign)
+    put_group_campaign = _blocking(AsyncClient.put_group_campaign)
+    get_group_campaign = _blocking(AsyncClient.get_group_campaign)
+    open_team = _blocking(AsyncClient.open_team)
+    join_team = _blocking(AsyncClient.join_team)
+    join_team_many = _blocking(AsyncClient.join_team_many)
+    leave_team = _blocking(AsyncClient.leave_team)
+    get_team = _blocking(AsyncClient.get_team)
+    suggest_teams = _blocking(AsyncClient.suggest_teams)
+    list_teams = _listing(AsyncClient.list_teams)
+    complete_team = _blocking(AsyncClient.complete_team)
     cluster_status = _blocking(AsyncClient.cluster_status)
     verify = _blocking(AsyncClient.verify)
     take_snapshot = _blocking(AsyncClient.take_snapshot)
@@ -130,6 +141,14 @@ class Client:
     ) -> Iterator[StockChange]:
         """Yields pools as they change, as `AsyncClient.watch_stock`; close it to end it."""
         return self._iterate(self._client.watch_stock(pools, interval=interval))
+
+    def watch_team(
+        self, team_id: str, *, viewer_buyer_id: str = "", interval: timedelta | None = None
+    ) -> Iterator[TeamChange]:
+        """Yields a team as it changes, as `AsyncClient.watch_team`; close it to end it."""
+        return self._iterate(
+            self._client.watch_team(team_id, viewer_buyer_id=viewer_buyer_id, interval=interval)
+        )
 
     @property
     def options(self) -> ClientOptions:

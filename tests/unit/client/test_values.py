@@ -19,6 +19,7 @@ from stockray import (
     Sku,
     Status,
     cluster,
+    group_buy,
     records,
     results,
 )
@@ -29,6 +30,7 @@ from stockray._verbs import frame
 from stockray.options import OptionChanges
 from stockray_proto.v1 import (
     common_pb2,
+    group_buy_service_pb2,
     inventory_service_pb2,
     ops_service_pb2,
     reservation_pb2,
@@ -44,6 +46,7 @@ MODULES = (
     stock_pb2,
     inventory_service_pb2,
     seckill_service_pb2,
+    group_buy_service_pb2,
     ops_service_pb2,
 )
 
@@ -229,8 +232,10 @@ RENAMED = {
     "DrainResult": "DrainGatewayResponse",
     "CampaignResult": "PutCampaignResponse",
     "StockChange": "WatchStockResponse",
+    "GroupCampaignResult": "PutGroupCampaignResponse",
+    "TeamChange": "WatchTeamResponse",
 }
-NO_MESSAGE = {"Answer", "ConfirmResult", "ReleaseResult", "ReserveResult"}
+NO_MESSAGE = {"Answer", "ConfirmResult", "ReleaseResult", "ReserveResult", "SeatResult"}
 PAGED = {"next_page_token"}
 
 
@@ -240,7 +245,7 @@ def test_every_record_mirrors_its_message() -> None:
         for module in MODULES
         for name, kind in module.DESCRIPTOR.message_types_by_name.items()
     }
-    for module in (records, results, cluster):
+    for module in (records, results, cluster, group_buy):
         for name in set(module.__all__) - NO_MESSAGE:
             message = RENAMED.get(name) or (
                 name if name in wire else name.replace("Result", "Response")

@@ -125,7 +125,7 @@ class RecallingLines:
 
 
 def recalled_row(row: Mapping[str, Any]) -> c.RecalledRow:
-    """A row of SQL as a shard takes it back."""
+    """A row of SQL as a shard takes it back; one without the columns of `seats` is no seat."""
     return c.RecalledRow(
         row["campaign_id"],
         row["sku_id"],
@@ -145,8 +145,11 @@ def recalled_row(row: Mapping[str, Any]) -> c.RecalledRow:
         row["payment_id"],
         row["payment_channel"],
         row["paid_minor"],
-        row["team_id"],
-        row["new_buyer"] > 0,
-        row["settled_minor"],
-        row["joined_ms"],
+        *_seat(row),
     )
+
+
+def _seat(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    if not row.get("team_id"):
+        return ()
+    return row["team_id"], row["new_buyer"] > 0, row["settled_minor"], row["joined_ms"]

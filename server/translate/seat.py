@@ -6,6 +6,7 @@ from the parts that `reserve.py` keeps; see there.
 
 from binascii import hexlify
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from stockray_proto.v1 import common_pb2, group_buy_service_pb2
@@ -32,6 +33,10 @@ from server.validate import CLAIMS_MAX, ID_LENGTH_MAX, LINE_UNITS_MAX, MONEY_MAX
 
 _RESERVED, _INVALID = int(Outcome.RESERVED), int(Outcome.INVALID)
 _RETRY, _UNKNOWN = int(Outcome.RETRY), int(Outcome.UNKNOWN)
+TEAMS_REMEMBERED_MAX = 65_536
+
+_new_join = partial(tuple.__new__, t.JoinTeam)
+"""See `reserve.py`."""
 NOT_FOUND: tuple[Any, ...] = (Outcome.NOT_FOUND,)
 
 
@@ -39,13 +44,14 @@ def open_team_command(
     line: group_buy_service_pb2.OpenTeamLine, *, caller: str, deadline_ms: int, prefix: str = ""
 ) -> t.OpenTeam:
     """OpenTeam. Raises LineRefused."""
-    own_ids = (line.request_id, line.sku_id, line.campaign_id)
-    wish = _wish(line, own_ids)
+    request_id, sku_id, campaign_id = line.request_id, line.sku_id, line.campaign_id
+    whole = bool(request_id and sku_id and campaign_id)
+    wish = _wish(line, f"{request_id}{sku_id}{campaign_id}", whole)
     if wish is None:
         wrong = Violations(prefix)
-        wrong.id("request_id", line.request_id)
-        wrong.id("sku_id", line.sku_id)
-        wrong.id("campaign_id", line.campaign_id)
+        wrong.id("request_id", request_id)
+        wrong.id("sku_id", sku_id)
+        wrong.id("campaign_id", campaign_id)
         wish_violations(line, wrong)
         if wrong.found:
             raise LineRefused(wrong)
@@ -53,12 +59,12 @@ def open_team_command(
         wish = _fields(line)
     return t.OpenTeam(
         t.OPEN_TEAM,
-        SLOT_OF_KEY[line.campaign_id],
+        SLOT_OF_KEY[campaign_id],
         deadline_ms,
         caller,
-        line.request_id,
-        line.campaign_id,
-        line.sku_id,
+        request_id,
+        campaign_id,
+        sku_id,
         *wish,
     )
 
@@ -67,32 +73,31 @@ def join_team_command(
     line: group_buy_service_pb2.JoinTeamLine, *, caller: str, deadline_ms: int, prefix: str = ""
 ) -> t.JoinTeam | None:
     """JoinTeam; None for a team id that no shard can know. Raises LineRefused."""
-    wish = _wish(line, (line.request_id, line.team_id))
+    request_id, team_id = line.request_id, line.team_id
+    wish = _wish(line, request_id + team_id, bool(request_id and team_id))
     if wish is None:
         wrong = Violations(prefix)
-        wrong.id("request_id", line.request_id)
-        wrong.id("team_id", line.team_id)
+        wrong.id("request_id", request_id)
+        wrong.id("team_id", team_id)
         wish_violations(line, wrong)
         if wrong.found:
             raise LineRefused(wrong)
         wish = _fields(line)
-    parsed = parse_public_id(line.team_id)
+    parsed = _teams[team_id]
     if parsed is None:
         return None
-    slot, team_key = parsed
-    return t.JoinTeam(t.JOIN_TEAM, slot, deadline_ms, caller, line.request_id, team_key, *wish)
+    return _new_join((t.JOIN_TEAM, parsed[0], deadline_ms, caller, request_id, parsed[1], *wish))
 
 
-def _wish(line: Any, own_ids: tuple[str, ...]) -> tuple[Any, ...] | None:
+def _wish(line: Any, own_ids: str, whole: bool) -> tuple[Any, ...] | None:
     """The fields from `quantity` on that both commands have; None for a line to be looked at."""
     fields = _fields(line)
-    quantity, buyer_id, payable, order_id, device_id, ip, claims = fields[:7]
-    share_code, channel, experiment = fields[7:10]
-    ids = "".join((*own_ids, buyer_id, order_id, device_id, share_code, channel, experiment))
+    quantity, buyer_id, payable, order_id, device_id, ip, claims, share, channel, arm, _ = fields
+    ids = f"{own_ids}{buyer_id}{order_id}{device_id}{share}{channel}{arm}"
     if claims:
         ids += "".join(claims)
     fine = (
-        all(own_ids)
+        whole
         and buyer_id
         and 0 < quantity <= LINE_UNITS_MAX
         and DEFAULT_PAYABLE <= payable <= MONEY_MAX_MINOR
@@ -107,13 +112,12 @@ def _wish(line: Any, own_ids: tuple[str, ...]) -> tuple[Any, ...] | None:
 
 
 def _fields(line: Any) -> tuple[Any, ...]:
-    buyer = line.buyer
+    buyer, payable = line.buyer, line.payable_minor
     claimed = buyer.claims
     share_code = channel = experiment = ""
     if line.HasField("attribution"):
         way = line.attribution
         share_code, channel, experiment = way.share_code, way.channel, way.experiment
-    payable = line.payable_minor
     return (
         line.quantity,
         buyer.buyer_id,
@@ -206,6 +210,17 @@ def _deadline_part(at_ms: int) -> group_buy_service_pb2.SeatResult:
     return group_buy_service_pb2.SeatResult(team_deadline_time=stamp(at_ms))
 
 
+class _TeamIds(dict[str, tuple[int, bytes] | None]):
+    """Team id -> (slot, key): many join the same few teams. Forgets all when it is full."""
+
+    def __missing__(self, team_id: str) -> tuple[int, bytes] | None:
+        if len(self) >= TEAMS_REMEMBERED_MAX:
+            self.clear()
+        parsed = self[team_id] = parse_public_id(team_id)
+        return parsed
+
+
+_teams = _TeamIds()
 _team_deadlines = Parts(_deadline_part)
 _free_seats = Parts(lambda count: group_buy_service_pb2.SeatResult(free_count=count))
 _TEAM = tag(group_buy_service_pb2.SeatResult, "team_id")

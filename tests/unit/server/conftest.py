@@ -27,6 +27,7 @@ from persistence.sql.views import SqlViews
 from server.front_grpcio import GrpcioFront
 from server.front_nghttp2 import Nghttp2Front
 from server.handlers import HandlerTable
+from server.lines import Lines
 from server.services.table import Services
 from server.translate.scalars import stamp
 from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
@@ -166,9 +167,12 @@ def new_front(table: HandlerTable) -> Nghttp2Front | GrpcioFront:
 
 
 @asynccontextmanager
-async def serving(lines: CoreLines, **options: Any) -> AsyncIterator[Gateway]:
-    """A gateway over these lines, with the given options of `Services`."""
-    services = Services(lines, now_ms=lines.clock.now_ms, **options)
+async def serving(
+    lines: CoreLines, *, through: Lines | None = None, **options: Any
+) -> AsyncIterator[Gateway]:
+    """A gateway over these lines, with the given options of `Services`; `through` others that end
+    in them."""
+    services = Services(through or lines, now_ms=lines.clock.now_ms, **options)
     front = new_front(services.table)
     port = front.listen("127.0.0.1:0")
     await front.start()

@@ -10,6 +10,7 @@ from stockray_proto.v1 import group_buy_service_pb2 as buy
 from stockray_proto.v1 import inventory_service_pb2 as inv
 from stockray_proto.v1 import seckill_service_pb2 as sec
 
+from server.recall import RecallingLines
 from server.translate.scalars import stamp
 from tests.helpers.core_lines import START_MS, CoreLines
 from tests.unit.server.conftest import HOUR_MS, Gateway, View, reason_of, serving
@@ -122,6 +123,29 @@ async def test_a_return_after_success_changes_no_team(shop: TeamShop, view: View
     view.follow()
     shop.gateway.lines.forget_teams()
     assert await shop.team(seat.team_id) == before
+
+
+async def test_a_forgotten_seat_comes_back_with_its_team(lines: CoreLines, view: View) -> None:
+    """A return pays back what was kept, not what was paid: the settlement is known again."""
+    recalling = RecallingLines(lines, view.views.get_reservation, lines.clock)
+    async with serving(lines, through=recalling, views=view.views) as gateway:
+        shop = TeamShop(gateway)
+        await shop.sell((2, 80), (3, 50))
+        seat = await shop.open("ann")
+        await shop.pay(seat)
+        for name in ("bob", "cat"):
+            await shop.comes(seat.team_id, name)
+        gateway.clock.pass_ms(3 * HOUR_MS)
+        view.follow()
+        assert lines.forget() == 3
+        again = await shop.open("ann")
+        assert (again.reservation_id, again.team_id) == (seat.reservation_id, seat.team_id)
+        back = inv.ReturnUnitsRequest(
+            request_id="b", reservation_id=seat.reservation_id, quantity=1
+        )
+        returned = await gateway.inventory.ReturnUnits(back)
+        assert returned.refund.amount_minor == 50
+    recalling.close()
 
 
 async def test_an_unknown_team_is_in_neither(shop: TeamShop) -> None:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from actors.core import state as s
+from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.codec import unpack_entry
 from actors.core.evolve import fold
-from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
 from actors.core.snapshot import Loader, chunks

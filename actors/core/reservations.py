@@ -33,6 +33,7 @@ from actors.core.state import (
     REVOKED,
     Campaign,
     Reservation,
+    Seat,
     ShardState,
     SlotState,
 )
@@ -248,6 +249,7 @@ def reservation_view(slot: SlotState, held: Reservation) -> tuple[Any, ...]:
         held.reserved_ms,
         held.deadline_ms,
         held.begun,
+        held.team_key if type(held) is Seat else b"",
         None
         if payment is None
         else (

@@ -172,6 +172,7 @@ class ReservationCalls(Session):
         campaign_id: str = "",
         sku_id: str = "",
         order_id: str = "",
+        team_id: str = "",
         states: Sequence[ReservationState] = (),
         reserved_from_time: datetime | None = None,
         reserved_before_time: datetime | None = None,
@@ -189,6 +190,7 @@ class ReservationCalls(Session):
             campaign_id=campaign_id,
             sku_id=sku_id,
             order_id=order_id,
+            team_id=team_id,
         )
         set_field(request, "states", tuple(states))
         set_field(request, "reserved_from_time", reserved_from_time)

@@ -193,6 +193,7 @@ class Reservation:
     fulfilment_time: datetime | None = None
     buyer: BuyerContext | None = None
     attribution: Attribution | None = None
+    team_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

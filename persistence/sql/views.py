@@ -41,13 +41,14 @@ Row = Mapping[str, Any]
 class ReservationFilter:
     """Which reservations to list; '' and None do not filter.
 
-    One of buyer, campaign, SKU, order and state must be given: a listing of everything that is
-    ordered by time would have no index to walk."""
+    One of buyer, campaign, SKU, order, team and state must be given: a listing of everything that
+    is ordered by time would have no index to walk."""
 
     buyer_id: str = ""
     campaign_id: str = ""
     sku_id: str = ""
     order_id: str = ""
+    team_id: str = ""
     state: int | None = None
     from_ms: int | None = None
     """Reserved at this time or later."""
@@ -108,9 +109,12 @@ class SqlViews:
         after: tuple[int, str] | None = None,
         newest_first: bool = False,
     ) -> Page:
-        """Ordered by (reserved_ms, reservation_id). ValueError for a filter without an index."""
+        """Ordered by (reserved_ms, reservation_id), with the columns of `get_reservation`.
+        ValueError for a filter without an index."""
         return self._page(
-            select(reservations).where(*_conditions(wanted)),
+            select(reservations, *_SEAT_COLUMNS)
+            .join(seats, _SEAT_OF, isouter=not wanted.team_id)
+            .where(*_conditions(wanted)),
             key=(reservations.c.reserved_ms, reservations.c.reservation_id),
             page_size=page_size,
             after=after,
@@ -289,8 +293,12 @@ def _conditions(wanted: ReservationFilter) -> list[ColumnElement[bool]]:
     conditions = [columns[name] == value for name, value in equal.items() if value]
     if wanted.state is not None:
         conditions.append(columns.state == wanted.state)
+    if wanted.team_id:
+        conditions.append(seats.c.team_id == wanted.team_id)
     if not conditions:
-        raise ValueError("give a buyer, campaign, SKU, order or state to list reservations by")
+        raise ValueError(
+            "give a buyer, campaign, SKU, order, team or state to list reservations by"
+        )
     if wanted.buyer_id:
         # Leaves MySQL one partition to look into.
         conditions.append(columns.buyer_part == buyer_part(wanted.buyer_id))

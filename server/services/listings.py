@@ -218,6 +218,7 @@ def _reservation_filters(
         "campaign_id": request.campaign_id,
         "sku_id": request.sku_id,
         "order_id": request.order_id,
+        "team_id": request.team_id,
     }
     for name, value in ids.items():
         wrong.optional_id(name, value)

@@ -36,7 +36,8 @@ def reservation_message(
 ) -> tuple[reservation_pb2.Reservation, reservation_pb2.Payment | None]:
     """A reservation as its shard knows it, and the payment that confirmed it."""
     (key, campaign_id, sku_id, buyer_id, quantity, returned, state, stage) = view[:8]
-    (list_price, unit_price, payable, currency, reserved_ms, deadline_ms, begun, paid) = view[8:16]
+    (list_price, unit_price, payable, currency, reserved_ms, deadline_ms, begun) = view[8:15]
+    team_key, paid = view[15:17]
     reservation = reservation_pb2.Reservation(
         reservation_id=public_id(slot, key),
         campaign_id=campaign_id,
@@ -53,6 +54,7 @@ def reservation_message(
         reserve_time=stamp(reserved_ms),
         deadline_time=stamp(deadline_ms),
         payment_begun=begun,
+        team_id=public_id(slot, team_key) if team_key else "",
     )
     if paid is None:
         return reservation, None

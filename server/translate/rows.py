@@ -50,6 +50,7 @@ def reservation_from(row: Row) -> reservation_pb2.Reservation:
         attribution=common_pb2.Attribution(
             share_code=row["share_code"], channel=row["channel"], experiment=row["experiment"]
         ),
+        team_id=row["team_id"],
     )
 
 

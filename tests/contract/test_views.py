@@ -138,7 +138,7 @@ def test_a_buyer_sees_only_rows_whose_id_is_exactly_theirs(views: SqlViews) -> N
 def test_a_listing_without_an_indexed_filter_is_refused(
     views: SqlViews, wanted: ReservationFilter
 ) -> None:
-    with pytest.raises(ValueError, match="give a buyer, campaign, SKU, order or state"):
+    with pytest.raises(ValueError, match="give a buyer, campaign, SKU, order, team or state"):
         views.list_reservations(wanted)
 
 
@@ -261,6 +261,11 @@ def test_seats_are_read_with_their_reservations(views: SqlViews) -> None:
     counted = views.count_seats(["t1", "t2"], [1, 2])
     told = {(row["team_id"], row["state"]): (row["seats"], row["new_buyers"]) for row in counted}
     assert told == {("t1", 1): (1, 1), ("t1", 2): (1, 0)}
+    listed = views.list_reservations(ReservationFilter(team_id="t1"), page_size=2)
+    rest = views.list_reservations(ReservationFilter(team_id="t1"), after=listed.after)
+    assert ids(listed) + ids(rest) == ["x1", "x2", "x3"]
+    assert {row["team_id"] for row in listed.rows} == {"t1"}
+    assert ids(views.list_reservations(ReservationFilter(team_id="t1", state=3))) == ["x3"]
     with pytest.raises(ValueError, match="at most 1000 teams"):
         views.count_seats(["t"] * 1_001, [1])
 
@@ -307,12 +312,13 @@ def test_every_query_walks_an_index(
     views.list_stock(sku_id="s", after=("c", "s"))
     views.list_stock(campaign_id="c")
     views.list_campaigns(state=1, after=("c",))
+    views.list_reservations(ReservationFilter(team_id="t", state=1), after=(1, "r"))
     views.get_campaign("c")
     views.get_team("t")
     views.list_teams(campaign_id="c", state=1, after=(1, "t"), newest_first=True)
     views.list_seats("t")
     views.count_seats(["t", "u"], [1, 2])
-    assert len(queries) == 2 * len(FILTERS) + len(refund_filters) + 10
+    assert len(queries) == 2 * len(FILTERS) + len(refund_filters) + 11
     for query in queries:
         steps = _assert_indexed(url, query)
         for name in refund_filters:

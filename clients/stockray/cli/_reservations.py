@@ -102,6 +102,7 @@ def list_reservations(
     campaign_id: Annotated[str, typer.Option("--campaign")] = "",
     sku_id: Annotated[str, typer.Option("--sku")] = "",
     order_id: Annotated[str, typer.Option("--order")] = "",
+    team_id: Annotated[str, typer.Option("--team")] = "",
     state: Annotated[list[str] | None, typer.Option(help="Only these states.")] = None,
     limit: Limit = 100,
 ) -> None:
@@ -111,6 +112,7 @@ def list_reservations(
         campaign_id=campaign_id,
         sku_id=sku_id,
         order_id=order_id,
+        team_id=team_id,
         states=tuple(parse_member(ReservationState, name) for name in state or ()),
         page_size=min(limit, 1_000),
     )

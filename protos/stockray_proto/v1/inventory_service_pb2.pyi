@@ -1397,6 +1397,7 @@ class ListReservationsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     RESERVED_FROM_TIME_FIELD_NUMBER: _builtins.int
     RESERVED_BEFORE_TIME_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """See the rules of common.proto. Never negative."""
     page_token: _builtins.str
@@ -1409,6 +1410,8 @@ class ListReservationsRequest(_message.Message):
     """Only those of this SKU."""
     order_id: _builtins.str
     """Only those of this order of the caller."""
+    team_id: _builtins.str
+    """Only seats of this team: all that it ever had, also those that expired or were left."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_reservation_pb2.ReservationState.ValueType]:
         """Only those in one of these states."""
@@ -1433,10 +1436,11 @@ class ListReservationsRequest(_message.Message):
         states: _abc.Iterable[_reservation_pb2.ReservationState.ValueType] | None = ...,
         reserved_from_time: _timestamp_pb2.Timestamp | None = ...,
         reserved_before_time: _timestamp_pb2.Timestamp | None = ...,
+        team_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reserved_before_time", b"reserved_before_time", "reserved_from_time", b"reserved_from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buyer_id", b"buyer_id", "campaign_id", b"campaign_id", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "reserved_before_time", b"reserved_before_time", "reserved_from_time", b"reserved_from_time", "sku_id", b"sku_id", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buyer_id", b"buyer_id", "campaign_id", b"campaign_id", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "reserved_before_time", b"reserved_before_time", "reserved_from_time", b"reserved_from_time", "sku_id", b"sku_id", "states", b"states", "team_id", b"team_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

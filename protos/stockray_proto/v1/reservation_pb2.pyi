@@ -231,6 +231,7 @@ class Reservation(_message.Message):
     FULFILMENT_TIME_FIELD_NUMBER: _builtins.int
     BUYER_FIELD_NUMBER: _builtins.int
     ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    TEAM_ID_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """Made by the service from the slot, the caller and the request id; never given out twice. It
     carries the slot, so that it alone finds the shard.
@@ -269,6 +270,10 @@ class Reservation(_message.Message):
     """True once a payment was begun: the deadline has moved to the payment window's end, once."""
     fulfilment_stage: Global___FulfilmentStage.ValueType
     """The last stage that the caller reported."""
+    team_id: _builtins.str
+    """The team whose seat it is, or was last; empty for any other reservation. A late payment may
+    have moved it.
+    """
     @_builtins.property
     def reserve_time(self) -> _timestamp_pb2.Timestamp:
         """When it was reserved."""
@@ -328,10 +333,11 @@ class Reservation(_message.Message):
         fulfilment_time: _timestamp_pb2.Timestamp | None = ...,
         buyer: _common_pb2.BuyerContext | None = ...,
         attribution: _common_pb2.Attribution | None = ...,
+        team_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "buyer", b"buyer", "confirm_time", b"confirm_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "fulfilment_time", b"fulfilment_time", "reserve_time", b"reserve_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "buyer", b"buyer", "buyer_id", b"buyer_id", "campaign_id", b"campaign_id", "confirm_time", b"confirm_time", "currency_code", b"currency_code", "deadline_time", b"deadline_time", "end_time", b"end_time", "fulfilment_stage", b"fulfilment_stage", "fulfilment_time", b"fulfilment_time", "list_price_minor", b"list_price_minor", "order_id", b"order_id", "paid_minor", b"paid_minor", "payable_minor", b"payable_minor", "payment_begun", b"payment_begun", "quantity", b"quantity", "refunded_minor", b"refunded_minor", "request_id", b"request_id", "reservation_id", b"reservation_id", "reserve_time", b"reserve_time", "returned_quantity", b"returned_quantity", "sku_id", b"sku_id", "state", b"state", "unit_price_minor", b"unit_price_minor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "buyer", b"buyer", "buyer_id", b"buyer_id", "campaign_id", b"campaign_id", "confirm_time", b"confirm_time", "currency_code", b"currency_code", "deadline_time", b"deadline_time", "end_time", b"end_time", "fulfilment_stage", b"fulfilment_stage", "fulfilment_time", b"fulfilment_time", "list_price_minor", b"list_price_minor", "order_id", b"order_id", "paid_minor", b"paid_minor", "payable_minor", b"payable_minor", "payment_begun", b"payment_begun", "quantity", b"quantity", "refunded_minor", b"refunded_minor", "request_id", b"request_id", "reservation_id", b"reservation_id", "reserve_time", b"reserve_time", "returned_quantity", b"returned_quantity", "sku_id", b"sku_id", "state", b"state", "team_id", b"team_id", "unit_price_minor", b"unit_price_minor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -90,6 +90,24 @@ async def test_teams_are_listed_by_state(shop: TeamShop, view: View) -> None:
     assert not (await shop.stub.ListTeams(request)).teams
 
 
+async def test_seats_are_reservations_that_say_their_team(shop: TeamShop, view: View) -> None:
+    seat = await shop.open("ann")
+    await shop.gateway.reserve("r-1")
+    await shop.pay(seat)
+    await shop.join(seat.team_id, "bob")
+    one = await shop.gateway.inventory.GetReservation(
+        inv.GetReservationRequest(reservation_id=seat.reservation_id)
+    )
+    assert one.reservation.team_id == seat.team_id
+    view.follow()
+    request = inv.ListReservationsRequest(team_id=seat.team_id)
+    found = (await shop.gateway.inventory.ListReservations(request)).reservations
+    assert {reservation.buyer_id for reservation in found} == {"ann", "bob"}
+    request = inv.ListReservationsRequest(sku_id="tea")
+    every = (await shop.gateway.inventory.ListReservations(request)).reservations
+    assert sorted(reservation.team_id for reservation in every) == ["", *[seat.team_id] * 2]
+
+
 async def test_a_team_that_left_memory_is_read_as_it_was(shop: TeamShop, view: View) -> None:
     opened = await some_teams(shop)
     shop.gateway.clock.pass_ms(3 * HOUR_MS)

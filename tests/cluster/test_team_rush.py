@@ -19,6 +19,7 @@ from stockray import (
     GroupRules,
     RefundReason,
     ReplicaRole,
+    ReserveResult,
     SeatResult,
     Sku,
     Status,
@@ -27,9 +28,6 @@ from stockray import (
     Tier,
 )
 
-from actors.core.identity import request_key
-from server.sale import CALLER
-from server.verify import Ack
 from tests.helpers.stack import SHARDS, Stack, on_shard, pid_of
 
 TEAMS, BUYERS, TRIES = 100, 500, 3
@@ -44,6 +42,7 @@ class Rush:
 
     def __init__(self, stack: Stack, client: AsyncClient) -> None:
         self.teams: list[str] = []
+        self._campaign_of: dict[str, str] = {}
         self.seats: dict[str, SeatResult] = {}
         """Request id -> seat, of those that were taken in the rush."""
         self.statuses: Counter[str] = Counter()
@@ -95,6 +94,7 @@ class Rush:
         second = await self._client.join_team(opened.team_id, buyer_id=f"{name}-friend")
         second.raise_for_status()
         (await self._pay(second, f"p-{name}-friend")).raise_for_status()
+        self._campaign_of[opened.team_id] = campaign_id
         return opened.team_id
 
     async def buy(self, number: int) -> None:
@@ -106,9 +106,8 @@ class Rush:
             )
             self.statuses[answer.status.name] += 1
             assert answer.ok or answer.status in REFUSALS, answer
-            key = request_key(CALLER, request_id)
-            slot = int(team_id[:3], 16)
-            self._stack.acks.append(Ack(slot, key, answer.ok, request_id))
+            told = ReserveResult(answer.status, request_id, answer.reservation_id)
+            self._stack.acks.append((self._campaign_of[team_id], told))
             if answer.ok:
                 self.seats[request_id] = answer
                 self.won.set()

@@ -221,7 +221,11 @@ def seat_paid(slot: SlotState, seat: Seat, record: ReservationConfirmed) -> tupl
     now = Paid(seat, record.payment_id, record.payment_channel, record.paid_minor)
     missing = team.group.capacity - team.paid - 1
     if missing <= 0:
-        records.extend(form(slot, team, [*paid_members(slot, team), now], leader))
+        paid = [*paid_members(slot, team), now]
+        if team.key == seat.team_key:
+            # Who pays last may have joined earlier; who is moved joins now.
+            paid.sort(key=lambda one: (one.seat.joined_ms, one.seat.key))
+        records.extend(form(slot, team, paid, leader))
     elif missing == team.group.rules.nearly_full_seats:
         records.append(
             TeamNearlyFull(

@@ -5,7 +5,7 @@ and what a caller relies on; expiries and revocations are told to it (`expired`,
 says whether they were allowed. Ids are taken as names only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.core import commands as c
@@ -70,17 +70,17 @@ class Naive(NaiveStock):
         limit = self.sales[pool["sale"]]["config"].limit_per_buyer
         return bool(limit) and self.owns(buyer, pool["sale"]) + quantity > limit
 
-    def _not_now(self, q: c.Reserve) -> str:
-        if not q.campaign_id:
+    def _not_now(self, campaign_id: str, claims: Sequence[str]) -> str:
+        if not campaign_id:
             return ""
-        sale = self.sales[q.campaign_id]
+        sale = self.sales[campaign_id]
         if self._over(sale):
             return "ENDED"
         if sale["state"] != 1:
             return "PAUSED"
         if self.now_ms < sale["config"].starts_ms:
             return "NOT_STARTED"
-        missing = [claim for claim in sale["config"].required_claims if claim not in q.claims]
+        missing = [claim for claim in sale["config"].required_claims if claim not in claims]
         return "NOT_ELIGIBLE" if missing else ""
 
     def _terms(self, pool: Row) -> tuple[str, int]:
@@ -102,25 +102,30 @@ class Naive(NaiveStock):
         pool = self.pools.get((q.campaign_id, q.sku_id))
         if pool is None:
             return self._remember(q, key, args, "NOT_FOUND")
-        broken = self._not_now(q)
-        price = pool["price"] * q.quantity
-        if not broken and q.payable_minor > price:
-            broken = "INVALID"
-        if not broken and self._too_many(q.buyer_id, pool, q.quantity):
-            broken = "LIMIT_EXCEEDED"
-        if not broken and q.quantity > pool["available"]:
-            broken = "SOLD_OUT"
+        broken = self._not_now(q.campaign_id, q.claims)
+        broken = broken or self._not_to_be_had(q, pool, pool["price"])
         if broken:
             return self._remember(q, key, args, broken)
-        payable = price if q.payable_minor == c.DEFAULT_PAYABLE else q.payable_minor
-        currency, window = self._terms(pool)
-        until = self.now_ms + window
-        answer = ("RESERVED", key, pool["list"], pool["price"], payable, currency, until)
-        self.held[public] = {
+        until = self.now_ms + self._terms(pool)[1]
+        answer: tuple[Any, ...] = self._take(q, args, pool, pool["price"], until)["answer"]
+        return answer
+
+    def _not_to_be_had(self, q: Any, pool: Row, unit: int) -> str:
+        if q.payable_minor > unit * q.quantity:
+            return "INVALID"
+        if self._too_many(q.buyer_id, pool, q.quantity):
+            return "LIMIT_EXCEEDED"
+        return "SOLD_OUT" if q.quantity > pool["available"] else ""
+
+    def _take(self, q: Any, args: Any, pool: Row, unit: int, until: int) -> Row:
+        key = request_key(q.caller, q.request_id)
+        public = public_id(q.slot, key)
+        payable = unit * q.quantity if q.payable_minor == c.DEFAULT_PAYABLE else q.payable_minor
+        row = self.held[public] = {
             "id": public,
             "args": args,
-            "answer": answer,
-            "pool": (q.campaign_id, q.sku_id),
+            "answer": ("RESERVED", key, pool["list"], unit, payable, self._terms(pool)[0], until),
+            "pool": (pool["sale"], pool["sku"]),
             "slot": q.slot,
             "key": key,
             "buyer": q.buyer_id,
@@ -133,11 +138,12 @@ class Naive(NaiveStock):
             "stage": 0,
             "payment": "",
             "paid": 0,
+            "settled": 0,
             "at": self.now_ms,
         }
         pool["available"] -= q.quantity
         pool["reserved"] += q.quantity
-        return answer
+        return row
 
     def due(self) -> set[str]:
         """Reservations whose deadline has passed (to a tenth of a second, never early)."""
@@ -181,8 +187,12 @@ class Naive(NaiveStock):
                 return ("PAYMENT_ID_REUSED",)
             row["begun"] = True
             window = self._terms(self.pools[row["pool"]])[1]
-            row["deadline"] = max(row["deadline"], self.now_ms + window)
+            row["deadline"] = self._at_most(row, max(row["deadline"], self.now_ms + window))
         return ("PAYMENT_BEGUN", row["deadline"])
+
+    def _at_most(self, row: Row, deadline_ms: int) -> int:
+        """The latest deadline that a reservation may have."""
+        return deadline_ms
 
     def failed(self, q: c.ReportFailedPayment) -> tuple[Any, ...]:
         if q.reservation_id not in self.held:
@@ -281,9 +291,13 @@ class Naive(NaiveStock):
             return self._remember(q, key, args, broken)
         if q.quantity > row["quantity"] - row["returned"]:
             return self._remember(q, key, args, "EXCEEDS_QUANTITY")
+        if self._is_of_a_forming_team(row):
+            return self._remember(q, key, args, "TEAM_FORMING")
         self.documents[q.slot, key] = args
         row["returned"] += q.quantity
-        back = row["paid"] * row["returned"] // row["quantity"]
+        # Of what is kept when all is settled.
+        kept = row["paid"] - row["settled"]
+        back = row["settled"] + kept * row["returned"] // row["quantity"]
         amount = back - (row["paid"] - self._kept(row))
         if amount:
             name = public_id(q.slot, return_refund_key(key))
@@ -298,6 +312,9 @@ class Naive(NaiveStock):
         if row["returned"] == row["quantity"]:
             row["state"] = "RETURNED"
         return ("RETURNED",)
+
+    def _is_of_a_forming_team(self, row: Row) -> bool:
+        return False
 
     def refunded(self, q: c.ReportRefund) -> tuple[Any, ...]:
         refund = self.refunds.get(q.refund_id)

@@ -1,8 +1,5 @@
 """Teams: each seat is taken once, paid once, settled once."""
 
-import random
-from typing import Any
-
 import pytest
 
 from actors.core import snapshot
@@ -15,12 +12,12 @@ from tests.model.shop import T0, WINDOW_MS, campaign
 from tests.model.team_shop import (
     SLOT,
     TEAM_WINDOW_MS,
-    SnapshotUnderWay,
     TeamShop,
     check_replicas,
     group_line,
     rules,
 )
+from tests.model.team_walk import walk
 
 
 @pytest.fixture
@@ -48,6 +45,17 @@ def test_a_team_forms_when_its_last_seat_is_paid(shop: TeamShop) -> None:
     assert shop.refunds() == {}
     assert shop.stock("sale") == {"available": 97, "sold": 3}
     check_replicas(shop)
+
+
+def test_members_are_told_in_the_order_of_joining_whoever_pays_last(shop: TeamShop) -> None:
+    """It was the order of paying when a team became full (history 39 of the walks)."""
+    team, ann = shop.start("ann")
+    shop.wait(1)
+    bob = shop.seat(team, "bob")
+    shop.wait(1)
+    cat = shop.comes(team, "cat")
+    shop.paid(bob)
+    assert shop.team(team).members == tuple(bytes.fromhex(seat[3:]) for seat in (ann, bob, cat))
 
 
 def test_the_last_seat_is_taken_once(shop: TeamShop) -> None:
@@ -388,61 +396,7 @@ def test_ended_teams_leave_memory(shop: TeamShop) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_any_history_keeps_the_books_of_teams(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random acts of few buyers on a ladder: every entry is checked by the shop, and replicas
-    and snapshots agree."""
-    dice = random.Random(seed)
-    shop = TeamShop()
-    shop.sell_to_teams(
-        (2, 91),
-        (3, 77),
-        (4, 50),
-        units=dice.choice((6, 12, 60)),
-        limit=dice.choice((0, 2)),
-        new_buyer_seats=dice.choice((0, 1, 2)),
-        leader_discount_bps=dice.choice((0, 777)),
-        virtual_completion=True,
-    )
-    teams: list[str] = []
-    seats: list[str] = []
+    """Random acts of few buyers on a ladder: every entry is judged, replicas and snapshots
+    agree."""
     monkeypatch.setattr(snapshot, "ROWS_A_CHUNK", 2)
-    writing = SnapshotUnderWay(shop)
-    for step in range(120):
-        act(shop, dice, teams, seats, step)
-        if dice.random() < 0.4 and not writing.step():
-            writing = SnapshotUnderWay(shop)
-        if step % 20 == 19:
-            check_replicas(shop)
-    at_deadline(shop)
-    while shop.end_teams():
-        pass
-    assert all(team.state != TEAM_FORMING for team in shop.state.slot(SLOT).teams.values())
-    check_replicas(shop)
-
-
-def act(shop: TeamShop, dice: random.Random, teams: list[str], seats: list[str], step: int) -> None:
-    """One random act."""
-    buyer = f"b{dice.randrange(8)}"
-    choice = dice.random()
-    answer: tuple[Any, ...] | None = None
-    if choice < 0.15 or not teams:
-        answer = shop.open_team(buyer, f"o{step}", new_buyer=dice.random() < 0.5)
-    elif choice < 0.45:
-        team = dice.choice(teams)
-        answer = shop.join(team, buyer, f"j{step}", new_buyer=dice.random() < 0.5)
-    elif choice < 0.75 and seats:
-        shop.paid(dice.choice(seats[-6:]))
-    elif choice < 0.80 and seats:
-        shop.leaves(dice.choice(seats))
-    elif choice < 0.84 and seats:
-        shop.release(dice.choice(seats))
-    elif choice < 0.87 and seats:
-        shop.bring_back(dice.choice(seats), 1, f"r{step}")
-    elif choice < 0.89:
-        shop.complete(dice.choice(teams))
-    else:
-        shop.wait(dice.choice((1_000, WINDOW_MS // 2, WINDOW_MS)))
-        shop.expire(dice.choice((1, 3, 100)))
-        shop.end_teams(dice.choice((1, 100)))
-    if answer is not None and answer[0] == Outcome.RESERVED:
-        seats.append(public_id(SLOT, answer[1]))
-        teams.append(public_id(SLOT, answer[8]))
+    walk(seed)

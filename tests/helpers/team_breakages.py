@@ -97,8 +97,13 @@ def a_late_payer_enters_a_team_that_ended(patch: Patch) -> None:
         head = (r.RESERVATION_CONFIRMED, command.slot, held.key, 0)
         return (Outcome.CONFIRMED, s.CONFIRMED, None), (r.ReservationConfirmed(*head, *paid),)
 
+    def enter(state: s.ShardState, slot: s.SlotState, seat: s.Seat) -> None:
+        team = slot.teams.get(seat.team_key)
+        if team is None or team.state == team_state.TEAM_FORMING:
+            seats.enter(state, slot, seat)
+
     honest = payments.confirm
-    patch.setattr(evolve_reservations, "enter", _nothing)
+    patch.setattr(evolve_reservations, "enter", enter)
     patch.setitem(decide.HANDLERS, c.CONFIRM, confirm)
 
 
@@ -360,7 +365,13 @@ def an_empty_team_goes_on(patch: Patch) -> None:
 
 def a_payment_extends_the_teams_time(patch: Patch) -> None:
     """A seat's window ends when its payment's does, whatever its team's."""
-    patch.setattr(payments, "team_of", lambda *_: None)
+
+    def begin(*given: Any) -> Any:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(payments, "team_of", lambda *_: None)
+            return payments.begin_payment(*given)
+
+    patch.setitem(decide.HANDLERS, c.BEGIN_PAYMENT, begin)
 
 
 def who_opened_a_team_may_open_no_more(patch: Patch) -> None:

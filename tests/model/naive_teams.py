@@ -266,7 +266,8 @@ class NaiveTeams(Naive):
         """A record of a team: AssertionError if it should not be, or should say something else."""
         team = None
         if record[0] != tr.TEAM_OPENED:
-            team = self.teams[public_id(record.slot, record.team_key)]
+            team = self.teams.get(public_id(record.slot, record.team_key))
+            assert team is not None, "a record of no team"
             self.touched.add(team["id"])
         TOLD[record[0]](self, team, record)
 
@@ -275,7 +276,8 @@ class NaiveTeams(Naive):
 
     def taken(self, record: tr.SeatTaken) -> None:
         """After its command was applied."""
-        row = self.held[public_id(record.slot, record.key)]
+        row = self.held.get(public_id(record.slot, record.key))
+        assert row is not None, "a seat is taken that the rules refuse"
         team = self.teams[row["team"]]
         assert record.team_key == team["key"], "a seat of another team"
         assert record.new_buyer == row["new"]

@@ -24,6 +24,9 @@ from tests.model.team_shop import (
 
 READS = frozenset({c.GET_RESERVATION, t.GET_TEAM, t.SUGGEST_TEAMS})
 ASKED_FOR = {t.COMPLETE_TEAM: tr.TEAM_FORMED, t.LEAVE_TEAM: tr.SEAT_CLOSED}
+SHORT = (2, 91), (3, 77)
+LADDER = (*SHORT, (4, 50))
+LONG = (*SHORT, (5, 50))
 BUYERS = 8
 STEPS = 120
 
@@ -96,9 +99,7 @@ def walk(seed: int, steps: int = STEPS) -> JudgedShop:
     dice = random.Random(seed)
     shop = JudgedShop()
     shop.sell_to_teams(
-        (2, 91),
-        (3, 77),
-        (dice.choice((4, 5)), 50),
+        *dice.choice((SHORT, LADDER, LONG)),
         units=dice.choice((6, 12, 60)),
         limit=dice.choice((0, 0, 3)),
         new_buyer_seats=dice.choice((0, 1, 2)),
@@ -131,21 +132,23 @@ def walk(seed: int, steps: int = STEPS) -> JudgedShop:
 def act(shop: TeamShop, dice: random.Random, teams: list[str], seats: list[str], step: int) -> None:
     """One random act."""
     buyer = f"b{dice.randrange(BUYERS)}"
-    quantity = dice.choice((1, 1, 1, 2))
+    quantity = dice.choice((1, 1, 2))
     choice = dice.random()
     answer: tuple[Any, ...] | None = None
-    if choice < 0.15 or not teams:
+    if choice < 0.12 or not teams:
         answer = shop.open_team(buyer, f"o{step}", new_buyer=dice.random() < 0.5, quantity=quantity)
     elif choice < 0.45:
         team = dice.choice(teams[-4:])
         answer = shop.join(
             team, buyer, f"j{step}", new_buyer=dice.random() < 0.5, quantity=quantity
         )
+    elif choice < 0.48 and seats:
+        shop.begin(dice.choice(seats[-4:]), f"b{step}")
     elif choice < 0.75 and seats:
-        seat = dice.choice(seats[-6:])
+        seat = dice.choice(seats[-dice.choice((4, 12)) :])
         shop.paid(seat, shop.held(seat).payable_minor + (dice.random() < 0.05))
     elif choice < 0.80 and seats:
-        shop.leaves(dice.choice(seats))
+        shop.leaves(dice.choice((dice.choice(seats), _a_leader(shop, dice, teams))))
     elif choice < 0.83 and seats:
         shop.release(dice.choice(seats))
     elif choice < 0.86 and seats:
@@ -165,6 +168,10 @@ def act(shop: TeamShop, dice: random.Random, teams: list[str], seats: list[str],
     if answer is not None and answer[0] == Outcome.RESERVED:
         seats.append(public_id(SLOT, answer[1]))
         teams.append(public_id(SLOT, answer[8]))
+
+
+def _a_leader(shop: TeamShop, dice: random.Random, teams: list[str]) -> str:
+    return public_id(SLOT, shop.team(dice.choice(teams[-4:])).leader)
 
 
 def _report_a_refund(shop: TeamShop, dice: random.Random, step: int) -> None:

@@ -13,8 +13,8 @@ from actors.core.evolve import Impossible
 from tests.helpers import team_breakages as b
 from tests.model.team_walk import walk
 
-WALKS_MAX = 40
-"""A mutant has to be caught within 40 seeded histories."""
+WALKS_MAX = 60
+"""A mutant has to be caught within 60 seeded histories."""
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 

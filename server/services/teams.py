@@ -149,7 +149,7 @@ class Teams:
     async def get_team(
         self, request: group_buy_service_pb2.GetTeamRequest, context: CallContext
     ) -> group_buy_service_pb2.GetTeamResponse:
-        """Read one from its shard, or from SQL when its shard forgot it."""
+        """Read one from its shard, or from SQL when its shard forgot it or its members."""
         team_violations(request).refuse()
         asked_ms = context.now_ms()
         command = get_team_command(request.team_id, context.deadline_ms, context.caller)
@@ -158,7 +158,9 @@ class Teams:
             (answer,) = await self._lines.submit([command])
         view = team_view(item(answer, 1))
         age = age_of(asked_ms, context.now_ms(), common_pb2.DATA_SOURCE_SHARD)
-        if command is not None and answer[0] == Outcome.NOT_FOUND:
+        # Members of a team that ended may leave memory before it does.
+        is_part = view is not None and view.ended and len(view.members) < view.paid
+        if command is not None and (answer[0] == Outcome.NOT_FOUND or is_part):
             view, age = await self._listings.find_team(
                 request.team_id, context.now_ms(), context.time_remaining_s()
             )

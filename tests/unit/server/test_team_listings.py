@@ -126,6 +126,20 @@ async def test_a_team_that_left_memory_is_read_as_it_was(shop: TeamShop, view: V
     assert after[2].team.members[0].leader
 
 
+async def test_members_who_left_memory_before_their_team_are_told(
+    shop: TeamShop, view: View
+) -> None:
+    """The shard told a failed team without them (found by seed 319 of the simulator)."""
+    seat = await shop.open("ann")
+    await shop.pay(seat)
+    await shop.pass_deadline()
+    before = await shop.team(seat.team_id)
+    assert (before.state, len(before.members)) == (buy.TEAM_STATE_FAILED, 1)
+    view.follow()
+    shop.gateway.lines.forget()
+    assert await shop.team(seat.team_id) == before
+
+
 async def test_a_return_after_success_changes_no_team(shop: TeamShop, view: View) -> None:
     seat = await shop.open("ann", new_buyer=True)
     await shop.pay(seat)

@@ -6,6 +6,17 @@ from actors.core import state as s
 from actors.core.outcomes import Outcome
 from actors.core.refunds import RefundReason
 
+OF_KEPT = frozenset(
+    {
+        RefundReason.RETURN,
+        RefundReason.SHORTAGE,
+        RefundReason.LEFT_TEAM,
+        RefundReason.TEAM_FAILED,
+        RefundReason.TEAM_PRICE,
+    }
+)
+"""Why a part of a payment that was kept is owed back."""
+
 
 class Totals(NamedTuple):
     """Counts and sums, and the pools that break the conservation law."""
@@ -39,7 +50,7 @@ def totals(state: s.ShardState) -> Totals:
                 kept += amount
         for refund in slot.refunds.values():
             # What comes back of a payment that was kept; others are refunds as a whole.
-            if refund.reason in (RefundReason.RETURN, RefundReason.SHORTAGE):
+            if refund.reason in OF_KEPT:
                 kept -= refund.amount_minor
             if refund.state == s.REFUND_DUE:
                 due += refund.amount_minor

@@ -16,6 +16,7 @@ from actors.core import (
     payments,
     pulse,
     seats,
+    snapshot,
     snapshot_rows,
     team_ends,
     team_state,
@@ -412,6 +413,16 @@ def a_snapshot_loses_who_leads(patch: Patch) -> None:
 
 def a_snapshots_teams_are_not_counted(patch: Patch) -> None:
     patch.setattr(seats, "_count", _nothing)
+
+
+def a_snapshot_forgets_which_campaigns_are_closing(patch: Patch) -> None:
+    honest = snapshot.recount_teams
+
+    def recount(state: s.ShardState, slot: s.SlotState) -> None:
+        honest(state, slot)
+        state.closing.clear()
+
+    patch.setattr(snapshot, "recount_teams", recount)
 
 
 def a_team_is_named_after_its_opener(patch: Patch) -> None:

@@ -237,6 +237,7 @@ def check_replicas(shop: Shop) -> None:
     for other in (shop.replica(), shop.from_snapshot()):
         assert digest(other) == digest(shop.state)
         assert teams_of(other) == teams_of(shop.state)
+        assert other.closing == shop.state.closing, "teams of other campaigns are to end"
         for number, slot in shop.state.slots.items():
             assert {k: len(d) for k, d in _forming(slot)} == {
                 k: len(d) for k, d in _forming(other.slots[number])

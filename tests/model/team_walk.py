@@ -28,6 +28,8 @@ SHORT = (2, 91), (3, 77)
 LADDER = (*SHORT, (4, 50))
 LONG = (*SHORT, (5, 50))
 BUYERS = 8
+LONG_MS = 3 * TEAM_WINDOW_MS
+"""So that who did not pay in time may still find the team open, or full again."""
 STEPS = 120
 
 
@@ -50,6 +52,10 @@ class JudgedShop(TeamShop):
         if command.kind not in READS:
             told = self._by_the_rules()
             assert Outcome(answer[0]).name == told[0], f"{command}: by the rules {told[0]}"
+            if answer[0] == Outcome.PAYMENT_BEGUN:
+                assert answer[2] == told[1], "another deadline"
+            if answer[0] == Outcome.RESERVED:
+                assert answer[1:7] == told[1:], "another price or deadline"
         self._asked = None
         return answer
 
@@ -106,6 +112,7 @@ def walk(seed: int, steps: int = STEPS) -> JudgedShop:
         leader_discount_bps=dice.choice((0, 777)),
         virtual_completion=dice.random() < 0.7,
         teams_per_buyer=dice.choice((1, 3)),
+        window_ms=dice.choice((TEAM_WINDOW_MS, LONG_MS)),
     )
     teams: list[str] = []
     seats: list[str] = []
@@ -120,7 +127,7 @@ def walk(seed: int, steps: int = STEPS) -> JudgedShop:
         shop.turn(s.CAMPAIGN_ENDED)
         check_replicas(shop)
     else:
-        shop.wait(TEAM_WINDOW_MS)
+        shop.wait(LONG_MS)
         shop.expire()
     while shop.end_teams(3):
         pass
@@ -145,7 +152,8 @@ def act(shop: TeamShop, dice: random.Random, teams: list[str], seats: list[str],
     elif choice < 0.48 and seats:
         shop.begin(dice.choice(seats[-4:]), f"b{step}")
     elif choice < 0.75 and seats:
-        seat = dice.choice(seats[-dice.choice((4, 12)) :])
+        late = [seat for seat in seats[-20:] if shop.held(seat).state == s.EXPIRED]
+        seat = dice.choice(late if late and dice.random() < 0.4 else seats[-4:])
         shop.paid(seat, shop.held(seat).payable_minor + (dice.random() < 0.05))
     elif choice < 0.80 and seats:
         shop.leaves(dice.choice((dice.choice(seats), _a_leader(shop, dice, teams))))

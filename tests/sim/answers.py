@@ -11,11 +11,13 @@ from typing import Any
 
 from actors.core import commands as c
 from actors.core import state as s
+from actors.core import team_commands as t
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import UNFINAL, Outcome
+from actors.core.team_state import TEAM_CANCELLED, TEAM_FAILED, TEAM_FORMED, TEAM_FORMING
 from tests.sim.books import Book, History, need
-from tests.sim.ledger import Ledger
 from tests.sim.operations import Operation
+from tests.sim.team_ledger import TeamLedger
 
 Window = tuple[int, int]
 """Places in the journal: at the call, and when the answer left."""
@@ -35,7 +37,7 @@ def between(history: History | None, window: Window) -> Iterator[Any]:
 class Answers:
     """Judges one answer at a time."""
 
-    def __init__(self, ledger: Ledger, may_give_up: Callable[[Operation], bool]) -> None:
+    def __init__(self, ledger: TeamLedger, may_give_up: Callable[[Operation], bool]) -> None:
         self._ledger = ledger
         self._may_give_up = may_give_up
         """Whether so many processes died with it that its line may be called a poison."""
@@ -204,6 +206,68 @@ class Answers:
             return None in balances
         return answer[1][:12] in balances
 
+    def take_seat(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        if outcome is not Outcome.RESERVED:
+            return self.by_request(book, q, window, outcome, answer)
+        if not self._done(q.mark, window):
+            return False
+        public = public_id(q.command.slot, request_key(q.command.caller, q.command.request_id))
+        first = book.held[public][0][1]
+        if (answer[1], *answer[2:6], answer[6]) != (first[0], *first[8:12], first[13]):
+            return False
+        row = self._ledger.rules.held[public]
+        views = between(self._teams(q.command.slot, answer[8]), window)
+        team = any(view and (answer[9] == view[5]) for view in views) or answer[9] == 0
+        pool = book.pools.get(row["pool"])
+        return team and any(b and b[5] == answer[7] for b in between(pool, window))
+
+    def _teams(self, slot: int, key: bytes) -> History | None:
+        return self._ledger.teams.get((slot, key))
+
+    def leave(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        return not AFTER_LEAVE[outcome].isdisjoint(
+            self._states(book, q.command.reservation_id, window)
+        )
+
+    def complete(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        views = between(self._teams(q.command.slot, q.command.team_key), window)
+        states = {view[3] if view else 0 for view in views}
+        return not AFTER_COMPLETE[outcome].isdisjoint(states)
+
+    def read_team(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        views = between(self._teams(q.command.slot, q.command.team_key), window)
+        if outcome is Outcome.NOT_FOUND:
+            return None in views
+        *row, members, currency = answer[1]
+        # Members of a team that ended may have left memory, here or in the books.
+        return any(
+            view
+            and (row, currency) == ([*view[:16]], view[17])
+            and (row[3] != TEAM_FORMING or members == view[16])
+            for view in views
+        )
+
+    def suggest(
+        self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any
+    ) -> bool:
+        """Each of them could be joined by this buyer at some place within the window."""
+
+        def fits(view: Any) -> bool:
+            return view[3] == TEAM_FORMING and q.command.buyer_id not in [x[1] for x in view[16]]
+
+        return outcome is Outcome.FOUND and all(
+            any(view and fits(view) for view in between(self._teams(q.command.slot, x[0]), window))
+            for x in answer[1]
+        )
+
     def turn(self, book: Book, q: Operation, window: Window, outcome: Outcome, answer: Any) -> bool:
         states = set(between(book.sales.get(q.command.campaign_id), window))
         if outcome is Outcome.APPLIED:
@@ -223,6 +287,20 @@ AFTER_RELEASE = {
     Outcome.ALREADY_CONFIRMED: HELD,
     Outcome.EXPIRED: {s.EXPIRED},
     Outcome.REVOKED: {s.REVOKED},
+    Outcome.NOT_FOUND: {0},
+}
+AFTER_LEAVE = {
+    Outcome.LEFT: {s.RELEASED, s.RETURNED},
+    Outcome.TEAM_CLOSED: HELD,
+    Outcome.EXPIRED: {s.EXPIRED},
+    Outcome.REVOKED: {s.REVOKED},
+    Outcome.NOT_FOUND: {0},
+}
+ENDED = {TEAM_FORMED, TEAM_FAILED, TEAM_CANCELLED}
+AFTER_COMPLETE = {
+    Outcome.APPLIED: {TEAM_FORMED},
+    Outcome.TEAM_CLOSED: ENDED,
+    Outcome.TEAM_NOT_OPEN: {TEAM_FORMING},
     Outcome.NOT_FOUND: {0},
 }
 AFTER_BEGIN = {
@@ -254,4 +332,10 @@ JUDGES: dict[int, Callable[[Answers, Book, Operation, Window, Outcome, Any], boo
     c.DECLARE_SHORTAGE: Answers.by_request,
     c.PUT_CAMPAIGN: Answers.put,
     c.SET_CAMPAIGN_STATE: Answers.turn,
+    t.OPEN_TEAM: Answers.take_seat,
+    t.JOIN_TEAM: Answers.take_seat,
+    t.LEAVE_TEAM: Answers.leave,
+    t.COMPLETE_TEAM: Answers.complete,
+    t.GET_TEAM: Answers.read_team,
+    t.SUGGEST_TEAMS: Answers.suggest,
 }

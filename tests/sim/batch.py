@@ -57,6 +57,16 @@ SOMETIMES = (
     "everything was started again",
     "a line was given up",
     "a replica at work was audited",
+    "a last seat was refused while it was not paid",
+    "a late payer was relocated",
+    "a leader left and another followed",
+    "a team formed when its last seat was paid",
+    "a team formed at its deadline",
+    "an operator completed a team",
+    "a failed team owed a refund",
+    "a ladder paid a difference back",
+    "a team left memory",
+    "a promotion came when a team was to end",
 )
 
 

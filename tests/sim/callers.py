@@ -10,15 +10,16 @@ from functools import partial
 from typing import Any
 
 from actors.core import commands as c
+from actors.core import team_commands as t
 from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.identity import public_id, request_key, slot_of
 from actors.core.outcomes import UNFINAL, Outcome
 from tests.sim.answers import Answers
 from tests.sim.books import need
 from tests.sim.cluster import Cluster, Gateway, Instance
-from tests.sim.ledger import Ledger
 from tests.sim.loop import START_MS
 from tests.sim.operations import Operation
+from tests.sim.team_ledger import TeamLedger
 
 CALL_MS_MAX = 1_250
 """A call's longest deadline: 10 s in the real world, a refusal being remembered for 15 s there."""
@@ -46,7 +47,7 @@ class Attempt:
 class Callers:
     """Asks, waits, asks again, and judges what comes back."""
 
-    def __init__(self, cluster: Cluster, ledger: Ledger) -> None:
+    def __init__(self, cluster: Cluster, ledger: TeamLedger) -> None:
         self.cluster, self.ledger = cluster, ledger
         self.world = cluster.world
         self.answers = Answers(ledger, self._may_give_up)
@@ -61,6 +62,8 @@ class Callers:
         cluster.on_gateway_ended = self._gateway_ended
         cluster.send_poison = self._poison
         cluster.rush = self._rush
+        self.terms: Callable[[CampaignConfig], CampaignConfig] = lambda config: config
+        """What becomes of the campaign before it is put."""
         self._only_at = ""
         """The gateway to call; '' for any."""
 
@@ -178,6 +181,8 @@ class Callers:
             self.ledger.paying[operation.command.reservation_id] -= 1
         if answer is not None and answer[0] == Outcome.REFUND_DUE:
             self._refunds.append(public_id(operation.command.slot, answer[2][0]))
+        if answer is not None and answer[0] == Outcome.LEFT and answer[2]:
+            self._refunds.append(public_id(operation.command.slot, answer[2][0]))
         if answer is not None and answer[0] == Outcome.RETURNED and answer[3]:
             self._refunds.append(public_id(operation.command.slot, answer[3][0]))
         if operation.then is not None:
@@ -194,7 +199,7 @@ class Callers:
         ends_ms = START_MS + self.world.chance.choice((3_000, 3_000_000))
         limit = self.world.chance.choice((0, 3))
         lines = tuple(CampaignLine(sku, 12, 100, 80, limit) for sku in SKUS[:1])
-        config = CampaignConfig(SALE, "CNY", 0, ends_ms, self.window_ms, 4, (), lines)
+        config = self.terms(CampaignConfig(SALE, "CNY", 0, ends_ms, self.window_ms, 4, (), lines))
         steps: list[Callable[[], Any]] = []
         for sku in SKUS:
             slot = slot_of(sku)
@@ -235,7 +240,8 @@ class Callers:
         make = chance.choice(CHOICES if self._sold else CHOICES[:10])
         make(self)
 
-    def _name(self, letter: str) -> str:
+    def name(self, letter: str) -> str:
+        """An id that nobody has."""
         self._count += 1
         return f"{letter}{self._count}"
 
@@ -249,7 +255,7 @@ class Callers:
     def _poison(self) -> None:
         """A line that no process survives."""
         self.cluster.network.poison = POISON.encode()
-        head = (c.RESERVE, slot_of(SKUS[0]), 0, "web", self._name(POISON), "", SKUS[0], 1)
+        head = (c.RESERVE, slot_of(SKUS[0]), 0, "web", self.name(POISON), "", SKUS[0], 1)
         poison = self._begin_operation(c.Reserve(*head, BUYERS[0]))
         poison.retries_left = 1
         self._attempt(poison, self._reservation(), self._reservation())
@@ -297,12 +303,20 @@ class Callers:
         chance = self.world.chance
         sale = chance.choice((SALE, "", ""))
         sku = SKUS[0] if sale else chance.choice(SKUS)
-        fields = (self._name("r"), sale, sku, chance.choice((1, 1, 2, 5)), chance.choice(BUYERS))
+        fields = (self.name("r"), sale, sku, chance.choice((1, 1, 2, 5)), chance.choice(BUYERS))
         command = c.Reserve(c.RESERVE, slot_of(sale or sku), 0, "web", *fields)
         operation = self._begin_operation(command)
         public = public_id(command.slot, request_key("web", command.request_id))
         self._sold.append((public, operation))
         return operation
+
+    def sold(self, public: str, operation: Operation) -> None:
+        """Others ask about this reservation from now on too."""
+        self._sold.append((public, operation))
+
+    def payment_of(self, public: str) -> str:
+        """The id of a reservation's first payment."""
+        return self._paid.setdefault(public, self.name("p"))
 
     def _one(self) -> tuple[str, Operation]:
         """A reservation, rather one of the last."""
@@ -327,23 +341,28 @@ class Callers:
     def _pay(self) -> None:
         public, operation = self._one()
         chance, command = self.world.chance, operation.command
-        price = 80 if command.campaign_id else 100
-        paid = price * command.quantity + (chance.random() < 0.1)
-        payment = self._paid.setdefault(public, self._name("p"))
+        paid = self._price(public, command) + (chance.random() < 0.1)
+        payment = self._paid.setdefault(public, self.name("p"))
         if chance.random() < 0.15:
-            payment = self._name("p")
+            payment = self.name("p")
         head = (c.CONFIRM, command.slot, 0, "web", public, payment)
         self.ask(c.Confirm(*head, paid))
 
+    def _price(self, public: str, command: Any) -> int:
+        if command.kind == c.RESERVE:
+            return int((80 if command.campaign_id else 100) * command.quantity)
+        row = self.ledger.naive.held.get(public)
+        return 77 * command.quantity if row is None else int(row["payable"])
+
     def _begin(self) -> None:
         public, operation = self._one()
-        payment = self._paid.setdefault(public, self._name("p"))
+        payment = self._paid.setdefault(public, self.name("p"))
         head = (c.BEGIN_PAYMENT, operation.command.slot, 0, "web", public, payment)
         self.ask(c.BeginPayment(*head))
 
     def _fail(self) -> None:
         public, operation = self._one()
-        payment = self._paid.setdefault(public, self._name("p"))
+        payment = self._paid.setdefault(public, self.name("p"))
         head = (c.REPORT_FAILED_PAYMENT, operation.command.slot, 0, "web", public, payment, 1)
         self.ask(c.ReportFailedPayment(*head))
 
@@ -358,7 +377,7 @@ class Callers:
 
     def _bring_back(self) -> None:
         public, operation = self._one()
-        head = (c.RETURN_UNITS, operation.command.slot, 0, "web", self._name("b"), public)
+        head = (c.RETURN_UNITS, operation.command.slot, 0, "web", self.name("b"), public)
         self.ask(c.ReturnUnits(*head, 1, self.world.chance.randint(1, 3)))
 
     def _report_refund(self) -> None:
@@ -367,7 +386,7 @@ class Callers:
             return
         refund = self.world.chance.choice(self._refunds)
         closed = self.world.chance.random() < 0.6
-        head = (c.REPORT_REFUND, int(refund[:3], 16), 0, "web", refund, closed, self._name("f"))
+        head = (c.REPORT_REFUND, int(refund[:3], 16), 0, "web", refund, closed, self.name("f"))
         self.ask(c.ReportRefund(*head))
 
     def _read_one(self) -> None:
@@ -380,13 +399,13 @@ class Callers:
         self.ask(c.GetStock(c.GET_STOCK, slot_of(sale or sku), 0, "web", sale, sku))
 
     def _receive(self, sku: str, units: int) -> c.ReceiveStock:
-        head = (c.RECEIVE_STOCK, slot_of(sku), 0, "web", self._name("d"), sku)
+        head = (c.RECEIVE_STOCK, slot_of(sku), 0, "web", self.name("d"), sku)
         return c.ReceiveStock(*head, units)
 
     def _stock(self) -> None:
         chance = self.world.chance
         sku = chance.choice(SKUS)
-        head = (slot_of(sku), 0, "web", self._name("d"))
+        head = (slot_of(sku), 0, "web", self.name("d"))
         kind = chance.randrange(4)
         if kind == 0:
             self.ask(self._receive(sku, chance.randint(1, 4)))
@@ -405,7 +424,17 @@ class Callers:
         self.ask(c.SetCampaignState(*head))
 
 
-ONE_ANSWER = frozenset({c.RESERVE, c.CONFIRM, c.RECEIVE_STOCK, c.ADJUST_STOCK, c.SET_BUFFER})
+ONE_ANSWER = frozenset(
+    {
+        c.RESERVE,
+        c.CONFIRM,
+        c.RECEIVE_STOCK,
+        c.ADJUST_STOCK,
+        c.SET_BUFFER,
+        t.OPEN_TEAM,
+        t.JOIN_TEAM,
+    }
+)
 CHOICES: Sequence[Callable[[Callers], None]] = (
     *[Callers._reserve] * 5,
     Callers._basket,

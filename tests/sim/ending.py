@@ -25,6 +25,7 @@ from server.verify_rows import (
     reservation_rows,
 )
 from tests.model.shop import deadlines, limits
+from tests.model.team_shop import teams_of
 from tests.sim.books import Book, Violation, need
 from tests.sim.callers import SALE, SKUS, Callers
 from tests.sim.cluster import Cluster
@@ -137,6 +138,8 @@ class Ending:
         need(digest(other) == self._digest_of(book), "fold", f"the state of {who} differs")
         need(deadlines(other) == deadlines(state), "fold", f"the deadlines of {who} differ")
         need(limits(other) == limits(state), "fold", f"the limits of {who} differ")
+        need(teams_of(other) == teams_of(state), "fold", f"the teams of {who} differ")
+        need(other.closing == state.closing, "fold", f"{who} ends the teams of other campaigns")
         owing = [{(p.campaign_id, p.sku_id) for p in x.debtors} for x in (other, state)]
         need(owing[0] == owing[1], "fold", f"the debtors of {who} differ")
         for (slot, key), known_no in self.ledger.refusals.items():

@@ -23,6 +23,7 @@ from typing import Any
 from actors.core import commands as c
 from actors.core import records as r
 from actors.core import state as s
+from actors.core import team_records as t
 from actors.core.codec import unpack_entry
 from actors.core.evolve import evolve, open_entry
 from actors.core.identity import public_id, request_key
@@ -47,6 +48,7 @@ class Ledger(Watcher):
         self.world = world
         self.sink = MemorySink()
         """The cluster's, once there is one."""
+        self.judges: dict[int, Callable[[Any, Book, Any], None]] = dict(JUDGES)
         self.naive = Naive(START_MS)
         archive: dict[int, dict[bytes, s.Reservation]] = {}
         self.naive.forgotten = archive
@@ -118,9 +120,10 @@ class Ledger(Watcher):
             kind = record[0]
             if self.world.story is not None:
                 self.world.tell(process.name, "entry %d: %s", seq, brief(record))
-            JUDGES[kind](self, book, record)
+            self.judges[kind](self, book, record)
             evolve(state, record)
             self._note(book, kind, record)
+        self._entry_is_whole()
         state.advance(now_ms)
         book.starts.append(book.at)
         told = {(b.campaign_id, b.sku_id): b for b in content.balances}
@@ -135,6 +138,9 @@ class Ledger(Watcher):
                 lambda name=name: f"entry {seq} says {told.get(name)}, the fold has another",
             )
             self._same_as_the_model(pool, name, seq)
+
+    def _entry_is_whole(self) -> None:
+        """All records of an entry were judged."""
 
     def committed(self, shard: int, from_seq: int, to_seq: int) -> None:
         """SQL has the entries up to `to_seq` now."""
@@ -167,7 +173,7 @@ class Ledger(Watcher):
             balance = pool.balance(slot, 1)
             if not history or history[-1][1] != balance:
                 history.append((at, balance))
-        if kind in ON_ONE:
+        if kind in ON_ONE or kind in SEATS:
             slot_state = state.slots[record.slot]
             held = slot_state.reservations.get(record.key)
             if held is not None:
@@ -323,7 +329,9 @@ class Ledger(Watcher):
         public = public_id(record.slot, record.key)
         self._must_be_held(public, "expired")
         row = self.naive.held[public]
-        need(row["deadline"] <= self.naive.now_ms, "rules", f"{public} expires early")
+        # A seat may end with its team: that is judged when the entry is whole.
+        due = "team" in row or row["deadline"] <= self.naive.now_ms
+        need(due, "rules", f"{public} expires early")
         self.naive.expired(public)
         self.sometimes["a reservation expired"] += 1
         if self.paying[public]:
@@ -448,9 +456,13 @@ MONEY = frozenset(
         r.UNITS_RETURNED,
         r.REFUND_REPORTED,
         r.RESERVATION_REVOKED,
+        t.SEAT_CLOSED,
+        t.SEAT_SETTLED,
     }
 )
 """Records that move money."""
+SEATS = frozenset({t.SEAT_TAKEN, t.SEAT_MOVED, t.SEAT_CLOSED, t.SEAT_SETTLED})
+"""Records of one seat, by its key."""
 ON_ONE = frozenset(
     {
         r.STOCK_RESERVED,

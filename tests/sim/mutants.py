@@ -29,6 +29,7 @@ from persistence.memory import MemoryJournal
 from persistence.ports import Entry, Meta, Ownership, SnapshotInfo
 from server.finding import PrimaryFinder
 from server.gather import Sender
+from tests.helpers import team_breakages as b
 from tests.helpers.breakages import (
     Patch,
     a_late_payment_takes_no_unit,
@@ -364,4 +365,19 @@ MUTANTS: dict[Mutant, int] = {
     suspects_are_never_told_apart: 250,
     a_lost_round_is_told_retry: 380,
     a_dead_primary_is_not_replaced: 30,
+    b.the_last_seat_is_taken_by_all_who_ask_at_once: 30,
+    b.a_late_payer_enters_a_team_that_ended: 30,
+    b.a_refund_that_is_put_back_closes_the_others_of_its_team: 30,
+    b.a_team_has_failed_before_its_refunds_exist: 30,
+    b.all_refunds_have_the_leaders_key: 30,
+    b.settlements_have_the_leaders_key: 40,
+    b.a_member_who_left_still_counts: 40,
+    b.the_leader_counts_twice: 30,
+    b.a_late_payment_is_taken_and_nothing_follows: 30,
+    b.nobody_follows_a_leader_who_left: 40,
+    b.a_ladders_refund_is_off_by_a_cent: 30,
+    b.unpaid_seats_outlive_their_team: 50,
+    b.who_opened_a_team_may_open_no_more: 60,
+    b.a_snapshot_has_seats_without_their_team: 30,
+    b.a_snapshot_loses_who_leads: 30,
 }

@@ -3,6 +3,7 @@
 from typing import Any
 
 from actors.core import commands as c
+from actors.core import team_commands as t
 from actors.core.identity import fingerprint as core_fingerprint
 from actors.core.identity import fingerprint_of, request_key
 from actors.core.stock import transfer_key
@@ -15,6 +16,8 @@ REQUESTS = frozenset(
         c.ADJUST_STOCK,
         c.SET_BUFFER,
         c.DECLARE_SHORTAGE,
+        t.OPEN_TEAM,
+        t.JOIN_TEAM,
     }
 )
 """Commands that are remembered by their request id."""
@@ -69,12 +72,22 @@ def fingerprint(command: Any) -> Any:
         fields = (command.campaign_id, command.sku_id, command.quantity, command.buyer_id)
         rest = (command.payable_minor, command.order_id)
         return fingerprint_of("\0".join([str(x) for x in (*fields, *rest)]))
+    if command.kind == t.OPEN_TEAM:
+        return _seat_fingerprint("open", command.campaign_id, command.sku_id, command)
+    if command.kind == t.JOIN_TEAM:
+        return _seat_fingerprint("join", command.team_key.hex(), command)
     if command.kind == c.CONFIRM:
         return command.reservation_id, command.paid_minor
     if command.kind == c.TRANSFER_OUT:
         ends = (command.sku_id, command.from_campaign_id, command.to_campaign_id)
         return core_fingerprint(*ends, command.quantity)
     return None
+
+
+def _seat_fingerprint(*given: Any) -> int:
+    *what, q = given
+    fields = (*what, q.quantity, q.buyer_id, q.payable_minor, q.new_buyer)
+    return fingerprint_of("\0".join([str(x) for x in fields]))
 
 
 def mark_of(command: Any) -> Any:
@@ -95,6 +108,10 @@ def mark_of(command: Any) -> Any:
         return ("put", command.campaign_id)
     if kind == c.BEGIN_PAYMENT:
         return ("begun", command.reservation_id)
+    if kind == t.LEAVE_TEAM:
+        return ("left", command.reservation_id)
+    if kind == t.COMPLETE_TEAM:
+        return ("completed", command.slot, command.team_key)
     if kind == c.REPORT_FAILED_PAYMENT:
         return ("failed", command.reservation_id, command.payment_id)
     return None

@@ -24,8 +24,9 @@ from tests.sim.cluster import Cluster, Shape
 from tests.sim.ending import Ending
 from tests.sim.events import Events, listening
 from tests.sim.faults import Faults, Kind
-from tests.sim.ledger import Ledger
+from tests.sim.groups import Groups, has_groups
 from tests.sim.loop import START_S, STOPPED, World
+from tests.sim.team_ledger import TeamLedger
 
 LENGTH_S, LONG_S = 2.4, 5.5
 """In which the operations are asked; the second is long enough to forget a refusal twice over."""
@@ -124,6 +125,7 @@ class Run:
     """Everything of one seed."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.world = World(seed)
         self.events = Events(self.world)
 
@@ -134,7 +136,7 @@ class Run:
         kinds = kinds_of(world, forgets=forgets)
         length_s = LONG_S if any(kind.is_long for kind in kinds) else LENGTH_S
         shape = shape_of(world, forgets=forgets, length_s=length_s)
-        self.ledger = ledger = Ledger(world, shape.shards)
+        self.ledger = ledger = TeamLedger(world, shape.shards)
         self.cluster = cluster = Cluster(world, shape, ledger)
         ledger.sink = cluster.sink
         cluster.sink.on_commit = self._committed
@@ -144,6 +146,9 @@ class Run:
         cluster.on_transfer = ledger.serve
         self.callers = callers = Callers(cluster, ledger)
         self.faults = faults = Faults(cluster, ledger)
+        groups = Groups(callers, ledger) if has_groups(self.seed) else None
+        if groups is not None:
+            callers.terms = groups.terms
         opened: list[bool] = []
         callers.open_shop(lambda: opened.append(True))
         if not world.run(lambda: bool(opened), START_S + PATIENCE_S):
@@ -152,6 +157,8 @@ class Run:
         operations = chance.randint(30, 60)
         for _ in range(operations):
             world.after(chance.random() * shape.length_s, callers.something)
+        if groups is not None:
+            groups.schedule(shape.length_s)
         faults.schedule(kinds, shape.length_s)
         world.run(lambda: bool(cluster.findings), world.now + shape.length_s)
         faults.mend_all()

@@ -16,6 +16,9 @@ from persistence.sql.tables import fed_table
 
 Row = dict[str, Any]
 
+SEAT_COLUMNS = ("team_id", "new_buyer", "settled_minor", "joined_ms")
+"""Of a seat, beside its reservation's: see `Views.find_reservation`."""
+
 
 @lru_cache
 def shape(table: str, columns: tuple[str, ...]) -> tuple[tuple[int, ...], int, int, Row]:
@@ -40,6 +43,8 @@ class MemorySink:
         self.letters: list[DeadLetter] = []
         self.by_id: dict[str, Row] = {}
         """Reservations by their id."""
+        self.seats: dict[str, Row] = {}
+        """What those of them that are seats have in `seats`."""
         self.on_commit: Callable[[int, int, int], None] = lambda _shard, _from, _to: None
         self.doubt: Callable[[], str] = lambda: ""
         """'' or what becomes of the next commit: 'before' or 'after' it the connection is lost."""
@@ -81,6 +86,8 @@ class MemorySink:
                 row = table[key] = defaults.copy()
                 if rows.table == "reservations":
                     self.by_id[values[rows.columns.index("reservation_id")]] = row
+                elif rows.table == "seats":
+                    self.seats[values[rows.columns.index("reservation_id")]] = row
             elif (row["generation"], row["seq"]) >= (values[generation_at], values[seq_at]):
                 continue
             row.update(zip(rows.columns, values, strict=True))
@@ -91,7 +98,10 @@ class MemorySink:
 
     def reservation(self, reservation_id: str) -> Mapping[str, Any] | None:
         """What a gateway recalls (`server/recall.py`)."""
-        return self.by_id.get(reservation_id)
+        row, seat = self.by_id.get(reservation_id), self.seats.get(reservation_id)
+        if row is None or seat is None:
+            return row
+        return row | {name: seat[name] for name in SEAT_COLUMNS}
 
     # What nobody asks of it here.
 

@@ -210,6 +210,9 @@ def demo(
     private_services: Annotated[
         bool, typer.Option("--private-services", help="Run on a Redis and MariaDB of its own.")
     ] = False,
+    with_teams: Annotated[
+        bool, typer.Option("--with-teams", help="A group-buy after the flash sale.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave its directory behind.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -220,6 +223,7 @@ def demo(
         journal=journal or "",
         database=database or "",
         private_services=private_services,
+        with_teams=with_teams,
         keep=keep,
     )
     try:

@@ -3,7 +3,8 @@
 It runs `stockray serve` as anybody would, on a temporary directory, sells through the real gRPC
 port, kills the primary of the hot campaign's shard with -9 in the middle of the rush, waits for the
 unpaid to expire, verifies journal against memory against SQL against what buyers were told, drains
-the service, and verifies once more what is left on disk.
+the service, and verifies once more what is left on disk. With teams, a group-buy follows the sale,
+through a kill of its own, into the same books.
 """
 
 import asyncio
@@ -13,18 +14,21 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from stockray import AsyncClient, ReplicaRole, Status
+from stockray import AsyncClient, ReplicaRole, Status, TeamState
 
 from actors.core.identity import slot_of
 from actors.core.records import Balance
 from persistence.open import open_sink
 from persistence.private import PrivateMariaDB, PrivateRedis
 from server.children import ServeChild
+from server.group_books import GroupBooks, judge, until_ended
+from server.group_sale import CAMPAIGN_ID, GroupPlan, GroupRush, prepare_group, shoppers_of
 from server.live import replica_claims
 from server.sale import GapMeter, Line, Plan, Rush, Tally, buyers_of, lines_of, prepare
 from server.settings import Settings, load
@@ -33,6 +37,8 @@ from server.verifying import verify_stores
 
 EXPIRY_TIMEOUT_S = 60.0
 SETTLE_TIMEOUT_S = 60.0
+BUYERS_A_SHOPPER, SHOPPERS_MIN = 50, 200
+"""The group-buy's size, by the sale's."""
 GRACE_MS = 3_000
 """The demo's `expiry_grace_ms`: a minute of it would outlast the demo."""
 
@@ -46,6 +52,8 @@ class DemoOptions:
     database: str = ""
     private_services: bool = False
     """Start a Redis and a MariaDB of its own, and run on them."""
+    with_teams: bool = False
+    """A group-buy after the flash sale."""
     keep: bool = False
     """Leave the directory for a look."""
 
@@ -65,13 +73,25 @@ class Books:
     database: str
     drained: bool
     seconds: float
+    teams: GroupBooks | None = None
+    """Of the group-buy, if there was one."""
+
+    @property
+    def all_lines(self) -> list[Line]:
+        """What was on sale, with and without teams."""
+        return [*self.lines, *(self.teams.lines if self.teams else ())]
+
+    @property
+    def receipts(self) -> Counter[tuple[str, str]]:
+        """Units that buyers own by what they were told, by campaign and SKU."""
+        return self.tally.confirmed + (self.teams.sold if self.teams else Counter())
 
     @property
     def oversold(self) -> int:
         """Units sold beyond what there was: by the buyers' own receipts, and by the pools."""
+        receipts = self.receipts
         by_receipts = sum(
-            max(0, self.tally.confirmed[line.campaign_id, line.sku_id] - line.units)
-            for line in self.lines
+            max(0, receipts[line.campaign_id, line.sku_id] - line.units) for line in self.all_lines
         )
         by_pools = sum(max(0, p.sold + p.reserved - p.total) for p in self.stopped.pools)
         return by_receipts + by_pools
@@ -80,10 +100,11 @@ class Books:
     def receipts_differ(self) -> list[str]:
         """Pools whose sold units are not what buyers were told."""
         sold = {(p.campaign_id, p.sku_id): p.sold for p in self.stopped.pools}
+        receipts = self.receipts
         return [
             f"{line.campaign_id}/{line.sku_id}: buyers hold {told}, the pool sold {found}"
-            for line in self.lines
-            if (told := self.tally.confirmed[line.campaign_id, line.sku_id])
+            for line in self.all_lines
+            if (told := receipts[line.campaign_id, line.sku_id])
             != (found := sold.get((line.campaign_id, line.sku_id), 0))
         ]
 
@@ -99,6 +120,7 @@ class Books:
             and not self.tally.unexpected
             and self.drained
             and self.kills > 0
+            and (self.teams is None or self.teams.balanced)
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -111,7 +133,7 @@ class Books:
         )
         lost = self.live.invariants["I2"].violations + self.stopped.invariants["I2"].violations
         twice = self.live.invariants["I4"].violations + self.stopped.invariants["I4"].violations
-        return {
+        data = {
             "requests": tally.requests,
             "reserved": tally.statuses["RESERVED"],
             "sold": sum(tally.confirmed.values()),
@@ -141,6 +163,14 @@ class Books:
             "live": self.live.as_data(),
             "stopped": self.stopped.as_data(),
         }
+        if self.teams is not None:
+            data |= {
+                "teams_formed": self.teams.count(TeamState.FORMED),
+                "teams_failed": self.teams.count(TeamState.FAILED),
+                "stranded_minor": self.teams.stranded_minor,
+                "group_buy": self.teams.as_data(),
+            }
+        return data
 
 
 class Watcher(Protocol):
@@ -252,9 +282,12 @@ async def _sell(options: DemoOptions, settings: Settings, listen: str, watcher: 
         )
         await _until_expired(client, lines)
         await until_settled(client)
+        teams = await _buy_together(client, plan, watcher) if options.with_teams else None
         watcher.say("verifying: journal, memory, SQL and the buyers' receipts")
         claims = await replica_claims(client)
-    live = await asyncio.to_thread(verify_stores, settings, claims=claims, acks=rush.tally.acks)
+    acks = rush.tally.acks
+    acks += teams.tally.acks if teams else ()
+    live = await asyncio.to_thread(verify_stores, settings, claims=claims, acks=acks)
     return Books(
         plan=plan,
         lines=lines,
@@ -267,6 +300,7 @@ async def _sell(options: DemoOptions, settings: Settings, listen: str, watcher: 
         database="SQLite" if settings.embedded_database else "MySQL / MariaDB",
         drained=False,
         seconds=0,
+        teams=teams,
     )
 
 
@@ -287,6 +321,48 @@ async def _rush_through_a_kill(
         await asyncio.sleep(0.002)
     await selling
     return kills
+
+
+async def _buy_together(client: AsyncClient, sale: Plan, watcher: Watcher) -> GroupBooks:
+    """The group-buy, with its primary killed in the middle, until all its teams have ended."""
+    plan = GroupPlan(shoppers=max(SHOPPERS_MIN, sale.buyers // BUYERS_A_SHOPPER), seed=sale.seed)
+    watcher.say(f"group-buy: {plan.shoppers:,} shoppers team up for tea and teapots")
+    await prepare_group(client, plan)
+    rush = GroupRush(client, plan, shoppers_of(plan), gap=GapMeter())
+    kills = await _group_rush_through_a_kill(client, rush, watcher)
+    watcher.say("unpaid seats expire; late payers come; the campaign is ended before its time")
+    await _until_expired(client, plan.lines())
+    await rush.pay_late("pay late")
+    await rush.open_last()
+    (await client.end_campaign(CAMPAIGN_ID, reason="demo")).raise_for_status()
+    teams = await until_ended(client, rush.tally.team_ids)
+    await rush.pay_late("pay after the end")
+    await rush.send_back(list(teams.values()))
+    await until_settled(client)
+    books = GroupBooks(
+        lines=plan.lines(),
+        tally=rush.tally,
+        kills=kills,
+        gap_ms=max(rush.gap.gaps_ms, default=0.0),
+        teams=list(teams.values()),
+    )
+    await judge(client, books)
+    return books
+
+
+async def _group_rush_through_a_kill(client: AsyncClient, rush: GroupRush, watcher: Watcher) -> int:
+    pid = await primary_pid(client, CAMPAIGN_ID)
+    buying = asyncio.create_task(rush.run())
+    while not buying.done():
+        if rush.served >= rush.plan.shoppers // 3:
+            rush.gap.fault()
+            os.kill(pid, signal.SIGKILL)
+            watcher.say(f"kill -9 {pid}: the primary of {CAMPAIGN_ID}'s shard")
+            await buying
+            return 1
+        await asyncio.sleep(0.002)
+    await buying
+    return 0
 
 
 async def primary_pid(client: AsyncClient, campaign_id: str) -> int:

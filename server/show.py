@@ -1,16 +1,19 @@
 """How reports look to a person."""
 
 import sys
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from stockray import TeamState
 
 from server.bench.result import BenchResult, Measured
 from server.demo import Books, balances_of
 from server.doctor import Finding, Verdict
+from server.group_books import GroupBooks
 from server.verify import INVARIANTS, Report
 
 LINE_EVERY = 20_000
@@ -83,14 +86,23 @@ def show_books(books: Books, console: Console) -> None:
     ):
         table.add_row(name, value)
     console.print(table)
+    if books.teams is not None:
+        console.print(_teams_table(books.teams))
     show_report(books.stopped, console, title="The books, as left on disk")
-    for name, value in (
+    zeros = [
         ("oversold", data["oversold"]),
         ("acknowledged and lost", data["acked_lost"]),
         ("applied twice", data["applied_twice"]),
-    ):
+    ]
+    if books.teams is not None:
+        zeros.append(("stranded (minor units)", books.teams.stranded_minor))
+    for name, value in zeros:
         console.print(f"  {name:24} [{'green' if value == 0 else 'bold red'}]{value}[/]")
-    for problem in (*books.receipts_differ, *tally.changed_answers[:10], *tally.unexpected):
+    teams_wrong = (*books.teams.problems[:10], *books.teams.tally.wrong[:10]) if books.teams else ()
+    for problem in (
+        *(*books.receipts_differ, *tally.changed_answers[:10], *tally.unexpected),
+        *teams_wrong,
+    ):
         console.print(f"  [bold red]{problem}[/]")
     if not books.drained:
         console.print("  [bold red]the service did not drain in order[/]")
@@ -98,6 +110,41 @@ def show_books(books: Books, console: Console) -> None:
         show_report(books.live, console, title="While it was live")
     verdict = "[bold green]The books balance.[/]" if books.balanced else "[bold red]They do not.[/]"
     console.print(f"{verdict} ({books.seconds:.0f} s)")
+
+
+def _teams_table(books: GroupBooks) -> Table:
+    """The group-buy: its teams, and where the money went."""
+    table = Table(title="The group-buy")
+    table.add_column("")
+    table.add_column("", justify="right")
+    tally = books.tally
+    late = Counter[str]()
+    for told, number in tally.late.items():
+        late[told.rpartition(" ")[2]] += number
+    rows: list[tuple[str, int]] = [
+        ("teams opened", len(books.teams)),
+        ("  formed", books.count(TeamState.FORMED)),
+        *(
+            (f"    {sku_id}, price of {people}", number)
+            for (sku_id, people), number in sorted(books.tiers_reached().items())
+        ),
+        ("  failed, their members paid back", books.count(TeamState.FAILED)),
+        ("  cancelled, nobody was left", books.count(TeamState.CANCELLED)),
+        ("seats taken", books.seats),
+        ("refused: the team was full", tally.statuses["TEAM_FULL"]),
+        ("refused: seats for new buyers only", tally.statuses["NEW_BUYERS_ONLY"]),
+        ("refused: sold out", tally.statuses["SOLD_OUT"]),
+        ("late payers seated", late["CONFIRMED"]),
+        ("late payers paid back", late["REFUND_DUE"]),
+        ("paid (minor units)", books.paid_minor),
+        ("  kept by formed teams", books.kept_minor),
+        ("  refund due", books.owed_minor),
+        ("kill -9 of its shard's primary", books.kills),
+    ]
+    for name, value in rows:
+        table.add_row(name, f"{value:,}")
+    table.add_row("longest silence after it", f"{books.gap_ms:,.0f} ms")
+    return table
 
 
 def show_report(report: Report, console: Console, *, title: str = "Invariants") -> None:

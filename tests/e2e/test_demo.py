@@ -23,6 +23,7 @@ KEYS = {
     "p99_ms",
     "p99_9_ms",
 }
+TEAM_KEYS = {"teams_formed", "teams_failed", "stranded_minor"}
 UNITS = 1_000
 GAP_MAX_MS = 2_500
 """A gateway that dies with the primary takes longer to come back."""
@@ -54,3 +55,26 @@ def test_the_demo_balances_its_books_through_a_kill(
     for report in (books["live"], books["stopped"]):
         assert all(found["violations"] == 0 for found in report["invariants"].values())
         assert all(found["checked"] > 0 for found in report["invariants"].values())
+
+
+def test_a_group_buy_through_a_kill_ends_in_the_same_books() -> None:
+    flags = ("--with-teams", "--buyers", "3000", "--units", str(UNITS), "-o", "json")
+    done = stockray("demo", *flags, timeout_s=240)
+    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-4_000:]
+    books = json.loads(done.stdout)
+    assert books.keys() >= KEYS | TEAM_KEYS
+    assert books["balanced"] is True
+    assert books["stranded_minor"] == 0
+    assert books["teams_formed"] > 0
+    assert books["teams_failed"] > 0
+    found = books["group_buy"]
+    assert found["kills"] == 1
+    assert found["paid_minor"] == found["kept_minor"] + found["refund_due_minor"]
+    assert found["kept_minor"] > 0
+    assert found["refund_due_minor"] > 0
+    assert found["late_payments"]["pay after the end: REFUND_DUE"] > 0
+    assert found["statuses"]["TEAM_FULL"] + found["statuses"]["NEW_BUYERS_ONLY"] > 0
+    assert found["statuses"]["leave LEFT"] > 0
+    for report in (books["live"], books["stopped"]):
+        tea = [pool for pool in report["pools"] if pool["campaign_id"] == "tea-together"]
+        assert sum(pool["sold"] for pool in tea) == found["units_sold"]

@@ -1,8 +1,8 @@
 """A load generator with unique ids: `python -m server.load`, a process of its own.
 
-A closed loop: so many unary calls in flight over so many connections, `Grab` of one unit or an echo
-of the same bytes, against any gRPC server. It prints one JSON object. Every answer is checked
-(`load_calls.py`) and every failure counted (`load_connection.py`).
+A closed loop: so many unary calls in flight over so many connections, `Grab` or `JoinTeam` of one
+unit or an echo of a grab's bytes, against any gRPC server. It prints one JSON object. Every answer
+is checked (`load_calls.py`) and every failure counted (`load_connection.py`).
 
 With `--wait` it connects, warms up, prints "ready", starts at the first line on standard input and
 ends with that input: so several generators start at once, and CPU is read around the measured part
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
@@ -34,6 +35,7 @@ from server.load_calls import (
     Calls,
     EchoCalls,
     GrabCalls,
+    JoinCalls,
 )
 from server.load_connection import LoadConnection, Tally
 
@@ -44,7 +46,7 @@ CONNECT_TIMEOUT_S = 10.0
 RECONNECT_PAUSE_S = 0.02
 DEADLINE_EXCEEDED = 4
 Made = TypeVar("Made", bound=asyncio.Protocol)
-KINDS: dict[str, type[EchoCalls] | type[GrabCalls]] = {"echo": EchoCalls, "grab": GrabCalls}
+KINDS = ("echo", "grab", "join")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +56,11 @@ class LoadOptions:
     target: str
     """host:port, or unix:/path."""
     kind: str = "grab"
-    """"grab" or "echo"."""
+    """One of `KINDS`."""
     campaign_id: str = "bench"
     sku_id: str = "bench-sku"
+    team_ids_file: str = ""
+    """Of "join": the teams to join, an id a line."""
     prefix: str = "load"
     """Of all request ids and buyers; no two generators of a run have the same."""
     in_flight: int = 64
@@ -77,7 +81,18 @@ class LoadOptions:
         if not 1 <= self.connections <= self.in_flight:
             raise ValueError("in_flight: at least one call for each of the connections")
         if self.kind not in KINDS:
-            raise ValueError(f"kind: {self.kind!r} is none of {', '.join(sorted(KINDS))}")
+            raise ValueError(f"kind: {self.kind!r} is none of {', '.join(KINDS)}")
+        if (self.kind == "join") != bool(self.team_ids_file):
+            raise ValueError("team_ids_file: for kind join, and only for it")
+
+
+def calls_of(options: LoadOptions) -> Calls:
+    """What the options say is called. ValueError, OSError for a file of teams that is none."""
+    if options.kind == "join":
+        team_ids = Path(options.team_ids_file).read_text(encoding="ascii").split()
+        return JoinCalls(options.prefix, team_ids=team_ids)
+    make = EchoCalls if options.kind == "echo" else GrabCalls
+    return make(options.prefix, campaign_id=options.campaign_id, sku_id=options.sku_id)
 
 
 class CannotConnect(Exception):
@@ -96,9 +111,7 @@ class Load:
         self._numbers: Iterator[int] = iter(
             range(options.calls_max) if options.calls_max else count()
         )
-        self._calls: Calls = KINDS[options.kind](
-            options.prefix, campaign_id=options.campaign_id, sku_id=options.sku_id
-        )
+        self._calls = calls_of(options)
         self._tls = tls_context(options.ca) if options.ca else None
         self._headers: list[Header] = [
             (b":method", b"POST"),
@@ -249,9 +262,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m server.load", description=__doc__)
     parser.add_argument("--target", required=True, help="host:port or unix:/path")
-    parser.add_argument("--kind", choices=sorted(KINDS), default="grab")
+    parser.add_argument("--kind", choices=KINDS, default="grab")
     parser.add_argument("--campaign", dest="campaign_id", default="bench")
     parser.add_argument("--sku", dest="sku_id", default="bench-sku")
+    parser.add_argument("--team-ids-file", default="", help="of the teams to join, an id a line")
     parser.add_argument("--prefix", default="load", help="of all ids; its own for each generator")
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--connections", type=int, default=1)

@@ -8,15 +8,17 @@ Rules
   (fields in order of their numbers). Whatever looks different is parsed in full, never guessed at.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Protocol
 
 from google.protobuf.message import DecodeError
-from stockray_proto.v1 import common_pb2, seckill_service_pb2
+from stockray_proto.v1 import common_pb2, group_buy_service_pb2, seckill_service_pb2
 
 GRAB_PATH = "/stockray.v1.SeckillService/Grab"
+JOIN_PATH = "/stockray.v1.GroupBuyService/JoinTeam"
 ECHO_PATH = "/floor.Echo/Echo"
 DIGITS = 12
+TEAM_ID_LENGTH = 35
 RESERVED = common_pb2.LINE_STATUS_RESERVED
 MALFORMED, WRONG_ID, ECHOED = -1, -2, -3
 """In place of a LineStatus: not to be read; of another request than the one that was sent; an echo
@@ -57,11 +59,14 @@ class GrabCalls:
     """`Grab` of one unit, each by a buyer of its own; remembers which numbers were reserved."""
 
     path = GRAB_PATH
+    response: ClassVar[
+        type[seckill_service_pb2.GrabResponse | group_buy_service_pb2.JoinTeamResponse]
+    ] = seckill_service_pb2.GrabResponse
 
     def __init__(self, prefix: str, *, campaign_id: str, sku_id: str) -> None:
         self._prefix = request_prefix(prefix)
         self._id_bytes = len(self._prefix) + DIGITS
-        self._template = grab_template(prefix, campaign_id=campaign_id, sku_id=sku_id)
+        self._template = self._make_template(prefix, campaign_id, sku_id)
         self._acked = bytearray(_ACK_BLOCK)
 
     def request(self, number: int) -> bytes:
@@ -89,11 +94,14 @@ class GrabCalls:
         found = frame[at + 4 : at + 4 + self._id_bytes]
         return self._judge(number, frame[at + 1], found)
 
+    def _make_template(self, prefix: str, campaign_id: str, sku_id: str) -> bytes:
+        return grab_template(prefix, campaign_id=campaign_id, sku_id=sku_id)
+
     def _read_slowly(self, number: int, frame: bytes) -> int:
         if len(frame) < 5 or frame[0] or int.from_bytes(frame[1:5], "big") != len(frame) - 5:
             return MALFORMED
         try:
-            result = seckill_service_pb2.GrabResponse.FromString(frame[5:]).result
+            result = self.response.FromString(frame[5:]).result
         except DecodeError:
             return MALFORMED
         return self._judge(number, result.status, result.request_id.encode())
@@ -117,6 +125,28 @@ class GrabCalls:
             runs.append((at, end))
             at = self._acked.find(1, end)
         return runs
+
+
+class JoinCalls(GrabCalls):
+    """`JoinTeam` of one unit, each by a buyer of its own, into one team after the other, for ever:
+    there must be seats enough."""
+
+    path = JOIN_PATH
+    response = group_buy_service_pb2.JoinTeamResponse
+
+    def __init__(self, prefix: str, *, team_ids: Sequence[str]) -> None:
+        super().__init__(prefix, campaign_id="", sku_id="")
+        self._team_ids = [team_id.encode() for team_id in team_ids]
+        if not self._team_ids or any(len(one) != TEAM_ID_LENGTH for one in self._team_ids):
+            raise ValueError(f"team_ids: one or more, of {TEAM_ID_LENGTH} characters each")
+
+    def request(self, number: int) -> bytes:
+        """See `Calls`."""
+        team_id = self._team_ids[number % len(self._team_ids)]
+        return self._template % (number, team_id, number)
+
+    def _make_template(self, prefix: str, campaign_id: str, sku_id: str) -> bytes:
+        return join_template(prefix)
 
 
 def request_prefix(prefix: str) -> bytes:
@@ -146,6 +176,25 @@ def grab_template(prefix: str, *, campaign_id: str, sku_id: str) -> bytes:
             buyer=common_pb2.BuyerContext(buyer_id=f"{name}{digits}"),
         )
     ).SerializeToString()
+    return _filled_by_numbers(message)
+
+
+def join_template(prefix: str) -> bytes:
+    """The same with a `JoinTeamRequest`, to be filled by `% (number, team id, number)`."""
+    name = request_prefix(prefix).decode()
+    digits, team = "#" * DIGITS, "@" * TEAM_ID_LENGTH
+    message = group_buy_service_pb2.JoinTeamRequest(
+        line=group_buy_service_pb2.JoinTeamLine(
+            request_id=f"{name}{digits}",
+            team_id=team,
+            quantity=1,
+            buyer=common_pb2.BuyerContext(buyer_id=f"{name}{digits}"),
+        )
+    ).SerializeToString()
+    return _filled_by_numbers(message).replace(team.encode(), b"%b")
+
+
+def _filled_by_numbers(message: bytes) -> bytes:
     frame = b"\x00" + len(message).to_bytes(4, "big") + message
     # "%" may stand in the frame: in an id, or as a length of 37.
-    return frame.replace(b"%", b"%%").replace(digits.encode(), b"%012d")
+    return frame.replace(b"%", b"%%").replace(b"#" * DIGITS, b"%012d")

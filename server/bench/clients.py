@@ -8,11 +8,12 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import cycle
 
 import grpc.aio
 from hdrh.histogram import HdrHistogram
-from stockray import AsyncClient, GrabLine, Status
+from stockray import AsyncClient, GrabLine, JoinTeamLine, Status
 from stockray_proto.v1 import common_pb2, seckill_service_pb2
 from stockray_proto.v1.seckill_service_pb2_grpc import SeckillServiceStub
 
@@ -90,6 +91,21 @@ def grab_many(client: AsyncClient, numbers: Iterator[int], lines: int) -> Once:
 
     async def once() -> int:
         found = await client.grab_many(grab_lines(numbers, lines))
+        return sum(1 for answer in found if answer.status is Status.RESERVED)
+
+    return once
+
+
+def join_many(
+    client: AsyncClient, numbers: Iterator[int], lines: int, team_ids: Sequence[str]
+) -> Once:
+    """One `join_team_many` of so many lines, into one team after the other."""
+    places = cycle(team_ids)
+
+    async def once() -> int:
+        found = await client.join_team_many(
+            JoinTeamLine(next(places), f"b-{next(numbers)}") for _ in range(lines)
+        )
         return sum(1 for answer in found if answer.status is Status.RESERVED)
 
     return once

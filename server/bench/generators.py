@@ -59,7 +59,8 @@ class Generators:
             for child in children:
                 await child.end()
         for child, one in zip(children, found, strict=True):
-            self._acked.add(child.options.prefix, [(a, b) for a, b in one["reserved_runs"]])
+            runs = [(a, b) for a, b in one["reserved_runs"]]
+            self._acked.add(child.options.prefix, runs, child.options.campaign_id)
         return _row(name, found, shares)
 
     def _split(self, options: LoadOptions) -> list[LoadOptions]:

@@ -106,17 +106,16 @@ class AckedSales:
     """The sales that generators were told of, made one at a time: there may be millions."""
 
     def __init__(self) -> None:
-        self._runs: list[tuple[str, list[tuple[int, int]]]] = []
+        self._runs: list[tuple[str, list[tuple[int, int]], int]] = []
 
-    def add(self, prefix: str, runs: list[tuple[int, int]]) -> None:
+    def add(self, prefix: str, runs: list[tuple[int, int]], campaign_id: str = CAMPAIGN) -> None:
         """The reserved numbers of one generator."""
-        self._runs.append((prefix, runs))
+        self._runs.append((prefix, runs, slot_of(campaign_id)))
 
     def __len__(self) -> int:
-        return sum(end - first for _, runs in self._runs for first, end in runs)
+        return sum(end - first for _, runs, _ in self._runs for first, end in runs)
 
     def __iter__(self) -> Iterator[Ack]:
-        slot = slot_of(CAMPAIGN)
-        for prefix, runs in self._runs:
+        for prefix, runs, slot in self._runs:
             for request_id in request_ids(prefix, runs):
                 yield Ack(slot, request_key(CALLER, request_id), True, request_id)

@@ -7,7 +7,8 @@ grpc.aio echo, by whichever generator drove it fastest.
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ from server.bench.result import (
     Measured,
     Say,
 )
+from server.bench.teams import open_teams, prepare_teams, team_campaign
 from server.demo import until_settled
 from server.echo import Certificate, EchoChild
 from server.load import LoadOptions
@@ -100,6 +102,8 @@ class Rows:
         self._numbers = numbers
         self._campaigns = campaigns
         self._logs = logs
+        self._teams = team_campaign(options.shards)
+        self._teams_ready = False
         self._generators = Generators(options.generators, self.acked)
 
     async def measure(self) -> None:
@@ -113,7 +117,12 @@ class Rows:
                 front: stack.enter_context(EchoChild(front, self._service.certificate))
                 for front in ("grpcio", "nghttp2")
             }
-            rows = [*self._echo_rows(echoes), *self._grab_rows(), *self._client_rows()]
+            rows = [
+                *self._echo_rows(echoes),
+                *self._grab_rows(),
+                *self._client_rows(),
+                *self._join_rows(),
+            ]
             await self._take(chosen(rows, options.rows))
         self._result.ratios = ratios(self._result, options)
         if options.idle_connections:
@@ -180,6 +189,45 @@ class Rows:
             ),
         )
         return [self._looped(name, callers, once) for name, callers, once in loops]
+
+    def _join_rows(self) -> list[Row]:
+        """Seats of teams, beside the grabs of as many calls and lines."""
+        options, service = self._options, self._service
+        callers = options.callers
+        load = replace(self._load(callers), kind="join", campaign_id=self._teams, team_ids_file="-")
+
+        async def unary(name: str) -> Measured:
+            team_ids = await self._open_teams(load.seconds + load.warm_up_s)
+            path = service.directory / "team-ids"
+            path.write_text("\n".join(team_ids), encoding="ascii")
+            own = replace(load, team_ids_file=str(path))
+            return await self._generators.measure(name, own, service.roles)
+
+        async def many(name: str) -> Measured:
+            team_ids = await self._open_teams(options.seconds)
+            once = clients.join_many(service.client, self._numbers, options.many_lines, team_ids)
+            return await self._looped(name, clients.MANY_CALLERS, once).measure()
+
+        return [
+            Row(
+                f"join_team_{callers}",
+                _what(load, "the generator"),
+                partial(unary, f"join_team_{callers}"),
+            ),
+            Row(
+                "join_many",
+                f"{clients.MANY_CALLERS} callers in one Python client, {options.seconds:g} s",
+                partial(many, "join_many"),
+            ),
+        ]
+
+    async def _open_teams(self, seconds: float) -> list[str]:
+        """New teams for a row; the campaign for them is made before the first."""
+        client = self._service.client
+        if not self._teams_ready:
+            await prepare_teams(client, self._teams)
+            self._teams_ready = True
+        return await open_teams(client, self._teams, self._numbers, seconds)
 
     def _looped(self, name: str, callers: int, once: clients.Once) -> Row:
         async def measure() -> Measured:
@@ -298,6 +346,8 @@ def ratios(result: BenchResult, options: BenchOptions) -> dict[str, float]:
         "grab_many_to_echo": _ratio(result.rate("grab_many"), floor),
         "client_to_echo": _ratio(result.rate("client_gathered"), floor),
         "grab_aio_to_echo": _ratio(result.rate("grab_aio"), floor),
+        "join_to_grab": _ratio(result.rate(f"join_team_{few}"), grab),
+        "join_many_to_grab_many": _ratio(result.rate("join_many"), result.rate("grab_many")),
     }
     for number in dict.fromkeys((few, crowd)):
         base = echo("grpcio", number)

@@ -20,11 +20,15 @@ ROWS = {
     "grab_unary_16",
     "grab_aio",
     "grab_many",
+    "join_team_8",
+    "join_many",
     "client_gathered",
 }
 RATIOS = {
     "grab_to_echo",
     "grab_many_to_echo",
+    "join_to_grab",
+    "join_many_to_grab_many",
     "client_to_echo",
     "grab_to_echo_8",
     "grab_to_echo_16",

@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ngh2 import Connection, ErrorCode, RequestReceived, Role
-from stockray_proto.v1 import common_pb2, reservation_pb2, seckill_service_pb2
+from stockray_proto.v1 import (
+    common_pb2,
+    group_buy_service_pb2,
+    reservation_pb2,
+    seckill_service_pb2,
+)
 
 from server import load
 from server.load import CannotConnect, Load, LoadOptions, as_data, main
@@ -21,6 +26,7 @@ from server.load_calls import (
     WRONG_ID,
     EchoCalls,
     GrabCalls,
+    JoinCalls,
     grab_template,
     request_ids,
 )
@@ -287,6 +293,37 @@ def test_a_filled_template_is_the_message(
     assert int.from_bytes(sent[1:5], "big") == len(sent) - 5
     assert line.request_id == line.buyer.buyer_id == f"{prefix}-{number:012}"
     assert (line.campaign_id, line.sku_id, line.quantity) == (campaign_id, sku_id, 1)
+
+
+@given(IDS, st.lists(st.text("0123456789abcdef", min_size=35, max_size=35), min_size=1, max_size=3))
+def test_a_join_is_filled_with_one_team_after_the_other(prefix: str, team_ids: list[str]) -> None:
+    calls = JoinCalls(prefix, team_ids=team_ids)
+    for number in range(5):
+        sent = calls.request(number)
+        line = group_buy_service_pb2.JoinTeamRequest.FromString(sent[5:]).line
+        assert int.from_bytes(sent[1:5], "big") == len(sent) - 5
+        assert line.request_id == line.buyer.buyer_id == f"{prefix}-{number:012}"
+        assert (line.team_id, line.quantity) == (team_ids[number % len(team_ids)], 1)
+
+
+@given(
+    st.builds(
+        group_buy_service_pb2.SeatResult,
+        status=st.integers(0, 60),
+        request_id=st.sampled_from(["load-000000000007", "load-000000000008", "", "x"]),
+        reservation_id=st.text(max_size=200),
+        message=st.text(max_size=40),
+        team_id=st.text(max_size=40),
+        other_team_ids=st.lists(st.text(max_size=40), max_size=3),
+    )
+)
+def test_a_seats_answer_is_read_as_a_parser_reads_it(
+    result: group_buy_service_pb2.SeatResult,
+) -> None:
+    calls = JoinCalls("load", team_ids=["0" * 35])
+    message = group_buy_service_pb2.JoinTeamResponse(result=result).SerializeToString()
+    found = calls.read(7, b"\x00" + len(message).to_bytes(4, "big") + message)
+    assert found == (result.status if result.request_id == "load-000000000007" else WRONG_ID)
 
 
 @given(

@@ -87,11 +87,11 @@ class Shop:
         head = self.head(t.JOIN_TEAM, SLOT)
         return [t.JoinTeam(*head, self._id(n), next(teams), 1, f"u-{n}") for n in self._next()]
 
-    def payments(self, seats: list[bytes]) -> list[Any]:
-        """Of seats by their keys."""
+    def payments(self, opened: list[Any]) -> list[Any]:
+        """Of the seats in these answers, what each is to pay."""
         head = self.head(c.CONFIRM, SLOT)
-        ids = [public_id(SLOT, key) for key in seats]
-        return [c.Confirm(*head, seat, f"p-{seat}", PRICE) for seat in ids]
+        due = [(public_id(SLOT, answer[1]), answer[4]) for answer in opened]
+        return [c.Confirm(*head, seat, f"p-{seat}", payable) for seat, payable in due]
 
     def _next(self) -> list[int]:
         return [next(self._numbers) for _ in range(LINES)]
@@ -135,11 +135,11 @@ async def sell(journal: Journal, stages: Stages, wanted: int) -> ShardState:
     teams: list[bytes] = []
     while len(teams) < wanted:
         opened = await shop.ask("open", shop.openings(), Outcome.RESERVED)
-        await shop.ask("pay", shop.payments([answer[1] for answer in opened]), Outcome.CONFIRMED)
+        await shop.ask("pay", shop.payments(opened), Outcome.CONFIRMED)
         teams += [answer[8] for answer in opened]
-    # One seat of each team is for a new buyer, so three others may join: no join is refused.
-    places = (key for key in teams for _ in range(PEOPLE - 2))
-    for _ in range(min(ROUNDS, len(teams) * (PEOPLE - 2) // LINES)):
+    # One more could join, and a new buyer: no join is refused, and all teams can be suggested.
+    places = (key for key in teams for _ in range(PEOPLE - 3))
+    for _ in range(min(ROUNDS, len(teams) * (PEOPLE - 3) // LINES)):
         await shop.ask("grab", shop.grabs(), Outcome.RESERVED)
         await shop.ask("join", shop.joins(places), Outcome.RESERVED)
     running.cancel()

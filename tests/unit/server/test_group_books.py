@@ -17,6 +17,8 @@ from server.sale import GapMeter
 from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
 from tests.unit.server.conftest import View, serving
 
+TICK_MS = 1_000
+"""Deadlines are kept by whole seconds."""
 PLAN = GroupPlan(shoppers=160, seed=3)
 
 
@@ -80,7 +82,7 @@ async def _sell(shop: CoreLines, view: View, client: AsyncClient) -> GroupBooks:
     await prepare_group(client, PLAN)
     rush = GroupRush(client, PLAN, shoppers_of(PLAN), gap=GapMeter())
     await rush.run()
-    shop.clock.pass_ms(PLAN.payment_window_ms)
+    shop.clock.pass_ms(PLAN.payment_window_ms + TICK_MS)
     assert shop.expire_due() > 0
     await rush.pay_late("pay late")
     await rush.open_last()

@@ -86,6 +86,7 @@ def seat_settled(record: t.SeatSettled, now_ms: int) -> Sequence[Row]:
     columns = {
         "final_minor": record.final_minor,
         "settled_minor": record.refund_minor,
+        "settled_ms": now_ms,
         "updated_ms": now_ms,
     }
     rows = [_seat(record.slot, record.key, record.part, columns)]

@@ -37,11 +37,13 @@ _SHARD = {
     "seq": (_R, "`positions.seq`"),
     "now_ms": (_N, "the youngest time in the shard's rows; time never goes back behind it"),
     "debtors": (_D, "pools whose `owed` is not 0"),
+    "closing": (_D, "campaigns that were ended, with teams still forming; these end as ever"),
     "forgets": (_D, "whether a slot has forgotten reservations"),
     "refusal_count": (_L, "0, as there are no refusals"),
     "touched": (_P, "pools of the open entry"),
     "fuzzy": (_P, "while a snapshot is loaded"),
     "archive": (_P, "for `verify` only"),
+    "archived_teams": (_P, "for `verify` only"),
     "advanced_ms": (_P, "when refusals were looked at"),
     "refusal_count_max": (_P, "a limit"),
 }
@@ -72,6 +74,12 @@ _SLOT = {
     "transfers": (_R, "`transfers`"),
     "open_transfers": (_D, "transfers in transit; they are finished as ever"),
     "arrivals": (_R, "`stock_documents` of kind 6"),
+    "teams": (
+        _R,
+        "`teams`; those that ended before `recall_after_ms`, of campaigns that are over, stay in "
+        "SQL, as ever",
+    ),
+    "team_deadlines": (_D, "the deadlines of teams that are forming"),
 }
 _SKU = {
     "pool": (_R, "`pools` with no campaign"),
@@ -90,6 +98,7 @@ _CAMPAIGN = {
     "updated_ms": (_R, "`campaigns`"),
     "pools": (_R, "the lines in `campaigns.config_json`, counted by `pools`"),
     "buyers": (_D, "counted over its reservations"),
+    "openers": (_D, "counted over its teams that are forming"),
 }
 _CONFIG = {
     "name": (_R, "`campaigns.config_json`"),
@@ -100,6 +109,7 @@ _CONFIG = {
     "limit_per_buyer": (_R, "`campaigns.config_json`"),
     "required_claims": (_R, "`campaigns.config_json`"),
     "lines": (_R, "`campaigns.config_json`"),
+    "group": (_R, "`campaigns.config_json`"),
 }
 _LINE = {
     "sku_id": (_R, "`campaigns.config_json`"),
@@ -107,6 +117,57 @@ _LINE = {
     "list_price_minor": (_R, "`campaigns.config_json`"),
     "unit_price_minor": (_R, "`campaigns.config_json`"),
     "limit_per_buyer": (_R, "`campaigns.config_json`"),
+    "tiers": (_R, "`campaigns.config_json`"),
+}
+_RULES = dict.fromkeys(
+    (
+        "window_ms",
+        "new_buyer_seats",
+        "teams_per_buyer",
+        "leader_discount_bps",
+        "nearly_full_seats",
+        "virtual_completion",
+    ),
+    (_R, "`campaigns.config_json`"),
+)
+_TIER = dict.fromkeys(("people", "unit_price_minor"), (_R, "`campaigns.config_json`"))
+_GROUP = {
+    "tiers": (_R, "the campaign's line"),
+    "rules": (_R, "the campaign's `group`"),
+    "capacity": (_D, "people of the last tier"),
+    "new_buyer_seats": (_D, "of the rules"),
+    "opened": (_R, "rows of the line in `teams`"),
+    "forming": (_D, "teams that are forming, by the seats that are free"),
+}
+_TEAM = {
+    "key": (_R, "`teams.team_id`"),
+    "campaign_id": (_R, "`teams`"),
+    "sku_id": (_R, "`teams`"),
+    "group": (_D, "that of its line"),
+    "opener_id": (_R, "`teams`"),
+    "opened_ms": (_R, "`teams`"),
+    "deadline_ms": (_R, "`teams`"),
+    "state": (_R, "`teams`"),
+    "leader": (_R, "`teams.leader_reservation_id`"),
+    "leader_id": (_R, "`teams`"),
+    "members": (_R, "seats with `settled_ms`, or closed since their team failed"),
+    "tier_people": (_R, "`teams`"),
+    "unit_price_minor": (_R, "`teams`"),
+    "virtual": (_R, "`teams.virtual_seats`"),
+    "ended_ms": (_R, "`teams`"),
+    "seq": (_R, "`teams`"),
+    "touched_ms": (_R, "`teams.updated_ms`"),
+    "buyers": (_D, "its seats that are held or paid"),
+    "paid": (_D, "counted over its seats"),
+    "new_count": (_D, "counted over its seats; of one that formed `teams.new_members`"),
+    "new_paid": (_D, "the same"),
+    "place": (_D, "by the seats that are free"),
+}
+_SEAT = {
+    "team_key": (_R, "`seats.team_id`"),
+    "new_buyer": (_R, "`seats`"),
+    "joined_ms": (_R, "`seats`"),
+    "settled_minor": (_R, "`seats`"),
 }
 _POOL = {
     "campaign_id": (_R, "`pools`"),
@@ -126,6 +187,7 @@ _POOL = {
     "forgotten_sold": (_D, "units of sold reservations that stay in SQL"),
     "buyers": (_D, "counted over its reservations"),
     "counted_in": (_D, "the tables that count its buyers"),
+    "group": (_R, "tiers of the campaign's line, `teams`"),
 }
 _RESERVATION = {
     "key": (_R, "`reservations.reservation_id`"),
@@ -154,7 +216,11 @@ _PAYMENT = {
     "payment_id": (_R, "`reservations`"),
     "channel": (_R, "`reservations.payment_channel`"),
     "amount_minor": (_R, "`reservations.paid_minor`"),
-    "refunded_minor": (_D, "paid times returned over quantity; all of it when revoked"),
+    "refunded_minor": (
+        _D,
+        "what a seat was settled by, and of the rest the part that was returned; all of it when "
+        "revoked",
+    ),
 }
 _REFUND = {
     "key": (_R, "`refunds.refund_id`"),
@@ -191,8 +257,13 @@ _KINDS: dict[str, dict[str, tuple[Verdict, str]]] = {
     "Campaign": _CAMPAIGN,
     "CampaignConfig": _CONFIG,
     "CampaignLine": _LINE,
+    "GroupRules": _RULES,
+    "Tier": _TIER,
+    "Group": _GROUP,
+    "Team": _TEAM,
     "Pool": _POOL,
     "Reservation": _RESERVATION,
+    "Seat": _SEAT,
     "Payment": _PAYMENT,
     "Refund": _REFUND,
     "Transfer": _TRANSFER,

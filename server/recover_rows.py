@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from actors.core import records as r
 from actors.core import state as s
-from actors.core.campaign_config import CampaignConfig, CampaignLine
+from actors.core.campaign_config import CampaignConfig, CampaignLine, GroupRules, Tier
 from actors.core.evolve_reservations import FAILED
-from actors.core.evolve_stock import FIGURES
+from actors.core.evolve_stock import FIGURES, set_group
 from actors.core.identity import fingerprint, request_key
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
@@ -18,6 +18,7 @@ from actors.core.refunds import failed_key, payment_key
 from actors.reservation_rows import PAYMENT_FAILED, PAYMENT_KEPT
 from actors.stock_rows import DOCUMENT_ARRIVAL, DOCUMENT_FAILED_PAYMENT, DOCUMENT_RETURN
 from persistence.sql.dump import View
+from server.recover_teams import SeatRow, TeamRow, packed_seat
 
 
 class SkuRow(NamedTuple):
@@ -182,6 +183,8 @@ TABLES: dict[type[Any], str] = {
     PaymentRow: "payments",
     RefundRow: "refunds",
     TransferRow: "transfers",
+    SeatRow: "seats",
+    TeamRow: "teams",
     ReservationRow: "reservations",
 }
 
@@ -221,6 +224,7 @@ def put_campaign(slot: s.SlotState, row: CampaignRow) -> None:
             line["list_price_minor"],
             line["unit_price_minor"],
             line["limit_per_buyer"],
+            tuple(Tier(**tier) for tier in line.get("tiers", ())),
         )
         for line in told["lines"]
     )
@@ -233,6 +237,7 @@ def put_campaign(slot: s.SlotState, row: CampaignRow) -> None:
         told["limit_per_buyer"],
         tuple(told["required_claims"]),
         lines,
+        GroupRules(**told["group"]) if "group" in told else None,
     )
     campaign = slot.campaigns[row.campaign_id] = s.Campaign(config)
     campaign.state = row.state
@@ -242,6 +247,7 @@ def put_campaign(slot: s.SlotState, row: CampaignRow) -> None:
     for line in lines:
         pool = campaign.pools[line.sku_id] = Pool(row.campaign_id, line.sku_id)
         pool.limit_per_buyer = line.limit_per_buyer
+        set_group(pool, line, config)
 
 
 def put_pool(pool: Pool, row: PoolRow) -> None:
@@ -346,12 +352,14 @@ def put_transfer(slot: s.SlotState, row: TransferRow) -> None:
         slot.open_transfers.add(key)
 
 
-def packed_reservation(row: ReservationRow) -> tuple[Any, ...]:
-    """A reservation as a snapshot has it."""
-    payment = None
+def packed_reservation(row: ReservationRow, seat: SeatRow | None) -> tuple[Any, ...]:
+    """A reservation as a snapshot has it; `seat`: what it is beyond one."""
+    payment: tuple[Any, ...] | None = None
+    settled = 0 if seat is None else seat.settled_minor
     if row.payment_id:
         # Parts of a return are paid back from the total, and a revoked order is paid back whole.
-        refunded = row.paid_minor * row.returned_quantity // row.quantity
+        kept = row.paid_minor - settled
+        refunded = settled + kept * row.returned_quantity // row.quantity
         if row.state == s.REVOKED:
             refunded = row.paid_minor
         payment = (row.payment_id, row.payment_channel, row.paid_minor, refunded)
@@ -372,10 +380,15 @@ def packed_reservation(row: ReservationRow) -> tuple[Any, ...]:
         row.list_price_minor,
         row.unit_price_minor,
         row.payable_minor,
-        row.seq,
-        row.updated_ms,
-        payment,
+        row.seq if seat is None else max(row.seq, seat.seq),
+        changed_ms(row, seat),
+        payment if seat is None else (payment, *packed_seat(seat)),
     )
+
+
+def changed_ms(row: ReservationRow, seat: SeatRow | None) -> int:
+    """When a reservation last changed, or what it is as a seat."""
+    return row.updated_ms if seat is None else max(row.updated_ms, seat.updated_ms)
 
 
 def units_held(row: ReservationRow) -> int:

@@ -18,6 +18,7 @@ from actors.core import state as s
 from actors.core.bloom import Forgotten
 from actors.core.pools import Pool
 from actors.core.snapshot_rows import FILL, Filling
+from actors.core.team_state import TEAM_FORMING
 from actors.stock_rows import DOCUMENT_ARRIVAL
 from persistence.sql.dump import View
 from server.recover_rows import (
@@ -29,6 +30,7 @@ from server.recover_rows import (
     ReservationRow,
     SkuRow,
     TransferRow,
+    changed_ms,
     packed_refund,
     packed_reservation,
     put_campaign,
@@ -42,6 +44,7 @@ from server.recover_rows import (
     units_held,
 )
 from server.recover_survey import CannotRecover
+from server.recover_teams import SeatRow, TeamRow, Teams, packed_team
 from server.recover_transfers import Arrival
 
 DIFFERENCES_MAX = 20
@@ -137,9 +140,11 @@ class _Rebuilding:
         self._progress = progress
         self._rebuilt = rebuilt
         self._sums = rebuilt.sums
+        self._teams = Teams(rebuilt.differ)
 
     def run(self) -> Rebuilt:
-        """Everything. The order matters: pools need their SKUs, reservations their pools."""
+        """Everything. The order matters: pools need their SKUs, teams their pools and seats,
+        reservations all of these."""
         self._each(SkuRow, lambda _, slot, row: put_sku(slot, row))
         self._each(CampaignRow, lambda _, slot, row: put_campaign(slot, row))
         self._each(PoolRow, self._pool)
@@ -147,7 +152,10 @@ class _Rebuilding:
         self._each(PaymentRow, lambda _, slot, row: put_payment(slot, row))
         self._each(TransferRow, lambda _, slot, row: put_transfer(slot, row))
         self._each(RefundRow, self._refund)
+        self._each(SeatRow, lambda _, __, row: self._teams.put_seat(row))
+        self._each(TeamRow, self._team)
         self._each(ReservationRow, self._reservation)
+        self._teams.compare()
         for state in self._rebuilt.states:
             for slot in state.slots.values():
                 self._compare_sums(slot)
@@ -189,6 +197,18 @@ class _Rebuilding:
     def _refund(self, state: s.ShardState, slot: s.SlotState, row: RefundRow) -> None:
         FILL["refunds"](_filling(state), slot, (packed_refund(row),))
 
+    def _team(self, state: s.ShardState, slot: s.SlotState, row: TeamRow) -> None:
+        pool = slot.pool(row.campaign_id, row.sku_id)
+        if pool is None or pool.group is None:
+            self._rebuilt.differ(f"team {row.team_id} of no line that teams buy: {_name(row)}")
+            return
+        pool.group.opened += 1
+        members = self._teams.members(row, pool.group.capacity)
+        before_ms = state.now_ms - self._recall_after_ms
+        ended = row.state != TEAM_FORMING and row.updated_ms <= before_ms
+        if not (ended and self._is_over(state, slot, row.campaign_id)):
+            FILL["teams"](_filling(state), slot, (packed_team(row, members),))
+
     def _reservation(self, state: s.ShardState, slot: s.SlotState, row: ReservationRow) -> None:
         shard = self._slots_of[row.slot]
         self._rebuilt.reservations[shard] += 1
@@ -199,8 +219,9 @@ class _Rebuilding:
         units = units_held(row)
         sums = self._sums.setdefault(pool, [0, 0])
         sums[row.state != s.RESERVED] += units
-        packed = packed_reservation(row)
-        if self._may_go(state, slot, pool, row):
+        seat = self._teams.take_seat(row.reservation_id, row.buyer_id, row.state)
+        packed = packed_reservation(row, seat)
+        if self._may_go(state, slot, pool, row, seat):
             if slot.forgotten is None:
                 slot.forgotten = Forgotten()
             slot.forgotten.add(packed[0])
@@ -210,16 +231,28 @@ class _Rebuilding:
             FILL["reservations"](_filling(state), slot, (packed,))
 
     def _may_go(
-        self, state: s.ShardState, slot: s.SlotState, pool: Pool, row: ReservationRow
+        self,
+        state: s.ShardState,
+        slot: s.SlotState,
+        pool: Pool,
+        row: ReservationRow,
+        seat: SeatRow | None,
     ) -> bool:
         """As `actors/core/forgetting.py` decides it."""
-        if row.state == s.RESERVED or row.updated_ms > state.now_ms - self._recall_after_ms:
+        before_ms = state.now_ms - self._recall_after_ms
+        if row.state == s.RESERVED or changed_ms(row, seat) > before_ms:
+            return False
+        if seat is not None and self._teams.is_needed(seat, row.state):
             return False
         if not units_held(row):
             return True
         if pool.owed:
             return False
-        campaign = slot.campaigns.get(pool.campaign_id)
+        return self._is_over(state, slot, pool.campaign_id)
+
+    @staticmethod
+    def _is_over(state: s.ShardState, slot: s.SlotState, campaign_id: str) -> bool:
+        campaign = slot.campaigns.get(campaign_id)
         return (
             campaign is None
             or campaign.state == s.CAMPAIGN_ENDED
@@ -247,6 +280,7 @@ def counted(states: Iterable[s.ShardState]) -> dict[str, int]:
         "skus": sum(len(slot.skus) for slot in slots),
         "campaigns": sum(len(slot.campaigns) for slot in slots),
         "reservations_in_memory": sum(len(slot.reservations) for slot in slots),
+        "teams": sum(len(slot.teams) for slot in slots),
         "payments": sum(len(slot.payments) for slot in slots),
         "refunds": sum(len(slot.refunds) for slot in slots),
         "request_ids": sum(len(slot.documents) for slot in slots),

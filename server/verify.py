@@ -19,28 +19,32 @@ from actors.core import records as r
 from actors.core import state as s
 from actors.core.codec import EntryContent, UnreadableEntry, unpack_entry
 from actors.core.evolve import Impossible, fold
-from actors.core.identity import public_id, request_key
+from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
-from actors.core.refunds import payment_key
 from actors.core.snapshot import Loader, UnreadableSnapshot, digest
 from persistence.errors import Corrupt, StorageError
 from persistence.ports import Entry, Journal, SnapshotInfo, Snapshots
 from persistence.sql.dump import SqlDump, View
 from server.bootstrap import ShardMap
+from server.verify_once import effects
 from server.verify_rows import (
     PAYMENT_COLUMNS,
     POOL_COLUMNS,
     REFUND_COLUMNS,
     RESERVATION_COLUMNS,
-    Held,
+    SEAT_COLUMNS,
+    TEAM_COLUMNS,
     find,
-    known,
+    known_teams,
     payment_rows,
     pool_rows,
     refund_rows,
     reservation_rows,
     same_row,
+    seat_rows,
+    team_rows,
 )
+from server.verify_teams import check_decided, check_ends, check_teams
 from server.verify_transfers import check_transfers
 
 EXAMPLES_MAX = 10
@@ -173,6 +177,9 @@ class Verifier:
             self._check_money(state)
             self._check_limits(state)
             self._check_pools(state)
+        for shard, state in enumerate(self.states):
+            i6, whole = self.report.invariants["I6"], shard not in self._partial
+            check_teams(state, whole=whole, i1=i1.check, i6=i6.check)
         self._check_acks()
         return self.report
 
@@ -296,7 +303,7 @@ class Verifier:
             after_seq = entries[-1].seq
 
     def _fold_one(self, shard: int, state: s.ShardState, entry: Entry) -> None:
-        i1, i3 = self.report.invariants["I1"], self.report.invariants["I3"]
+        i1, i3, i6 = (self.report.invariants[name] for name in ("I1", "I3", "I6"))
         i3.check(entry.seq == state.seq + 1, f"shard {shard}: gap before entry {entry.seq}")
         i3.check(
             entry.epoch >= self._epochs.get(shard, 0),
@@ -311,8 +318,11 @@ class Verifier:
             )
             if state.fuzzy is None:
                 self._check_once(shard, state, entry.seq, content)
+                check_ends(content.records, i6.check)
             fold(state, entry.seq, content.now_ms, content.records, content.balances)
             i1.check(True, "")
+            if state.fuzzy is None:
+                check_decided(state, content.records, i1.check, i6.check)
         except (UnreadableEntry, Impossible, LookupError, AttributeError) as error:
             # After a gap or a foreign entry the fold may fail in other ways than it foresees.
             i1.check(False, f"shard {shard}: entry {entry.seq}: {type(error).__name__}: {error}")
@@ -326,38 +336,15 @@ class Verifier:
         """No id may have a second effect."""
         i4 = self.report.invariants["I4"]
         # An id is unique within its slot and table only.
-        seen: set[tuple[int, int, bytes]] = set()
+        seen: set[tuple[str, int, bytes]] = set()
         for record in content.records:
             slot = state.slot(record.slot)
-            key = b""
-            taken = False
-            table = record.kind
-            if record.kind == r.STOCK_RESERVED:
-                key = record.key
-                taken = find(state, slot, key) is not None
-            elif record.kind == r.STOCK_CHANGED:
-                key = request_key(record.caller, record.request_id)
-                taken = key in slot.documents
-            elif record.kind == r.TRANSFERRED_OUT:
-                key = record.transfer_id
-                taken = key in slot.transfers
-            elif record.kind in (r.RESERVATION_CONFIRMED, r.REFUND_FELL_DUE):
-                table = r.RESERVATION_CONFIRMED
-                key = payment_key(record.payment_id)
-                taken = key in slot.payments
-            elif record.kind == r.UNITS_RETURNED:
-                table = r.STOCK_CHANGED
-                key = record.request_key
-                taken = key in slot.documents
-            elif record.kind == r.RESERVATION_RECALLED:
+            if record.kind == r.RESERVATION_RECALLED:
                 self.report.invariants["I5"].check(
                     same_row(state, slot, record),
                     f"shard {shard}: entry {seq}: {record.key.hex()} came back otherwise",
                 )
-            elif record.kind == r.TRANSFERRED_IN:
-                key = record.transfer_id
-                taken = key in slot.arrivals
-            if key:
+            for table, key, taken in effects(state, slot, record):
                 i4.check(
                     not taken and (table, record.slot, key) not in seen,
                     f"shard {shard}: entry {seq}: {type(record).__name__} {key.hex()} again",
@@ -368,6 +355,8 @@ class Verifier:
         """Every row of SQL against the fold at SQL's position, and every row of the fold in SQL."""
         self._compare_table(view, "pools", POOL_COLUMNS, pool_rows)
         self._compare_table(view, "reservations", RESERVATION_COLUMNS, reservation_rows)
+        self._compare_table(view, "teams", TEAM_COLUMNS, team_rows)
+        self._compare_table(view, "seats", SEAT_COLUMNS, seat_rows)
         self._compare_table(view, "refunds", REFUND_COLUMNS, refund_rows)
         self._compare_table(view, "payments", PAYMENT_COLUMNS, payment_rows, state_from=3)
 
@@ -376,7 +365,7 @@ class Verifier:
         view: View,
         table: str,
         columns: Sequence[str],
-        expected_of: Callable[[s.SlotState, Held], Iterator[tuple[Any, ...]]],
+        expected_of: Callable[[s.ShardState, s.SlotState], Iterator[tuple[Any, ...]]],
         *,
         state_from: int = 0,
     ) -> None:
@@ -386,10 +375,14 @@ class Verifier:
             if shard in self._beyond_sql:
                 continue
             for slot in state.slots.values():
-                for row in expected_of(slot, known(state, slot)):
+                for row in expected_of(state, slot):
                     expected[row[:2]] = row
         slot_at = columns.index("slot")
-        id_at = columns.index("reservation_id") if "reservation_id" in columns else None
+        gone = {
+            columns.index(name): is_gone
+            for name, is_gone in (("reservation_id", self._gone), ("team_id", self._team_gone))
+            if name in columns
+        }
         unknown = 0
         for row in view.rows(table, columns):
             if state_from and row[columns.index("state")] < state_from:
@@ -397,7 +390,9 @@ class Verifier:
             if self._map.slots_of[row[slot_at]] in self._beyond_sql:
                 continue
             wanted = expected.pop(row[:2], None)
-            if wanted is None and id_at is not None and self._gone(row[slot_at], row[id_at]):
+            if wanted is None and any(
+                is_gone(row[slot_at], row[at]) for at, is_gone in gone.items()
+            ):
                 unknown += 1
                 continue
             i5.check(wanted == row, partial("{}: SQL {}, journal {}".format, table, row, wanted))
@@ -405,8 +400,7 @@ class Verifier:
             i5.check(False, f"{table}: {row} is missing in SQL")
         if unknown:
             self.report.notes.append(
-                f"{table}: {unknown} rows are of reservations that left memory before the "
-                f"snapshot: not compared"
+                f"{table}: {unknown} rows are of what left memory before the snapshot: not compared"
             )
 
     def _gone(self, number: int, reservation_id: str) -> bool:
@@ -417,6 +411,13 @@ class Verifier:
             return False
         key = bytes.fromhex(reservation_id[3:])
         return find(self.states[shard], slot, key) is None and slot.forgotten.may_contain(key)
+
+    def _team_gone(self, number: int, team_id: str) -> bool:
+        """The same of a team; nothing but SQL keeps the keys of those."""
+        shard = self._map.slots_of[number]
+        state = self.states[shard]
+        teams = known_teams(state, state.slot(number))
+        return shard in self._partial and bytes.fromhex(team_id[3:]) not in teams
 
     def _check_money(self, state: s.ShardState) -> None:
         i6 = self.report.invariants["I6"]

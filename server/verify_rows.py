@@ -3,7 +3,7 @@
 The first two columns of each table name a row.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from actors.core import records as r
@@ -12,6 +12,8 @@ from actors.core.evolve_reservations import from_recalled
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
 from actors.core.snapshot_rows import PACK
+from actors.core.team_ends import seat_refund_key
+from actors.core.team_state import TEAM_FORMED, Team
 from actors.rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE
 
 POOL_COLUMNS = (
@@ -59,6 +61,37 @@ REFUND_COLUMNS = (
     "state",
     "attempts",
 )
+TEAM_COLUMNS = (
+    "slot",
+    "team_id",
+    "campaign_id",
+    "sku_id",
+    "state",
+    "opener_id",
+    "leader_id",
+    "leader_reservation_id",
+    "paid",
+    "new_members",
+    "virtual_seats",
+    "tier_people",
+    "unit_price_minor",
+    "opened_ms",
+    "deadline_ms",
+    "ended_ms",
+)
+SEAT_COLUMNS = (
+    "slot",
+    "reservation_id",
+    "team_id",
+    "campaign_id",
+    "buyer_id",
+    "new_buyer",
+    "closed",
+    "final_minor",
+    "settled_minor",
+    "joined_ms",
+    "settled_ms",
+)
 PAYMENT_COLUMNS = ("slot", "payment_id", "reservation_id", "amount_minor", "state")
 
 
@@ -70,6 +103,11 @@ def known(state: s.ShardState, slot: s.SlotState) -> Held:
     """What the fold knows of the slot's reservations: those in memory and those forgotten in it."""
     archived = (state.archive or {}).get(slot.slot, {})
     return [*slot.reservations.values(), *archived.values()]
+
+
+def known_teams(state: s.ShardState, slot: s.SlotState) -> Mapping[bytes, Team]:
+    """The same of the slot's teams."""
+    return {**dict(slot.teams.items()), **state.archived_teams.get(slot.slot, {})}
 
 
 def find(state: s.ShardState, slot: s.SlotState, key: bytes) -> s.Reservation | None:
@@ -89,7 +127,7 @@ def same_row(state: s.ShardState, slot: s.SlotState, record: r.ReservationRecall
     return rows[0][:-3] == rows[1][:-3] and rows[0][-1] == rows[1][-1]
 
 
-def pool_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
+def pool_rows(state: s.ShardState, slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
     """The slot's pools."""
     for pool in slot.pools():
         _, _, *rest = pool.balance(slot.slot, slot.generation)
@@ -97,9 +135,9 @@ def pool_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
         yield (campaign_id, sku_id, slot.slot, *numbers)
 
 
-def reservation_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
+def reservation_rows(state: s.ShardState, slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
     """The slot's reservations."""
-    for row in held:
+    for row in known(state, slot):
         payment = row.payment
         yield (
             slot.slot,
@@ -122,7 +160,57 @@ def reservation_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]
         )
 
 
-def refund_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
+def team_rows(state: s.ShardState, slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+    """The slot's teams."""
+    for team in known_teams(state, slot).values():
+        formed = team.state == TEAM_FORMED
+        yield (
+            slot.slot,
+            public_id(slot.slot, team.key),
+            team.campaign_id,
+            team.sku_id,
+            team.state,
+            team.opener_id,
+            team.leader_id,
+            public_id(slot.slot, team.leader) if team.leader else "",
+            len(team.members),
+            team.new_count if formed else 0,
+            team.virtual,
+            team.tier_people,
+            team.unit_price_minor,
+            team.opened_ms,
+            team.deadline_ms,
+            team.ended_ms,
+        )
+
+
+def seat_rows(state: s.ShardState, slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
+    """What the slot's seats are beyond their reservations; of teams that are known."""
+    teams = known_teams(state, slot)
+    members = {key for team in teams.values() if team.state == TEAM_FORMED for key in team.members}
+    for seat in known(state, slot):
+        team = teams.get(seat.team_key) if type(seat) is s.Seat else None
+        if team is None or type(seat) is not s.Seat:
+            continue
+        closed = slot.refunds.get(seat_refund_key(seat.key))
+        settled = seat.key in members
+        paid = 0 if seat.payment is None else seat.payment.amount_minor
+        yield (
+            slot.slot,
+            public_id(slot.slot, seat.key),
+            public_id(slot.slot, seat.team_key),
+            seat.pool.campaign_id,
+            seat.buyer_id,
+            int(seat.new_buyer),
+            0 if closed is None else closed.reason,
+            paid - seat.settled_minor if settled else 0,
+            seat.settled_minor,
+            seat.joined_ms,
+            team.ended_ms if settled else 0,
+        )
+
+
+def refund_rows(state: s.ShardState, slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
     """The slot's refunds."""
     for refund in slot.refunds.values():
         yield (
@@ -140,9 +228,9 @@ def refund_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def payment_rows(slot: s.SlotState, held: Held) -> Iterator[tuple[Any, ...]]:
+def payment_rows(state: s.ShardState, slot: s.SlotState) -> Iterator[tuple[Any, ...]]:
     """Payments that took effect: kept (3) or refund due as a whole (4)."""
-    for row in held:
+    for row in known(state, slot):
         if row.payment is not None:
             yield (
                 slot.slot,

@@ -173,6 +173,8 @@ def teams_forgotten(state: s.ShardState, slot: s.SlotState, record: t.TeamsForgo
             raise s.Impossible(f"entry {state.seq}: no team {public_id(slot.slot, key)}")
         if team is not None and team.state == TEAM_FORMING and state.fuzzy is None:
             raise s.Impossible(f"entry {state.seq}: team {public_id(slot.slot, key)} is forming")
+        if team is not None and state.archive is not None:
+            state.archived_teams.setdefault(slot.slot, {})[key] = team
 
 
 def team_nearly_full(state: s.ShardState, slot: s.SlotState, record: t.TeamNearlyFull) -> None:

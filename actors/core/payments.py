@@ -76,7 +76,7 @@ def confirm(state: ShardState, command: c.Confirm, now_ms: int) -> Decision:
             held.state == EXPIRED,
         )
         if type(held) is Seat:
-            return (Outcome.CONFIRMED, CONFIRMED, None), seat_paid(slot, held, record)
+            return (Outcome.CONFIRMED, CONFIRMED, None), seat_paid(slot, held, record, state.now_ms)
         return (Outcome.CONFIRMED, CONFIRMED, None), (record,)
     late = reason is RefundReason.LATE_PAYMENT
     record = RefundFellDue(

@@ -21,7 +21,7 @@ import msgpack
 
 from actors.core import state as s
 from actors.core.bloom import Segment
-from actors.core.campaign_config import campaign_config
+from actors.core.campaign_config import CampaignConfig, campaign_config
 from actors.core.evolve_stock import set_group
 from actors.core.pools import Pool
 from actors.core.seats import recount_teams
@@ -93,7 +93,7 @@ def _small(slot: s.SlotState) -> tuple[Any, ...]:
             (
                 name,
                 campaign.state,
-                campaign.config,
+                _pack_config(campaign.config),
                 (campaign.version, campaign.created_ms, campaign.updated_ms),
                 [_pack_pool(p) for p in campaign.pools.values()],
             )
@@ -115,8 +115,16 @@ def _small(slot: s.SlotState) -> tuple[Any, ...]:
     )
 
 
+def _pack_config(config: CampaignConfig) -> tuple[Any, ...]:
+    """Without teams as releases before them have it: their snapshots and digests are the same."""
+    if config.group is not None:
+        return config
+    *fields, lines, _ = config
+    return (*fields, tuple(line[:-1] for line in lines))
+
+
 def _pack_pool(pool: Pool) -> tuple[Any, ...]:
-    return (
+    balance = (
         pool.sku_id,
         pool.total,
         pool.available,
@@ -131,8 +139,8 @@ def _pack_pool(pool: Pool) -> tuple[Any, ...]:
         pool.unit_price_minor,
         pool.limit_per_buyer,
         pool.forgotten_sold,
-        0 if pool.group is None else pool.group.opened,
     )
+    return balance if pool.group is None else (*balance, pool.group.opened)
 
 
 class Loader:
@@ -284,7 +292,7 @@ def _set_pool(pool: Pool, balance: Any) -> None:
         pool.forgotten_sold,
         *teams_opened,
     ) = balance
-    # Snapshots of before teams do not say.
+    # Of a line without teams, and in snapshots of before them, it is not said.
     if pool.group is not None and teams_opened:
         pool.group.opened = teams_opened[0]
 

@@ -335,6 +335,7 @@ class ShardState:
     __slots__ = (
         "advanced_ms",
         "archive",
+        "archived_teams",
         "closing",
         "debtors",
         "forgets",
@@ -367,6 +368,8 @@ class ShardState:
         self.archive: dict[int, dict[bytes, Reservation]] | None = None
         """By slot and key, reservations as they were when they were forgotten. None: none are
         kept; for `verify`, which compares them with SQL."""
+        self.archived_teams: dict[int, dict[bytes, Team]] = {}
+        """By slot and key, teams as they were when they were forgotten, if `archive` is kept."""
         self.refusal_count = 0
         self.refusal_count_max = refusal_count_max
         self.advanced_ms = 0

@@ -14,7 +14,7 @@ from actors.core.campaign_config import Tier
 from actors.core.identity import buyer_part, request_key
 from actors.core.records import RESERVATION_EXPIRED, ReservationConfirmed, ReservationExpired
 from actors.core.refunds import RefundReason
-from actors.core.state import CONFIRMED, Reservation, Seat, ShardState, SlotState
+from actors.core.state import CONFIRMED, Payment, Reservation, Seat, ShardState, SlotState
 from actors.core.team_records import (
     SEAT_CLOSED,
     SEAT_MOVED,
@@ -52,6 +52,8 @@ class Paid(NamedTuple):
     payment_id: str
     channel: str
     amount_minor: int
+    joined_ms: int
+    """Of a seat that moves to another team in this decision: now."""
 
 
 class Act(NamedTuple):
@@ -93,12 +95,17 @@ def members(slot: SlotState, team: Team) -> list[Seat]:
     )
 
 
+def paid_seat(seat: Seat, payment: Payment) -> Paid:
+    """A seat with the payment that it has."""
+    return Paid(seat, payment.payment_id, payment.channel, payment.amount_minor, seat.joined_ms)
+
+
 def paid_members(slot: SlotState, team: Team) -> list[Paid]:
     """Those of them that are paid."""
     return [
-        Paid(seat, seat.payment.payment_id, seat.payment.channel, seat.payment.amount_minor)
+        paid_seat(seat, payment)
         for seat in members(slot, team)
-        if seat.state == CONFIRMED and seat.payment is not None
+        if seat.state == CONFIRMED and (payment := seat.payment) is not None
     ]
 
 
@@ -177,6 +184,8 @@ def form(
     tier = tier_for(team, len(paid) + act.virtual)
     if tier is None:
         raise AssertionError(f"team {team.key.hex()} has {len(paid)} paid seats")
+    # Who pays last need not have joined last.
+    paid = sorted(paid, key=lambda one: (one.joined_ms, one.seat.key))
     keys = tuple(one.seat.key for one in paid)
     records = _unpaid(slot, team, keys)
     records.append(
@@ -200,16 +209,20 @@ def form(
     return records
 
 
-def seat_paid(slot: SlotState, seat: Seat, record: ReservationConfirmed) -> tuple[Any, ...]:
+def seat_paid(
+    slot: SlotState, seat: Seat, record: ReservationConfirmed, now_ms: int
+) -> tuple[Any, ...]:
     """A seat's payment is kept: its confirmation, and what that makes of its team. A late payer's
     seat moves first, if its own team has no room for it."""
     records: list[Any] = [record]
+    joined_ms = seat.joined_ms
     team = team_of(slot, seat)
     if team is None:
         team = place_for_late(slot, seat)
         if team is None:
             raise AssertionError(f"no team for a seat that is kept: {seat.key.hex()}")
         if team.key != seat.team_key:
+            joined_ms = now_ms
             part = buyer_part(seat.buyer_id)
             records.insert(
                 0, SeatMoved(SEAT_MOVED, slot.slot, seat.key, part, seat.team_key, team.key)
@@ -218,7 +231,7 @@ def seat_paid(slot: SlotState, seat: Seat, record: ReservationConfirmed) -> tupl
     if not leader:
         leader = seat.key
         records.append(led_by(slot, team, seat))
-    now = Paid(seat, record.payment_id, record.payment_channel, record.paid_minor)
+    now = Paid(seat, record.payment_id, record.payment_channel, record.paid_minor, joined_ms)
     missing = team.group.capacity - team.paid - 1
     if missing <= 0:
         paid = [*paid_members(slot, team), now]

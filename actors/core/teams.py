@@ -40,7 +40,6 @@ from actors.core.state import (
 )
 from actors.core.team_ends import (
     Act,
-    Paid,
     after_leaving,
     close_seat,
     form,
@@ -48,6 +47,7 @@ from actors.core.team_ends import (
     members,
     nearest_to_full,
     paid_members,
+    paid_seat,
     seat_refund_key,
     team_of,
 )
@@ -286,7 +286,7 @@ def leave_team(state: ShardState, command: t.LeaveTeam, now_ms: int) -> Decision
             RESERVATION_RELEASED, command.slot, held.key, buyer_part(held.buyer_id), command.reason
         )
         return (Outcome.LEFT, RELEASED, None), (record, *gone)
-    paid = Paid(held, payment.payment_id, payment.channel, payment.amount_minor)
+    paid = paid_seat(held, payment)
     closing = close_seat(slot, paid, RefundReason.LEFT_TEAM, command.caller, command.reason)
     view = (
         closing.refund_key,

@@ -270,7 +270,8 @@ teams = Table(
     **OPTIONS,
 )
 
-# What a seat is beyond its row in `reservations`.
+# What a seat is beyond its row in `reservations`. `closed` is why it ended without a formed team (a
+# RefundReason); `settled_ms` when its team formed with it: 0 of all that are no members of one.
 seats = Table(
     "seats",
     metadata,
@@ -285,6 +286,7 @@ seats = Table(
     big("final_minor"),
     big("settled_minor"),
     big("joined_ms"),
+    big("settled_ms"),
     big("updated_ms"),
     Index("ix_seats_team", "team_id", "joined_ms", "reservation_id"),
     Index("ix_seats_buyer", "buyer_id", "joined_ms", "reservation_id"),

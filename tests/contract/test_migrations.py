@@ -120,6 +120,40 @@ def test_a_database_of_the_first_revision_loses_its_rarely_used_indexes(
     sink.require_revision()
 
 
+def test_a_database_of_before_group_buys_gets_its_tables_and_keeps_its_rows(
+    sink: SqlSink, url: str
+) -> None:
+    sink.upgrade()
+    sink.apply(0, incarnation="i", from_seq=0, to_seq=1, rows=[pool_rows((1, 1, 5))])
+    whole = describe(url)
+    for table in ("teams", "seats"):
+        execute(url, f"DROP TABLE {table}")
+    execute(url, "UPDATE alembic_version SET version_num = '0003'")
+    assert describe(url) != whole
+    with pytest.raises(WrongRevision, match="is at revision 0003"):
+        sink.require_revision()
+    sink.upgrade()
+    assert describe(url) == whole
+    assert execute(url, "SELECT available FROM pools") == [(5,)]
+
+
+@pytest.mark.parametrize(
+    ("index", "table"),
+    [("ix_teams_campaign", "teams"), ("ix_seats_team", "seats"), ("ix_seats_buyer", "seats")],
+)
+def test_tables_of_group_buys_that_were_cut_off_without_an_index_get_it(
+    sink: SqlSink, url: str, index: str, table: str
+) -> None:
+    sink.upgrade()
+    whole = describe(url)
+    drop = f"DROP INDEX {index}"
+    execute(url, drop if url.startswith("sqlite") else f"{drop} ON {table}")
+    execute(url, "UPDATE alembic_version SET version_num = '0003'")
+    assert describe(url) != whole
+    sink.upgrade()
+    assert describe(url) == whole
+
+
 def test_two_upgrades_at_once_take_turns(url: str) -> None:
     failures: list[BaseException] = []
 

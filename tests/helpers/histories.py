@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.core import commands as c
+from actors.core.codec import pack_entry, unpack_entry
 from actors.core.identity import SLOT_COUNT, public_id, slot_of
 from actors.core.outcomes import Outcome
 from actors.limits import ShardLimits
@@ -22,22 +23,43 @@ from server.bootstrap import ShardMap
 from server.verify import Ack, ReplicaClaim, Report, Verifier
 from tests.helpers.loop_stores import LoopJournal
 from tests.helpers.shells import LIMITS
-from tests.model.shop import Shop, line
+from tests.model.shop import MINUTE_MS, T0, Shop, line
+from tests.model.team_shop import TeamShop, group_line, rules
 
 T = TypeVar("T")
 INCARNATION = "first"
 MAP = ShardMap(1, INCARNATION, (0,) * SLOT_COUNT)
 
 
+class DayShop(TeamShop):
+    """A shop that sells in three ways: as ever, in a flash sale, and to teams."""
+
+    team_sale = "together"
+
+
 class Day:
     """Random requests to one shop, from one seed."""
 
     def __init__(self, seed: int) -> None:
-        self.shop = Shop()
+        self.shop = DayShop()
         self._chance = random.Random(seed)
         self._numbers = itertools.count()
         self._held: list[str] = []
         self._refunds: list[str] = []
+        self._teams: list[str] = []
+        self._seats: list[str] = []
+        group = rules(
+            new_buyer_seats=self._chance.choice((0, 1)),
+            leader_discount_bps=777,
+            virtual_completion=True,
+        )
+        self.shop.open_sale(
+            12,
+            group_line((2, 91), (3, 77), units=12),
+            sale=self.shop.team_sale,
+            group=group,
+            ends_ms=T0 + 90 * MINUTE_MS,
+        )
         self.shop.open_sale(40, line("tea", limit=9), limit_per_buyer=12)
         self.shop.receive(60, "first")
 
@@ -60,6 +82,11 @@ class Day:
                 lambda: shop.expire(3),
                 lambda: shop.forget(300_000, len(shop.journal) - chance.randint(0, 3), 4),
                 lambda: shop.turn(chance.randint(1, 2)),
+                *[self._join] * 4,
+                *[self._pay_seat] * 4,
+                self._leave_or_complete,
+                self._end_teams,
+                self._forget_teams,
             )
         )
         request()
@@ -95,6 +122,45 @@ class Day:
         if answer[0] == Outcome.REFUND_DUE:
             self._refunds.append(public_id(int(held[:3], 16), answer[2][0]))
 
+    def _join(self) -> None:
+        """A seat, of a new team or of one of the last."""
+        buyer, request = f"b{self._chance.randrange(6)}", self._name("s")
+        new = self._chance.random() < 0.6
+        units = self._chance.choice((1, 1, 2))
+        if not self._teams or self._chance.random() < 0.3:
+            answer = self.shop.open_team(buyer, request, quantity=units, new_buyer=new)
+        else:
+            team = self._chance.choice(self._teams[-3:])
+            answer = self.shop.join(team, buyer, request, quantity=units, new_buyer=new)
+        if answer[0] == Outcome.RESERVED:
+            seat, team = (public_id(self.shop.team_slot, answer[at]) for at in (1, 8))
+            self._held.append(seat)
+            self._seats.append(seat)
+            if team not in self._teams:
+                self._teams.append(team)
+
+    def _pay_seat(self) -> None:
+        """One of the last seats, perhaps too late."""
+        if self._seats:
+            self.shop.paid(self._chance.choice(self._seats[-4:]))
+
+    def _leave_or_complete(self) -> None:
+        if self._seats and self._chance.random() < 0.6:
+            self.shop.leaves(self._chance.choice(self._seats[-4:]))
+        elif self._teams:
+            self.shop.complete(self._chance.choice(self._teams[-2:]))
+
+    def _end_teams(self) -> None:
+        """Time passes, and what is due is decided: some of it."""
+        self.shop.wait(self._chance.choice((0, 0, 10 * MINUTE_MS)))
+        self.shop.expire(self._chance.choice((1, 100)))
+        self.shop.end_teams(self._chance.choice((1, 100)))
+        if self._chance.random() < 0.02:
+            self.shop.turn(3, self.shop.team_sale)
+
+    def _forget_teams(self) -> None:
+        self.shop.forget_teams(300_000, len(self.shop.journal) - self._chance.randint(0, 3), 4)
+
     def _bring_back(self) -> None:
         held = self._one()
         restock = self._chance.choice(
@@ -127,6 +193,7 @@ class Day:
                 lambda: shop.set_buffer(chance.randint(0, 5), request),
                 lambda: shop.short(chance.randint(1, 12), request),
                 lambda: shop.sku(name=request),
+                lambda: shop.short(chance.randint(1, 5), request, sale=shop.team_sale),
             )
         )()
         for _ in range(chance.randint(0, 4)):
@@ -157,6 +224,24 @@ def journal_of(entries: list[bytes], *, epoch: int = 1) -> MemoryJournal:
             entry=entry,
         )
     return journal
+
+
+def rewritten(entries: list[bytes], change: Callable[[int, list[Any]], Any]) -> list[bytes]:
+    """The journal with its records changed; the balances say what they said."""
+    made = []
+    for seq, data in enumerate(entries, 1):
+        content = unpack_entry(data)
+        records = list(content.records)
+        change(seq, records)
+        made.append(
+            pack_entry(
+                epoch=content.epoch,
+                now_ms=content.now_ms,
+                records=records,
+                balances=content.balances,
+            )
+        )
+    return made
 
 
 class Database:

@@ -3,13 +3,14 @@
 from typing import Any
 
 from actors.core import state as s
-from actors.core.campaign_config import CampaignConfig, CampaignLine
+from actors.core.campaign_config import CampaignConfig, CampaignLine, GroupRules, Tier
 from actors.core.codec import unpack_entry
 from actors.core.evolve import fold
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
 from actors.core.snapshot import Loader, chunks
 from actors.core.tables import Counts
+from actors.core.team_state import Group, Team
 from server.recover_audit import AUDIT, Verdict
 
 KINDS: dict[str, type[Any]] = {
@@ -19,8 +20,13 @@ KINDS: dict[str, type[Any]] = {
     "Campaign": s.Campaign,
     "CampaignConfig": CampaignConfig,
     "CampaignLine": CampaignLine,
+    "GroupRules": GroupRules,
+    "Tier": Tier,
+    "Group": Group,
+    "Team": Team,
     "Pool": Pool,
     "Reservation": s.Reservation,
+    "Seat": s.Seat,
     "Payment": s.Payment,
     "Refund": s.Refund,
     "Transfer": s.Transfer,
@@ -46,7 +52,7 @@ def loaded(state: s.ShardState) -> s.ShardState:
 
 
 def fields_of(kind: type[Any]) -> tuple[str, ...]:
-    """The names of all that an object of this kind holds."""
+    """The names of all that an object of this kind holds; of a seat, beyond its reservation."""
     return tuple(getattr(kind, "_fields", None) or kind.__slots__)
 
 
@@ -71,6 +77,8 @@ def _compare(kind: str, first: Any, second: Any, at: str, found: list[str]) -> N
 def _match(first: Any, second: Any, at: str, found: list[str]) -> None:
     kind = type(first).__name__
     if kind in KINDS and type(first) is type(second):
+        if kind == "Seat":
+            _compare("Reservation", first, second, at, found)
         _compare(kind, first, second, at, found)
         return
     pairs, others = _as_pairs(first), _as_pairs(second)
@@ -102,6 +110,8 @@ def _as_pairs(value: Any) -> dict[Any, Any] | None:
 
 
 def _is_empty(part: Any) -> bool:
+    if hasattr(part, "buckets"):
+        return not part.buckets
     tables = ("skus", "campaigns", "documents", "payments", "refunds", "transfers", "arrivals")
     return isinstance(part, s.SlotState) and not any(len(getattr(part, name)) for name in tables)
 
@@ -111,6 +121,8 @@ def remembered(state: s.ShardState) -> s.ShardState:
     for number, slot in state.slots.items():
         for key, held in (state.archive or {}).get(number, {}).items():
             slot.reservations.put(key, held)
+        for team_key, team in state.archived_teams.get(number, {}).items():
+            slot.teams.put(team_key, team)
         slot.forgotten = None
         for pool in slot.pools():
             pool.forgotten_sold = 0

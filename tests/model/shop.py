@@ -82,14 +82,15 @@ class Shop:
             for record in self.records:
                 batch.add(len(self.journal), self.now_ms, record)
             for rows in batch.tables():
-                if rows.table == "reservations":
+                if rows.table in ("reservations", "seats"):
                     self._write(rows)
 
     def _write(self, rows: Rows) -> None:
         for values in rows.values:
             row = dict(zip(rows.columns, values, strict=True))
             known: dict[str, Any] = dict.fromkeys(reservations.columns.keys(), 0)
-            known |= dict.fromkeys(("payment_id", "payment_channel"), "")
+            known |= dict.fromkeys(("payment_id", "payment_channel", "team_id"), "")
+            known["settled_minor"] = 0
             self.sql.setdefault(row["reservation_id"], known).update(row)
 
     def do(self, command: Any) -> tuple[Any, ...]:
@@ -142,10 +143,26 @@ class Shop:
         """One slice of a shortage, as an entry."""
         return self._due(lambda: self.pulse.revocations(self.state, limit))
 
+    def end_teams(self, limit: int = 1_000) -> list[Any]:
+        """One slice of teams that are due, as an entry."""
+        return self._due(lambda: self.pulse.teams(self.state, self.now_ms, limit))
+
     def forget(self, after_ms: int, sink_seq: int, limit: int = 1_000) -> list[Any]:
         """One slice of forgetting, as an entry."""
         return self._due(
             lambda: self.forgetting.look_on(
+                self.state,
+                now_ms=self.now_ms,
+                recall_after_ms=after_ms,
+                sink_seq=sink_seq,
+                limit=limit,
+            )
+        )
+
+    def forget_teams(self, after_ms: int, sink_seq: int, limit: int = 1_000) -> list[Any]:
+        """The same for teams."""
+        return self._due(
+            lambda: self.forgetting.look_for_teams(
                 self.state,
                 now_ms=self.now_ms,
                 recall_after_ms=after_ms,

@@ -48,13 +48,21 @@ def rules(**changes: Any) -> GroupRules:
 
 
 class TeamShop(Shop):
-    """A shop whose campaign `sale` sells tea to teams. Every entry is checked."""
+    """A shop one of whose campaigns sells tea to teams. Every entry is checked."""
+
+    team_sale = "sale"
+    """That campaign."""
+
+    @property
+    def team_slot(self) -> int:
+        """The slot of its teams and seats."""
+        return slot_of(self.team_sale)
 
     def sell_to_teams(self, *tiers: tuple[int, int], units: int = 100, **changes: Any) -> None:
         """Open it; `changes` are of the rules."""
         limit = changes.pop("limit", 0)
         line = group_line(*tiers, units=units, limit=limit)
-        self.open_sale(units, line, group=rules(**changes))
+        self.open_sale(units, line, sale=self.team_sale, group=rules(**changes))
 
     def close(self) -> None:
         super().close()
@@ -63,7 +71,17 @@ class TeamShop(Shop):
     def open_team(self, buyer: str = "ann", request: str = "", **more: Any) -> tuple[Any, ...]:
         """Open a team of tea; the request id is the buyer's name unless given."""
         quantity = more.pop("quantity", 1)
-        head = (t.OPEN_TEAM, SLOT, 0, "web", request or buyer, "sale", "tea", quantity, buyer)
+        head = (
+            t.OPEN_TEAM,
+            self.team_slot,
+            0,
+            "web",
+            request or buyer,
+            self.team_sale,
+            "tea",
+            quantity,
+            buyer,
+        )
         return self.do(t.OpenTeam(*head, **more))
 
     def join(self, team: str, buyer: str, request: str = "", **more: Any) -> tuple[Any, ...]:
@@ -71,7 +89,7 @@ class TeamShop(Shop):
         quantity = more.pop("quantity", 1)
         head = (
             t.JOIN_TEAM,
-            SLOT,
+            self.team_slot,
             0,
             "web",
             request or f"{buyer}-joins",
@@ -85,15 +103,15 @@ class TeamShop(Shop):
         """Open a team and pay for its first seat: (team, seat)."""
         answer = self.open_team(buyer, **more)
         assert answer[0] == Outcome.RESERVED, answer
-        seat = public_id(SLOT, answer[1])
+        seat = public_id(self.team_slot, answer[1])
         self.paid(seat, paid or answer[4])
-        return public_id(SLOT, answer[8]), seat
+        return public_id(self.team_slot, answer[8]), seat
 
     def seat(self, team: str, buyer: str, **more: Any) -> str:
         """Take a seat, unpaid."""
         answer = self.join(team, buyer, **more)
         assert answer[0] == Outcome.RESERVED, answer
-        return public_id(SLOT, answer[1])
+        return public_id(self.team_slot, answer[1])
 
     def paid(self, seat: str, amount: int = 0) -> tuple[Any, ...]:
         """Pay for a seat what it costs, by a payment of its own name."""
@@ -109,33 +127,31 @@ class TeamShop(Shop):
 
     def leaves(self, seat: str) -> tuple[Any, ...]:
         """Leave a team."""
-        return self.do(t.LeaveTeam(t.LEAVE_TEAM, SLOT, 0, "web", seat, "changed my mind"))
+        return self.do(t.LeaveTeam(t.LEAVE_TEAM, self.team_slot, 0, "web", seat, "changed my mind"))
 
     def complete(self, team: str, people: int = 0) -> tuple[Any, ...]:
         """An operator completes a team."""
         return self.do(
-            t.CompleteTeam(t.COMPLETE_TEAM, SLOT, 0, "web", key_of(team), people, "goodwill")
+            t.CompleteTeam(
+                t.COMPLETE_TEAM, self.team_slot, 0, "web", key_of(team), people, "goodwill"
+            )
         )
 
     def suggest(self, buyer: str, *, new: bool = False, limit: int = 10) -> list[str]:
         """Ids of teams suggested to a buyer."""
-        head = (t.SUGGEST_TEAMS, SLOT, 0, "web", "sale", "", buyer, new, limit)
-        return [public_id(SLOT, view[0]) for view in self.do(t.SuggestTeams(*head))[1]]
-
-    def end_teams(self, limit: int = 1_000) -> list[Any]:
-        """One slice of teams that are due, as an entry."""
-        return self._due(lambda: self.pulse.teams(self.state, self.now_ms, limit))
+        head = (t.SUGGEST_TEAMS, self.team_slot, 0, "web", self.team_sale, "", buyer, new, limit)
+        return [public_id(self.team_slot, view[0]) for view in self.do(t.SuggestTeams(*head))[1]]
 
     def team(self, team: str) -> Team:
         """A team's row."""
-        found = self.state.slot(SLOT).teams.get(key_of(team))
+        found = self.state.slot(self.team_slot).teams.get(key_of(team))
         assert found is not None
         return found
 
     def refunds(self) -> dict[str, tuple[int, RefundReason]]:
         """Buyer -> (amount, reason) of the refunds of this shop's seats; one each."""
         found: dict[str, tuple[int, RefundReason]] = {}
-        for refund in self.state.slot(SLOT).refunds.values():
+        for refund in self.state.slot(self.team_slot).refunds.values():
             assert refund.buyer_id not in found, "two refunds"
             found[refund.buyer_id] = refund.amount_minor, RefundReason(refund.reason)
         return found

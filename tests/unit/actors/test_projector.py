@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from actors.core import records as r
 from actors.core import state as s
 from actors.core.codec import pack_entry, unpack_entry
+from actors.core.team_records import SEAT_TAKEN
 from actors.projector import Batch, project
 from actors.rows import ROWS, RowBatch
 from persistence.errors import NotApplied, OutcomeUnknown
@@ -78,7 +79,7 @@ def test_rows_of_one_key_are_merged_over_a_batch() -> None:
         content = unpack_entry(entry.data)
         for record in content.records:
             batch.add(entry.seq, content.now_ms, record)
-            reserved += record.kind == r.STOCK_RESERVED
+            reserved += record.kind in (r.STOCK_RESERVED, SEAT_TAKEN)
     rows = [rows for rows in batch.tables() if rows.table == "reservations"]
     ids = [value[one.columns.index("reservation_id")] for one in rows for value in one.values]
     assert len(ids) == len(set(ids)) == reserved

@@ -151,7 +151,7 @@ def test_transfers_that_were_torn_apart_count_once(settings: Settings) -> None:
     for seed in range(8):
         shutil.rmtree(settings.data_dir, ignore_errors=True)
         day = StoredDay(settings, 100 + seed, steps=160)
-        day.project_part(random.Random(seed), lag=60)
+        day.project_part(random.Random(seed), lag=35)
         wipe(settings)
         outcome = recover(settings)
         assert outcome.verified, outcome.violations

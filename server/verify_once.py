@@ -1,0 +1,53 @@
+"""The ids that a record uses up, for `verify`: none may have a second effect.
+
+An id is unique within its slot and its table only.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from actors.core import records as r
+from actors.core import state as s
+from actors.core import team_records as t
+from actors.core.identity import request_key
+from actors.core.refunds import payment_key
+from actors.core.team_state import TEAM_FORMING
+from server.verify_rows import find
+
+
+class Effect(NamedTuple):
+    """An id in its table, and whether it had its effect before this entry."""
+
+    table: str
+    key: bytes
+    taken: bool
+
+
+def effects(state: s.ShardState, slot: s.SlotState, record: Any) -> Iterator[Effect]:
+    """Those of one record; `state` is as it was before the record's entry."""
+    kind = record.kind
+    if kind in (r.STOCK_RESERVED, t.SEAT_TAKEN):
+        yield Effect("reservations", record.key, find(state, slot, record.key) is not None)
+    elif kind in (r.STOCK_CHANGED, r.UNITS_RETURNED):
+        key = (
+            record.request_key
+            if kind == r.UNITS_RETURNED
+            else request_key(record.caller, record.request_id)
+        )
+        yield Effect("documents", key, key in slot.documents)
+    elif kind == r.TRANSFERRED_OUT:
+        yield Effect("transfers", record.transfer_id, record.transfer_id in slot.transfers)
+    elif kind == r.TRANSFERRED_IN:
+        yield Effect("arrivals", record.transfer_id, record.transfer_id in slot.arrivals)
+    elif kind in (r.RESERVATION_CONFIRMED, r.REFUND_FELL_DUE):
+        key = payment_key(record.payment_id)
+        yield Effect("payments", key, key in slot.payments)
+    elif kind == t.TEAM_OPENED:
+        yield Effect("teams", record.team_key, record.team_key in slot.teams)
+    elif kind in (t.TEAM_FORMED, t.TEAM_CLOSED):
+        team = slot.teams.get(record.team_key)
+        ended = team is not None and team.state != TEAM_FORMING
+        yield Effect("ends of teams", record.team_key, ended)
+    refund = getattr(record, "refund_key", b"") if kind != r.REFUND_REPORTED else b""
+    if refund:
+        yield Effect("refunds", refund, refund in slot.refunds)

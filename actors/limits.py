@@ -46,6 +46,8 @@ class ShardLimits:
     """Entries removed in one slice."""
     journal_bytes_max: int = 4_000_000_000
     """Above 90 % of it new reservations wait (RETRY); above all of it every change does."""
+    facts_keep_ms: int = 604_800_000
+    """How long SQL keeps what the event feed tells, for watchers that come back late."""
     refusals_max: int = 1_000_000
     """Refusals remembered at once; at the bound new ones are answered RETRY."""
 

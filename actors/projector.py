@@ -18,12 +18,13 @@ from typing import NamedTuple, Protocol, TypeVar
 import structlog
 
 from actors.clock import Clock
-from actors.core.codec import UnreadableEntry, unpack_entry
+from actors.core.codec import UnreadableEntry, pack_told, unpack_entry
+from actors.core.records import UNTOLD
 from actors.limits import ShardLimits
 from actors.rows import RowBatch
 from actors.threads import AsyncJournal
 from persistence.errors import Corrupt, PositionMoved, StorageError
-from persistence.ports import DeadLetter, Entry, Meta, Rows, Sink
+from persistence.ports import DeadLetter, Entry, FactRow, Meta, Rows, Sink
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -39,6 +40,10 @@ LOAD_BYTES = 20_000
 """A batch of entries of so much, some 100 reservations, is load: the next one waits for `PACE_S`.
 After a smaller one it waits as long as that one took. (Were it so for every batch, a fast machine
 would make many small ones.)"""
+PRUNE_EVERY_S = 10.0
+PRUNE_ROWS = 1_000
+PRUNE_SLICES = 20
+"""2,000 entries a second at most: twice what a shard appends."""
 HURRY_AGE_MS = 30_000
 """The view being this old, its thread no longer yields."""
 CALM_AGE_MS = 5_000
@@ -55,20 +60,27 @@ class Batch(NamedTuple):
     dead_letters: Sequence[DeadLetter]
     decided_ms: int = 0
     """When the last of them was decided; 0 if none could be read."""
+    facts: Sequence[FactRow] = ()
+    """What the feed tells of them. An entry that cannot be read is told as it is."""
 
 
 def project(entries: Sequence[Entry]) -> Batch:
     """The rows that entries make. A record that makes none for lack of sense is a dead letter."""
     rows = RowBatch()
     dead: list[DeadLetter] = []
+    facts: list[FactRow] = []
     decided_ms = 0
     for entry in entries:
         try:
             content = unpack_entry(entry.data)
         except UnreadableEntry as error:
             dead.append(DeadLetter(entry.seq, -1, str(error), entry.data))
+            facts.append(FactRow(entry.seq, decided_ms, entry.data))
             continue
         decided_ms = content.now_ms
+        told = pack_told(entry.data, content, UNTOLD)
+        if told is not None:
+            facts.append(FactRow(entry.seq, decided_ms, told))
         for index, record in enumerate(content.records):
             try:
                 rows.add(entry.seq, content.now_ms, record)
@@ -77,7 +89,7 @@ def project(entries: Sequence[Entry]) -> Batch:
                 dead.append(DeadLetter(entry.seq, index, reason, repr(record).encode()))
         for balance in content.balances:
             rows.add_balance(entry.seq, content.now_ms, balance)
-    return Batch(entries[-1].seq, rows.tables(), dead, decided_ms)
+    return Batch(entries[-1].seq, rows.tables(), dead, decided_ms, facts)
 
 
 def apply_batch(sink: Sink, shard: int, incarnation: str, from_seq: int, batch: Batch) -> None:
@@ -91,6 +103,7 @@ def apply_batch(sink: Sink, shard: int, incarnation: str, from_seq: int, batch: 
             to_seq=batch.to_seq,
             rows=batch.rows,
             dead_letters=batch.dead_letters,
+            facts=batch.facts,
         )
     except (StorageError, ValueError) as error:
         _require_final(error)
@@ -128,6 +141,7 @@ def _apply_one_by_one(
         to_seq=batch.to_seq,
         rows=[],
         dead_letters=dead,
+        facts=batch.facts,
     )
 
 
@@ -176,6 +190,7 @@ class Projector:
         self._hurried = False
         self._reported = -1
         self._touched_at = 0.0
+        self._pruned_at = 0.0
 
     async def run(self) -> None:
         """Follow for ever. Waits out every trouble, and says in `trouble` what it waits for."""
@@ -210,6 +225,7 @@ class Projector:
         self.position = position
         self.lag_entries = meta.last_seq - position
         await self._report(position)
+        await self._prune()
         entries = await self._journal.read(after_seq=position, max_bytes=BATCH_BYTES)
         if not entries:
             self._hurry(False)
@@ -262,6 +278,22 @@ class Projector:
             self._touched_at = now
             empty = Batch(position, (), ())
             await self._in_thread(lambda: self._apply(incarnation, position, empty))
+
+    async def _prune(self) -> None:
+        """Now and then, remove the facts that were kept long enough, a slice at a time: other
+        shards' work on this thread goes on between two slices."""
+        now = asyncio.get_running_loop().time()
+        if self.draining or now - self._pruned_at < PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        sink, shard = self._sink, self.shard
+        before_ms = self._clock.now_ms() - self._limits.facts_keep_ms
+        for _ in range(PRUNE_SLICES):
+            gone = await self._in_thread(
+                lambda: sink.prune_facts(shard, before_ms=before_ms, rows_max=PRUNE_ROWS)
+            )
+            if gone < PRUNE_ROWS:
+                return
 
     def _apply(self, incarnation: str, from_seq: int, batch: Batch) -> None:
         apply_batch(self._sink, self.shard, incarnation, from_seq, batch)

@@ -163,6 +163,16 @@ class DeadLetter(NamedTuple):
     record: bytes
 
 
+class FactRow(NamedTuple):
+    """What the feed tells of one entry, kept for when the journal has it no more."""
+
+    seq: int
+    at_ms: int
+    """When it was decided."""
+    data: bytes
+    """The entry, or what is told of it: the business of `actors/core/codec.py`."""
+
+
 class Sink(Protocol):
     """The SQL view: rows and position move in one transaction."""
 
@@ -188,11 +198,18 @@ class Sink(Protocol):
         to_seq: int,
         rows: Sequence[Rows],
         dead_letters: Sequence[DeadLetter] = (),
+        facts: Sequence[FactRow] = (),
     ) -> None:
-        """One transaction: compare-and-set the position `from_seq` -> `to_seq` and upsert the rows.
+        """One transaction: compare-and-set the position `from_seq` -> `to_seq`, upsert the rows and
+        keep the facts.
         PositionMoved when the stored position is another; NotApplied / OutcomeUnknown as usual
         (after an OutcomeUnknown re-read `position` and go on from there). A batch dates the
         position by its youngest row; one with no rows that goes nowhere dates it now."""
+
+    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
+        """Remove the oldest facts of a shard, at most `rows_max`, up to the first that was decided
+        at `before_ms` or later, and note up to where they are gone, in one transaction. Answers how
+        many were removed. Raises as `apply`."""
 
     def close(self) -> None:
         """Give up connections. Idempotent."""

@@ -65,6 +65,8 @@ class StockrayStatus:
     violations: Sequence[Violation] = ()
     retry_after_ms: int = 0
     """Advice: how long to wait before asking again; 0 for none."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """What a program may want to know of the reason, for ErrorInfo."""
 
     @property
     def reason_name(self) -> str:
@@ -74,7 +76,9 @@ class StockrayStatus:
     def rpc_status(self) -> status_pb2.Status:
         """For the trailer `grpc-status-details-bin`."""
         details: list[Message] = [
-            error_details_pb2.ErrorInfo(reason=self.reason_name, domain=DOMAIN)
+            error_details_pb2.ErrorInfo(
+                reason=self.reason_name, domain=DOMAIN, metadata=dict(self.metadata)
+            )
         ]
         if self.violations:
             bad = error_details_pb2.BadRequest()
@@ -230,6 +234,40 @@ def view_unavailable() -> CallError:
             reason=common_pb2.ERROR_REASON_VIEW_UNAVAILABLE,
             message="the SQL view does not answer; the sale is not touched by it",
             retry_after_ms=AWAY_RETRY_MS,
+        )
+    )
+
+
+def cursor_too_old(shard: int, oldest_seq: int, incarnation: str) -> CallError:
+    """Facts after a cursor of the event feed are gone. `oldest_seq` 0: it is not known now."""
+    return _bad_cursor(
+        common_pb2.ERROR_REASON_CURSOR_TOO_OLD,
+        f"facts of shard {shard} after this cursor are gone; the oldest that is kept is of entry "
+        f"{oldest_seq or '(not known now)'}",
+        (shard, oldest_seq, incarnation),
+    )
+
+
+def cursor_unknown(shard: int, oldest_seq: int, incarnation: str) -> CallError:
+    """A cursor of another journal, or beyond the end of this one."""
+    return _bad_cursor(
+        common_pb2.ERROR_REASON_CURSOR_UNKNOWN,
+        f"the cursor of shard {shard} is of another journal (before a recovery, say) or beyond the "
+        f"end of this one, whose oldest entry that can be watched is {oldest_seq}",
+        (shard, oldest_seq, incarnation),
+    )
+
+
+def _bad_cursor(
+    reason: common_pb2.ErrorReason.ValueType, message: str, oldest: tuple[int, int, str]
+) -> CallError:
+    names = ("shard", "oldest_seq", "incarnation")
+    return CallError(
+        StockrayStatus(
+            code=Code.OUT_OF_RANGE,
+            reason=reason,
+            message=message,
+            metadata=tuple((name, str(value)) for name, value in zip(names, oldest, strict=True)),
         )
     )
 

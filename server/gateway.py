@@ -20,6 +20,8 @@ from actors.logs import configure_logs
 from actors.ray_link import RayLink
 from actors.road_link import RoadLink
 from actors.specs import REPLICAS, ClusterSpec, Rounds, gateway_name, replica_name
+from actors.threads import JournalThread
+from persistence.open import open_journal
 from persistence.sql.views import SqlViews
 from server.cluster_view import ClusterView
 from server.fronts import FrontOptions, make_front
@@ -65,7 +67,12 @@ class Gateway:
         views = SqlViews(self._spec.places.database_url)
         lines = RecallingLines(gather, views.get_reservation, WallClock())
         services = self._services = Services(
-            lines, views=views, cluster=view, reflection=self._own.reflection
+            lines,
+            views=views,
+            cluster=view,
+            journals=self._open_journal,
+            shards=self._spec.shards,
+            reflection=self._own.reflection,
         )
         front = make_front(self._own.front, services.table)
         front.listen(self._own.listen)
@@ -109,6 +116,10 @@ class Gateway:
             for shard, pair in enumerate(cluster.find_shards(spec))
         ]
         return Gather(senders, spec.slots_of)
+
+    def _open_journal(self, shard: int) -> JournalThread:
+        """To read facts from: whoever watches."""
+        return JournalThread(open_journal(self._spec.places.journal_url), shard)
 
     async def _do_chore(self, chore: tuple[Any, ...]) -> None:
         if self._services is not None:

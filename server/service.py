@@ -290,5 +290,6 @@ def cluster_spec(settings: Settings, shard_map: ShardMap, certificate: str = "")
             snapshot_entries=settings.snapshot_entries,
             journal_bytes_max=settings.journal_bytes_max,
             recall_after_ms=settings.recall_after_ms,
+            facts_keep_ms=settings.facts_keep_ms,
         ),
     )

@@ -114,6 +114,12 @@ class Settings(BaseModel):
         description="A finished reservation untouched for this long leaves memory (milliseconds).",
     )
 
+    facts_keep_ms: int = Field(
+        default=604_800_000,
+        ge=60_000,
+        description="The event feed goes back this far beyond the journal (milliseconds).",
+    )
+
     @field_validator("data_dir", "tls_certificate", "tls_key", "tls_client_ca")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:

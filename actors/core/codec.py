@@ -6,7 +6,7 @@ purpose: whoever folds the records must arrive at them, so a replica that diverg
 entry that shows it. Format 1 is readable for ever (`tests/fixtures` keeps one of each release).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -39,13 +39,7 @@ def pack_entry(
 
 def unpack_entry(data: bytes) -> EntryContent:
     """The entry. Raises UnreadableEntry on anything but a known format with known records."""
-    try:
-        entry = msgpack.unpackb(data, use_list=False, strict_map_key=False)
-        version, epoch, now_ms, records, balances = entry
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise UnreadableEntry(f"not an entry: {error}") from error
-    if version != ENTRY_FORMAT:
-        raise UnreadableEntry(f"entry format {version}; this release reads {ENTRY_FORMAT}")
+    epoch, now_ms, records, balances = _parts(data)
     try:
         return EntryContent(
             epoch,
@@ -55,3 +49,37 @@ def unpack_entry(data: bytes) -> EntryContent:
         )
     except (IndexError, KeyError, TypeError) as error:
         raise UnreadableEntry(f"unknown record: {error}") from error
+
+
+def pack_told(entry: bytes, content: EntryContent, untold: Collection[int]) -> bytes | None:
+    """What the feed keeps of an entry: the entry with nothing in the place of records of the kinds
+    `untold`; None if no other is in it. Most entries have none of these, and are kept as they
+    are."""
+    hidden = sum([record[0] in untold for record in content.records])
+    if hidden == len(content.records):
+        return None
+    if not hidden:
+        return entry
+    told = [None if record[0] in untold else record for record in content.records]
+    return pack_entry(epoch=content.epoch, now_ms=content.now_ms, records=told, balances=())
+
+
+def unpack_told(data: bytes) -> tuple[int, Sequence[Any]]:
+    """(now_ms, records) of an entry, or of what `pack_told` left of it: each in its place, None
+    where one was left out. Raises as `unpack_entry`."""
+    _, now_ms, records, _ = _parts(data)
+    try:
+        return now_ms, [fields and RECORDS[fields[0]](*fields) for fields in records]
+    except (IndexError, KeyError, TypeError) as error:
+        raise UnreadableEntry(f"unknown record: {error}") from error
+
+
+def _parts(data: bytes) -> tuple[int, int, Any, Any]:
+    try:
+        entry = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        version, epoch, now_ms, records, balances = entry
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise UnreadableEntry(f"not an entry: {error}") from error
+    if version != ENTRY_FORMAT:
+        raise UnreadableEntry(f"entry format {version}; this release reads {ENTRY_FORMAT}")
+    return epoch, now_ms, records, balances

@@ -74,6 +74,7 @@ def confirm(state: ShardState, command: c.Confirm, now_ms: int) -> Decision:
             command.payment_channel,
             command.paid_minor,
             held.state == EXPIRED,
+            held.pool.campaign_id,
         )
         if type(held) is Seat:
             return (Outcome.CONFIRMED, CONFIRMED, None), seat_paid(slot, held, record, state.now_ms)
@@ -174,6 +175,7 @@ def begin_payment(state: ShardState, command: c.BeginPayment, now_ms: int) -> De
         command.payment_id,
         command.payment_channel,
         deadline_ms,
+        held.pool.campaign_id,
     )
     return (Outcome.PAYMENT_BEGUN, held.state, deadline_ms), (record,)
 
@@ -200,6 +202,7 @@ def report_failed_payment(
         command.payment_id,
         command.payment_channel,
         command.paid_minor,
+        held.pool.campaign_id,
     )
     return (Outcome.NOTED, held.state), (record,)
 
@@ -311,6 +314,7 @@ def report_refund(state: ShardState, command: c.ReportRefund, now_ms: int) -> De
     if refund.state == REFUND_CLOSED:
         return (Outcome.REFUND_CLOSED, refund_view(slot, refund)), ()
     attempts = refund.attempts + 1
+    held = find_reservation(slot, refund.reservation_id)
     record = RefundReported(
         REFUND_REPORTED,
         command.slot,
@@ -319,6 +323,8 @@ def report_refund(state: ShardState, command: c.ReportRefund, now_ms: int) -> De
         attempts,
         key,
         command.reference,
+        refund.reservation_id,
+        "" if held is None else held.pool.campaign_id,
     )
     before = refund_view(slot, refund) or ()
     closed = REFUND_CLOSED if command.succeeded else refund.state

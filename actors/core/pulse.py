@@ -44,8 +44,9 @@ class Pulse:
                 held = slot.reservations.get(key)
                 if held is None or held.state != RESERVED:
                     raise AssertionError(f"deadline of a reservation that is not held: {key.hex()}")
+                part, campaign_id = buyer_part(held.buyer_id), held.pool.campaign_id
                 records.append(
-                    ReservationExpired(RESERVATION_EXPIRED, number, key, buyer_part(held.buyer_id))
+                    ReservationExpired(RESERVATION_EXPIRED, number, key, part, campaign_id)
                 )
                 if type(held) is Seat:
                     seats.append((slot, held))

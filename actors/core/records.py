@@ -7,13 +7,15 @@ A record is journalled as the array of its fields, the first being `kind`. Rules
 * A record says what was decided, with prices, times and refund ids in it: replay never re-decides.
 
 The time of a record is the `now_ms` of its entry. `key` is the 16-byte request key of a
-reservation; `part` its buyer's SQL partition, so that the projector can find the row.
+reservation; `part` its buyer's SQL partition, so that the projector can find the row. Every record
+names the campaign it is of, so that whoever follows one campaign need remember nothing.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from actors.core.team_records import RECORDS as TEAM_RECORDS
+from actors.core.team_records import TEAMS_FORGOTTEN
 
 SKU_PUT, STOCK_CHANGED, TRANSFERRED_OUT, TRANSFERRED_IN, TRANSFER_ENDED = 1, 2, 3, 4, 5
 CAMPAIGN_PUT, CAMPAIGN_STATE_SET = 6, 7
@@ -187,6 +189,7 @@ class ReservationConfirmed(NamedTuple):
     payment_channel: str
     paid_minor: int
     reacquired: bool
+    campaign_id: str = ""
 
 
 class ReservationReleased(NamedTuple):
@@ -197,6 +200,7 @@ class ReservationReleased(NamedTuple):
     key: bytes
     part: int
     reason: str
+    campaign_id: str = ""
 
 
 class ReservationExpired(NamedTuple):
@@ -206,6 +210,7 @@ class ReservationExpired(NamedTuple):
     slot: int
     key: bytes
     part: int
+    campaign_id: str = ""
 
 
 class PaymentBegun(NamedTuple):
@@ -218,6 +223,7 @@ class PaymentBegun(NamedTuple):
     payment_id: str
     payment_channel: str
     deadline_ms: int
+    campaign_id: str = ""
 
 
 class PaymentFailed(NamedTuple):
@@ -230,6 +236,7 @@ class PaymentFailed(NamedTuple):
     payment_id: str
     payment_channel: str
     paid_minor: int
+    campaign_id: str = ""
 
 
 class RefundFellDue(NamedTuple):
@@ -283,6 +290,7 @@ class FulfilmentReported(NamedTuple):
     part: int
     stage: int
     at_ms: int
+    campaign_id: str = ""
 
 
 class RefundReported(NamedTuple):
@@ -296,6 +304,9 @@ class RefundReported(NamedTuple):
     request_key: bytes
     reference: str
     """The payment channel's number of the attempt, for the books."""
+    reservation_id: str = ""
+    campaign_id: str = ""
+    """'' also when the reservation has left memory."""
 
 
 class ReservationRevoked(NamedTuple):
@@ -398,3 +409,6 @@ RECORDS: dict[int, Callable[..., Any]] = {
     **TEAM_RECORDS,
 }
 """Kind -> class; the class is called with the journalled fields."""
+
+UNTOLD = frozenset({REQUEST_REFUSED, RESERVATIONS_FORGOTTEN, RESERVATION_RECALLED, TEAMS_FORGOTTEN})
+"""Kinds that the event feed never tells: refusals, and what only concerns a shard's memory."""

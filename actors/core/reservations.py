@@ -193,7 +193,12 @@ def release(state: ShardState, command: c.Release, now_ms: int) -> Decision:
     if held.state != RESERVED:
         return (Outcome.RELEASED, held.state), ()
     record = ReservationReleased(
-        RESERVATION_RELEASED, command.slot, held.key, buyer_part(held.buyer_id), command.reason
+        RESERVATION_RELEASED,
+        command.slot,
+        held.key,
+        buyer_part(held.buyer_id),
+        command.reason,
+        held.pool.campaign_id,
     )
     team = team_of(slot, held)
     gone = () if team is None else after_leaving(slot, team, (held.key,))
@@ -217,6 +222,7 @@ def report_fulfilment(state: ShardState, command: c.ReportFulfilment, now_ms: in
         buyer_part(held.buyer_id),
         command.stage,
         command.at_ms,
+        held.pool.campaign_id,
     )
     return (Outcome.NOTED, command.stage), (record,)
 

@@ -148,7 +148,7 @@ def teams_left(seats: Iterable[tuple[SlotState, Seat]]) -> list[Any]:
 def led_by(slot: SlotState, team: Team, seat: Seat | None) -> TeamLed:
     """From now on the team is led by this paid seat, or by none."""
     key, buyer_id = (b"", "") if seat is None else (seat.key, seat.buyer_id)
-    return TeamLed(TEAM_LED, slot.slot, team.key, key, buyer_id)
+    return TeamLed(TEAM_LED, slot.slot, team.key, key, buyer_id, team.campaign_id)
 
 
 def close_seat(
@@ -224,9 +224,16 @@ def seat_paid(
         if team.key != seat.team_key:
             joined_ms = now_ms
             part = buyer_part(seat.buyer_id)
-            records.insert(
-                0, SeatMoved(SEAT_MOVED, slot.slot, seat.key, part, seat.team_key, team.key)
+            moved = SeatMoved(
+                SEAT_MOVED,
+                slot.slot,
+                seat.key,
+                part,
+                seat.team_key,
+                team.key,
+                team.campaign_id,
             )
+            records.insert(0, moved)
     leader = team.leader
     if not leader:
         leader = seat.key
@@ -251,7 +258,13 @@ def seat_paid(
 def _unpaid(slot: SlotState, team: Team, paid: Sequence[bytes]) -> list[Any]:
     known = set(paid)
     return [
-        ReservationExpired(RESERVATION_EXPIRED, slot.slot, seat.key, buyer_part(seat.buyer_id))
+        ReservationExpired(
+            RESERVATION_EXPIRED,
+            slot.slot,
+            seat.key,
+            buyer_part(seat.buyer_id),
+            team.campaign_id,
+        )
         for seat in members(slot, team)
         if seat.key not in known
     ]

@@ -62,6 +62,7 @@ class TeamLed(NamedTuple):
     team_key: bytes
     leader_key: bytes
     leader_id: str
+    campaign_id: str = ""
 
 
 class SeatMoved(NamedTuple):
@@ -73,6 +74,7 @@ class SeatMoved(NamedTuple):
     part: int
     from_team_key: bytes
     team_key: bytes
+    campaign_id: str = ""
 
 
 class SeatClosed(NamedTuple):

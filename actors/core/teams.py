@@ -283,7 +283,12 @@ def leave_team(state: ShardState, command: t.LeaveTeam, now_ms: int) -> Decision
     payment = held.payment
     if held.state == RESERVED or payment is None:
         record = ReservationReleased(
-            RESERVATION_RELEASED, command.slot, held.key, buyer_part(held.buyer_id), command.reason
+            RESERVATION_RELEASED,
+            command.slot,
+            held.key,
+            buyer_part(held.buyer_id),
+            command.reason,
+            held.pool.campaign_id,
         )
         return (Outcome.LEFT, RELEASED, None), (record, *gone)
     paid = paid_seat(held, payment)

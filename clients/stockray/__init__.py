@@ -26,6 +26,7 @@ from stockray.enums import (
     CampaignPhase,
     ClusterHealth,
     DataSource,
+    FactKind,
     FreedUnitPolicy,
     FulfilmentStage,
     PaymentOutcome,
@@ -51,6 +52,15 @@ from stockray.errors import (
     StockrayError,
     Unauthenticated,
     Unavailable,
+)
+from stockray.events import (
+    Fact,
+    FactBatch,
+    FactBuyer,
+    FeedCursor,
+    StockChanges,
+    format_cursors,
+    parse_cursors,
 )
 from stockray.group_buy import (
     CompleteTeamResult,
@@ -135,6 +145,11 @@ __all__ = [
     "DeadlineExceeded",
     "DeclareShortageResult",
     "DrainResult",
+    "Fact",
+    "FactBatch",
+    "FactBuyer",
+    "FactKind",
+    "FeedCursor",
     "FieldViolation",
     "FreedUnitPolicy",
     "FulfilmentStage",
@@ -196,6 +211,7 @@ __all__ = [
     "Status",
     "Stock",
     "StockChange",
+    "StockChanges",
     "StockrayError",
     "SuggestTeamsResult",
     "SyncPager",
@@ -208,4 +224,6 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "VerifyReport",
+    "format_cursors",
+    "parse_cursors",
 ]

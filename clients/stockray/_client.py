@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from stockray._campaigns import CampaignCalls
+from stockray._events import EventCalls
 from stockray._group_buy import GroupBuyCalls
 from stockray._operations import OperationCalls
 from stockray._reservations import ReservationCalls
@@ -14,7 +15,13 @@ from stockray._stock import StockCalls
 
 
 class AsyncClient(
-    ReservingCalls, ReservationCalls, StockCalls, CampaignCalls, GroupBuyCalls, OperationCalls
+    ReservingCalls,
+    ReservationCalls,
+    StockCalls,
+    CampaignCalls,
+    GroupBuyCalls,
+    EventCalls,
+    OperationCalls,
 ):
     """A client of one cluster, for one event loop and any number of its tasks.
 

@@ -226,7 +226,7 @@ class GroupBuyCalls(ManyCalls):
         set_field(request, "interval", interval)
         opened = self._ready()
         watch = Watch(opened.connections, self._options)
-        messages = watch.messages(WATCH_TEAM, request.SerializeToString())
+        messages = watch.messages(WATCH_TEAM, request.SerializeToString)
         async with aclosing(messages):
             async for message in messages:
                 change = read(TeamChange, message)

@@ -99,7 +99,7 @@ class StockCalls(Session):
         set_field(request, "interval", interval)
         opened = self._ready()
         watch = Watch(opened.connections, self._options)
-        async for message in watch.messages(WATCH_STOCK, request.SerializeToString()):
+        async for message in watch.messages(WATCH_STOCK, request.SerializeToString):
             yield read(StockChange, message)
 
     async def receive_stock(

@@ -1,14 +1,14 @@
 """A server stream that is opened again when it ends or breaks.
 
 A stream ends by itself after half an hour, breaks when a gateway goes, and tells nothing twice that
-matters: each begins with all that was asked for. It is given up with the last error when no message
-came for the client's `timeout_ms` though it was tried.
+matters: each begins with all that was asked for, or where the last one ended. It is given up with
+the last error when no message came for the client's `timeout_ms` though it was tried.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 import grpc
@@ -29,13 +29,16 @@ class Watch:
         self._connections = connections
         self._options = options
 
-    async def messages(self, method: Method[M], payload: bytes) -> AsyncGenerator[M, None]:
-        """The messages of one stream after the other; ends only by an error or by its closing."""
+    async def messages(
+        self, method: Method[M], payload: Callable[[], bytes]
+    ) -> AsyncGenerator[M, None]:
+        """The messages of one stream after the other; ends only by an error or by its closing.
+        `payload` makes the request of each: what was told before may be left out of the next."""
         clock = asyncio.get_running_loop().time
         broken_at: float | None = None
         attempts = 0
         while True:
-            call = self._connections.stream(method, payload)
+            call = self._connections.stream(method, payload())
             wait = None
             try:
                 async for message in call:

@@ -13,6 +13,7 @@ __all__ = [
     "CampaignPhase",
     "ClusterHealth",
     "DataSource",
+    "FactKind",
     "FreedUnitPolicy",
     "FulfilmentStage",
     "PaymentOutcome",
@@ -201,6 +202,47 @@ class TeamState(WireEnum):
     FORMED = 2
     FAILED = 3
     CANCELLED = 4
+
+
+class FactKind(WireEnum):
+    """What was decided."""
+
+    UNSPECIFIED = 0
+    UNREADABLE = 1
+    SKU_PUT = 10
+    STOCK_RECEIVED = 11
+    STOCK_ADJUSTED = 12
+    BUFFER_SET = 13
+    SHORTAGE_DECLARED = 14
+    TRANSFER_SENT = 15
+    TRANSFER_ARRIVED = 16
+    TRANSFER_ENDED = 17
+    CAMPAIGN_PUT = 18
+    CAMPAIGN_PAUSED = 19
+    CAMPAIGN_RESUMED = 20
+    CAMPAIGN_ENDED = 21
+    RESERVED = 30
+    CONFIRMED = 31
+    RELEASED = 32
+    EXPIRED = 33
+    RETURNED = 34
+    REVOKED = 35
+    FULFILMENT_REPORTED = 36
+    PAYMENT_BEGUN = 40
+    PAYMENT_FAILED = 41
+    REFUND_DUE = 42
+    REFUND_CLOSED = 43
+    REFUND_FAILED = 44
+    TEAM_OPENED = 50
+    SEAT_TAKEN = 51
+    TEAM_LED = 52
+    SEAT_MOVED = 53
+    SEAT_CLOSED = 54
+    TEAM_NEARLY_FULL = 55
+    TEAM_FORMED = 56
+    SEAT_SETTLED = 57
+    TEAM_FAILED = 58
+    TEAM_CANCELLED = 59
 
 
 class ClusterHealth(WireEnum):

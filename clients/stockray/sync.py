@@ -20,7 +20,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 from stockray._client import AsyncClient
 from stockray._fork import generation
 from stockray._paging import Page, Pager
+from stockray.enums import FactKind
 from stockray.errors import ClientClosed
+from stockray.events import FactBatch, FeedCursor
 from stockray.group_buy import TeamChange
 from stockray.options import ClientOptions, OptionChanges
 from stockray.records import PoolKey
@@ -148,6 +150,22 @@ class Client:
         """Yields a team as it changes, as `AsyncClient.watch_team`; close it to end it."""
         return self._iterate(
             self._client.watch_team(team_id, viewer_buyer_id=viewer_buyer_id, interval=interval)
+        )
+
+    def watch_events(
+        self,
+        cursors: Iterable[FeedCursor] = (),
+        *,
+        oldest: bool = False,
+        kinds: Iterable[FactKind] = (),
+        campaign_id: str = "",
+        shards: Iterable[int] = (),
+    ) -> Iterator[FactBatch]:
+        """Yields facts as they are decided, as `AsyncClient.watch_events`; close it to end it."""
+        return self._iterate(
+            self._client.watch_events(
+                cursors, oldest=oldest, kinds=kinds, campaign_id=campaign_id, shards=shards
+            )
         )
 
     @property

@@ -1,4 +1,4 @@
-"""The sink on SQLite, MySQL and MariaDB: rows, dead letters and position in one transaction.
+"""The sink on SQLite, MySQL and MariaDB: rows, facts, dead letters and position in one transaction.
 
 Rules
 -----
@@ -16,16 +16,18 @@ Rules
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import Connection, Table, case, delete, insert, select, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from persistence.errors import PositionMoved
-from persistence.ports import DeadLetter, Rows
+from persistence.ports import DeadLetter, FactRow, Rows
 from persistence.sql import migrate
 from persistence.sql.engine import commit, connected, make_engine, parse_url, sendable
 from persistence.sql.tables import dead_letters as letters_table
+from persistence.sql.tables import facts as facts_table
 from persistence.sql.tables import positions
 from persistence.sql.upsert import Prepared, prepare, upsert
 
@@ -76,6 +78,7 @@ class SqlSink:
         to_seq: int,
         rows: Sequence[Rows],
         dead_letters: Sequence[DeadLetter] = (),
+        facts: Sequence[FactRow] = (),
     ) -> None:
         """All of it or nothing. ValueError, before anything is sent, for rows no table takes.
 
@@ -95,7 +98,34 @@ class SqlSink:
                 upsert(connection, same_table)
             if dead_letters:
                 self._keep(connection, shard, dead_letters)
+            if facts:
+                values = [{"shard": shard, **fact._asdict()} for fact in facts]
+                with sendable(connection):
+                    connection.execute(_replacing(connection, facts_table), values)
             commit(connection)
+
+    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
+        """See the port. Walks the primary key: a shard's facts are in the order of their times."""
+        of_shard = facts_table.c.shard == shard
+        with connected(self._engine) as connection:
+            oldest = connection.execute(
+                select(facts_table.c.seq, facts_table.c.at_ms)
+                .where(of_shard)
+                .order_by(facts_table.c.seq)
+                .limit(rows_max)
+            )
+            gone = [row.seq for row in takewhile(lambda row: row.at_ms < before_ms, oldest)]
+            oldest.close()
+            if not gone:
+                return 0
+            connection.execute(delete(facts_table).where(of_shard, facts_table.c.seq <= gone[-1]))
+            connection.execute(
+                update(positions)
+                .where(positions.c.shard == shard, positions.c.facts_after_seq < gone[-1])
+                .values(facts_after_seq=gone[-1])
+            )
+            commit(connection)
+        return len(gone)
 
     def close(self) -> None:
         """Give up the connection. Idempotent; a later call would open a new one."""
@@ -155,7 +185,7 @@ class SqlSink:
             for letter in letters
         ]
         with sendable(connection):
-            connection.execute(_letter_upsert(connection), values)
+            connection.execute(_replacing(connection, letters_table), values)
 
 
 def _as_of(batch: Sequence[Prepared]) -> int:
@@ -176,14 +206,14 @@ def _read_position(connection: Connection, shard: int) -> tuple[str, int]:
     return (row.incarnation, row.seq) if row else ("", 0)
 
 
-def _letter_upsert(connection: Connection) -> sqlite.Insert | mysql.Insert:
-    """A letter of the same place is replaced: it is the same record, dated anew."""
-    changed = ("reason", "record", "at_ms")
+def _replacing(connection: Connection, table: Table) -> sqlite.Insert | mysql.Insert:
+    """Insert rows; one that stands in the same place is replaced: it is the same one, told anew."""
+    changed = [column.name for column in table.c if not column.primary_key]
     if connection.dialect.name == "sqlite":
-        on_sqlite = sqlite.insert(letters_table)
+        on_sqlite = sqlite.insert(table)
         return on_sqlite.on_conflict_do_update(
-            index_elements=list(letters_table.primary_key.columns),
+            index_elements=list(table.primary_key.columns),
             set_={name: on_sqlite.excluded[name] for name in changed},
         )
-    on_mysql = mysql.insert(letters_table)
+    on_mysql = mysql.insert(table)
     return on_mysql.on_duplicate_key_update([(name, on_mysql.inserted[name]) for name in changed])

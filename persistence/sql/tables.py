@@ -5,7 +5,7 @@ Rules
 * A view of the journal: nothing here is decided upon, and all of it can be made again from the
   journal as long as the journal holds it.
 * `migrations/` makes the same tables step by step; a test compares the two on each database.
-* Every table but `positions`, `dead_letters` and `cluster` carries slot, generation, seq
+* Every table but `positions`, `dead_letters`, `facts` and `cluster` carries slot, generation, seq
   (`columns.origin`).
 * `reservations` is the orders table: on MySQL it is partitioned by a hash of the buyer, so that a
   buyer's orders lie in one partition; `buyer_part` must therefore be in its primary key.
@@ -318,6 +318,19 @@ positions = Table(
     identifier("incarnation"),
     big("seq"),
     big("updated_ms"),
+    # Facts of the entries after this one are kept, up to `seq`; of those before, none or some.
+    big("facts_after_seq"),
+    **OPTIONS,
+)
+
+# What the feed tells of each entry that tells anything, for watchers whom the journal is too short.
+facts = Table(
+    "facts",
+    metadata,
+    small_key("shard"),
+    big_key("seq"),
+    big("at_ms"),
+    blob("data"),
     **OPTIONS,
 )
 

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
 
+from persistence.ports import FactRow
 from persistence.sql.engine import connected, make_engine, parse_url
 from persistence.sql.migrate import require_revision
 from persistence.sql.tables import (
     BUYER_PARTS,
     buyer_part,
     campaigns,
+    facts,
     pools,
     positions,
     refunds,
@@ -84,6 +86,18 @@ class ShardPosition(NamedTuple):
     seq: int
     updated_ms: int
     """All that was decided up to this time is here, and perhaps more."""
+
+
+class KeptFacts(NamedTuple):
+    """Facts of a shard in the order of their entries."""
+
+    rows: Sequence[FactRow]
+    to_seq: int
+    """All that is kept up to this entry is in `rows`."""
+    after_seq: int
+    """Facts of entries up to this one may be gone."""
+    incarnation: str
+    """'' when nothing of the shard was ever applied."""
 
 
 class SqlViews:
@@ -237,8 +251,41 @@ class SqlViews:
 
     def positions(self) -> Sequence[ShardPosition]:
         """How far each shard has been applied, ordered by shard: the age of all the above."""
-        rows = self._rows(select(positions).order_by(positions.c.shard))
+        columns = [positions.c[name] for name in ShardPosition._fields]
+        rows = self._rows(select(*columns).order_by(positions.c.shard))
         return [ShardPosition(**row) for row in rows]
+
+    def list_facts(self, shard: int, *, after_seq: int, rows_max: int, bytes_max: int) -> KeptFacts:
+        """Facts of a shard's entries after `after_seq`: at least one if there is one, else at most
+        `rows_max` of about `bytes_max` together."""
+        beyond = facts.c.shard == shard, facts.c.seq > after_seq
+        of_shard = positions.c.shard == shard
+        with connected(self._engine) as connection:
+            # In this order: the position says less than what is read after it, and what was pruned
+            # meanwhile is told.
+            place = connection.execute(
+                select(positions.c.seq, positions.c.incarnation).where(of_shard)
+            ).one_or_none()
+            sizes = connection.execute(
+                select(facts.c.seq, func.length(facts.c.data))
+                .where(*beyond)
+                .order_by(facts.c.seq)
+                .limit(rows_max)
+            ).all()
+            last_seq = _last_within(sizes, bytes_max)
+            rows = connection.execute(
+                select(facts.c.seq, facts.c.at_ms, facts.c.data)
+                .where(*beyond, facts.c.seq <= last_seq)
+                .order_by(facts.c.seq)
+            ).all()
+            gone = select(positions.c.facts_after_seq).where(of_shard)
+            gone_to = connection.execute(gone).scalar() or 0
+        if place is None:
+            return KeptFacts((), after_seq, 0, "")
+        found = [FactRow(*row) for row in rows]
+        whole = len(found) == len(sizes) < rows_max
+        to_seq = max(place.seq, last_seq, after_seq) if whole else last_seq
+        return KeptFacts(found, to_seq, gone_to, place.incarnation)
 
     def close(self) -> None:
         """Give up the connections. Idempotent; a later call would open new ones."""
@@ -280,6 +327,17 @@ _SEAT_COLUMNS = (
     func.coalesce(seats.c.settled_minor, 0).label("settled_minor"),
     func.coalesce(seats.c.joined_ms, 0).label("joined_ms"),
 )
+
+
+def _last_within(sizes: Sequence[Any], bytes_max: int) -> int:
+    """The last of these entries that fits; the first one always does. 0 if there is none."""
+    last_seq = byte_count = 0
+    for seq, size in sizes:
+        byte_count += size
+        if last_seq and byte_count > bytes_max:
+            break
+        last_seq = seq
+    return last_seq
 
 
 def _conditions(wanted: ReservationFilter) -> list[ColumnElement[bool]]:

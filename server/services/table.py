@@ -12,6 +12,7 @@ from server.health import Health
 from server.lines import Lines
 from server.reflection import reflection_methods
 from server.services.cluster_info import ClusterInfo
+from server.services.events import Events, Journals
 from server.services.listings import Listings
 from server.services.ops import Ops
 from server.services.polling import Polling, WatchLimits
@@ -31,7 +32,8 @@ class Services:
 
     `health.open()` begins to take calls, `health.drain()` ends it. Streams move while `running()`
     is entered. Without `views` lists answer VIEW_UNAVAILABLE, without `cluster` there is no
-    OpsService, without `reflection` neither reflection nor channelz."""
+    OpsService, without `journals` of the `shards` no EventService, without `reflection` neither
+    reflection nor channelz."""
 
     def __init__(
         self,
@@ -39,6 +41,8 @@ class Services:
         *,
         views: Views | None = None,
         cluster: ClusterInfo | None = None,
+        journals: Journals | None = None,
+        shards: int = 1,
         limits: AdmissionLimits | None = None,
         watch_limits: WatchLimits | None = None,
         now_ms: Callable[[], int] = wall_ms,
@@ -59,6 +63,12 @@ class Services:
             *Teams(lines, team_listings).methods(),
             *self._team_watch.methods(),
         ]
+        self._events: Events | None = None
+        if journals is not None:
+            self._events = Events(
+                lines, self.reader, journals, shards, limits=watch_limits, now_ms=now_ms
+            )
+            methods.extend(self._events.methods())
         if cluster is not None:
             methods.extend(Ops(cluster).methods())
         names = {method.path.split("/")[1] for method in methods}
@@ -74,12 +84,16 @@ class Services:
     def _drain(self) -> None:
         for polling in self._polled():
             polling.drain()
+        if self._events is not None:
+            self._events.drain()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What the services do beside calls runs while this block does."""
         async with asyncio.TaskGroup() as tasks:
             watching = [tasks.create_task(polling.run()) for polling in self._polled()]
+            if self._events is not None:
+                watching.append(tasks.create_task(self._events.run()))
             try:
                 yield
             finally:

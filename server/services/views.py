@@ -17,7 +17,14 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from stockray_proto.v1 import common_pb2
 
-from persistence.sql.views import Page, RefundFilter, ReservationFilter, Row, ShardPosition
+from persistence.sql.views import (
+    KeptFacts,
+    Page,
+    RefundFilter,
+    ReservationFilter,
+    Row,
+    ShardPosition,
+)
 from server.errors import CallError, overloaded, view_unavailable
 from server.translate.scalars import age_of
 
@@ -89,6 +96,9 @@ class Views(Protocol):
 
     def count_seats(self, team_ids: Sequence[str], states: Sequence[int]) -> Sequence[Row]:
         """Seats of teams by the state of their reservation."""
+
+    def list_facts(self, shard: int, *, after_seq: int, rows_max: int, bytes_max: int) -> KeptFacts:
+        """Facts of a shard's entries after `after_seq`, in order."""
 
     def positions(self) -> Sequence[ShardPosition]:
         """How far each shard's journal has been applied, and of when that is."""

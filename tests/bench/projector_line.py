@@ -100,7 +100,13 @@ class Costs:
 
 
 def apply(
-    journal: SqliteJournal, sink: SqlSink, *, after_seq: int, last_seq: int, size: int
+    journal: SqliteJournal,
+    sink: SqlSink,
+    *,
+    after_seq: int,
+    last_seq: int,
+    size: int,
+    facts: bool,
 ) -> Costs:
     """Apply the entries up to `last_seq`, so many at a time."""
     per_entry = len(journal.read(0, after_seq=0, max_bytes=1)[0].data)
@@ -122,6 +128,7 @@ def apply(
             from_seq=position,
             to_seq=batch.to_seq,
             rows=batch.rows,
+            facts=batch.facts if facts else (),
         )
         costs.lap("sql")
         position = batch.to_seq
@@ -137,7 +144,9 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=60_000, help="lines applied before those")
     parser.add_argument("--batch", type=int, default=600, help="lines of a batch")
     parser.add_argument("--directory", default="", help="where the files go")
+    parser.add_argument("--no-facts", action="store_true", help="keep nothing for the event feed")
     arguments = parser.parse_args()
+    facts = not arguments.no_facts
     warm, last = arguments.warm // ENTRY_LINES, (arguments.warm + arguments.lines) // ENTRY_LINES
     size = max(1, arguments.batch // ENTRY_LINES)
     with tempfile.TemporaryDirectory(prefix="sr-", dir=arguments.directory or None) as place:
@@ -145,9 +154,9 @@ def main() -> None:
         fill(journal, last)
         sink = SqlSink(f"sqlite:///{place}/tables.db")
         sink.upgrade()
-        apply(journal, sink, after_seq=0, last_seq=warm, size=max(size, 100))
+        apply(journal, sink, after_seq=0, last_seq=warm, size=max(size, 100), facts=facts)
         written, began = bytes_written(), time.perf_counter()
-        costs = apply(journal, sink, after_seq=warm, last_seq=last, size=size)
+        costs = apply(journal, sink, after_seq=warm, last_seq=last, size=size, facts=facts)
         elapsed_s = time.perf_counter() - began
         written = bytes_written() - written
         sink.close()

@@ -271,6 +271,7 @@ class Database:
                 to_seq=made.to_seq,
                 rows=made.rows,
                 dead_letters=made.dead_letters,
+                facts=made.facts,
             )
             position = made.to_seq
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Integer
 
 from persistence.errors import OutcomeUnknown, PositionMoved
-from persistence.ports import DeadLetter, Rows
+from persistence.ports import DeadLetter, FactRow, Rows
 from persistence.sql.tables import fed_table
 
 Row = dict[str, Any]
@@ -61,6 +61,7 @@ class MemorySink:
         to_seq: int,
         rows: Sequence[Rows],
         dead_letters: Sequence[DeadLetter] = (),
+        facts: Sequence[FactRow] = (),
     ) -> None:
         stored, seq = self.position(shard)
         if seq != from_seq or stored not in ("", incarnation):
@@ -75,6 +76,9 @@ class MemorySink:
         self.on_commit(shard, from_seq, to_seq)
         if doubt:
             raise OutcomeUnknown("simulated: the connection was lost at the commit")
+
+    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
+        return 0  # None are kept: no step of the simulator watches.
 
     def _upsert(self, rows: Rows) -> None:
         key_at, generation_at, seq_at, defaults = shape(rows.table, tuple(rows.columns))

@@ -328,6 +328,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the SQL view that the call reads does not answer. The sale is not touched by it."""
     ERROR_REASON_TOO_MANY_STREAMS: _ErrorReason.ValueType  # 16
     """RESOURCE_EXHAUSTED: more open streams than the gateway serves; RetryInfo says when to retry."""
+    ERROR_REASON_CURSOR_TOO_OLD: _ErrorReason.ValueType  # 17
+    """OUT_OF_RANGE: facts after a cursor of the event feed are gone; ErrorInfo's metadata says the
+    oldest cursor that can be watched from.
+    """
+    ERROR_REASON_CURSOR_UNKNOWN: _ErrorReason.ValueType  # 18
+    """OUT_OF_RANGE: a cursor of the event feed is of another journal, or beyond the end of this one;
+    metadata as with CURSOR_TOO_OLD.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons of RPC errors. ErrorInfo carries the name without its prefix, for example
@@ -376,6 +384,14 @@ ERROR_REASON_VIEW_UNAVAILABLE: ErrorReason.ValueType  # 15
 """UNAVAILABLE: the SQL view that the call reads does not answer. The sale is not touched by it."""
 ERROR_REASON_TOO_MANY_STREAMS: ErrorReason.ValueType  # 16
 """RESOURCE_EXHAUSTED: more open streams than the gateway serves; RetryInfo says when to retry."""
+ERROR_REASON_CURSOR_TOO_OLD: ErrorReason.ValueType  # 17
+"""OUT_OF_RANGE: facts after a cursor of the event feed are gone; ErrorInfo's metadata says the
+oldest cursor that can be watched from.
+"""
+ERROR_REASON_CURSOR_UNKNOWN: ErrorReason.ValueType  # 18
+"""OUT_OF_RANGE: a cursor of the event feed is of another journal, or beyond the end of this one;
+metadata as with CURSOR_TOO_OLD.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _DataSource:

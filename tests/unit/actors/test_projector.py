@@ -20,12 +20,14 @@ from persistence.ports import DeadLetter, Entry, Rows
 from tests.helpers.histories import (
     INCARNATION,
     Database,
+    StoppedClock,
     busy_day,
     journal_of,
     projector,
     rows_of,
     violated,
 )
+from tests.helpers.shells import limits
 from tests.helpers.virtual_time import in_virtual_time, until
 from tests.model.shop import Shop, line
 
@@ -173,6 +175,10 @@ class Faulty:
         if fault is not None:
             raise fault
 
+    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
+        found: int = self.sink.prune_facts(shard, before_ms=before_ms, rows_max=rows_max)
+        return found
+
     def check(self, rows: list[Rows]) -> None:
         table, value = self.refused
         for one in rows:
@@ -318,6 +324,34 @@ def test_a_refused_row_never_takes_the_place_of_a_poison_record(database: Databa
     batch = Batch(1, rows, letters)
     follower._apply(INCARNATION, 0, batch)
     assert len(rows_of(database, "SELECT * FROM dead_letters")) == 4
+
+
+@in_virtual_time
+async def test_facts_are_kept_with_their_entries_and_for_as_long_as_is_wanted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.projector.PRUNE_ROWS", 3)
+    shop = busy_day(4, 60)
+    journal, clock = journal_of(shop.journal), StoppedClock(0)
+    told = {
+        entry.seq: unpack_entry(entry.data).now_ms
+        for entry in projecting_entries(shop.journal)
+        if any(record[0] not in r.UNTOLD for record in unpack_entry(entry.data).records)
+    }
+    follower, _ = projector(journal, database.sink, clock=clock, limits=limits(facts_keep_ms=5_000))
+    running = asyncio.create_task(follower.run())
+    last = journal.read_meta(0).last_seq
+    await until(lambda: journal.positions(0).get("sink") == last)
+    query = "SELECT seq, at_ms FROM facts ORDER BY seq"
+    assert rows_of(database, query) == list(told.items())
+    gone = list(told)[len(told) // 2]
+    clock.at_ms = told[gone] + 5_001
+    young = [(seq, at_ms) for seq, at_ms in told.items() if at_ms > told[gone]]
+    assert young
+    await until(lambda: rows_of(database, query) == young)
+    (noted,) = rows_of(database, "SELECT facts_after_seq FROM positions")
+    assert gone <= noted[0] < young[0][0]
+    running.cancel()
 
 
 @in_virtual_time

@@ -20,6 +20,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from stockray_proto.v1 import (
     common_pb2,
+    event_service_pb2,
     group_buy_service_pb2,
     inventory_service_pb2,
     ops_service_pb2,
@@ -33,6 +34,7 @@ SERVICES = [
     inventory_service_pb2.DESCRIPTOR.services_by_name["InventoryService"],
     ops_service_pb2.DESCRIPTOR.services_by_name["OpsService"],
     group_buy_service_pb2.DESCRIPTOR.services_by_name["GroupBuyService"],
+    event_service_pb2.DESCRIPTOR.services_by_name["EventService"],
 ]
 
 

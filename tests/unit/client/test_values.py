@@ -19,6 +19,7 @@ from stockray import (
     Sku,
     Status,
     cluster,
+    events,
     group_buy,
     records,
     results,
@@ -30,6 +31,7 @@ from stockray._verbs import frame
 from stockray.options import OptionChanges
 from stockray_proto.v1 import (
     common_pb2,
+    event_service_pb2,
     group_buy_service_pb2,
     inventory_service_pb2,
     ops_service_pb2,
@@ -47,6 +49,7 @@ MODULES = (
     inventory_service_pb2,
     seckill_service_pb2,
     group_buy_service_pb2,
+    event_service_pb2,
     ops_service_pb2,
 )
 
@@ -213,7 +216,7 @@ def test_every_enum_mirrors_the_wire() -> None:
         for module in MODULES
         for name, kind in module.DESCRIPTOR.enum_types_by_name.items()
     }
-    del wire["ErrorReason"]
+    del wire["ErrorReason"], wire["FeedStart"]
     wire["Status"] = wire.pop("LineStatus")
 
     assert set(wire) == set(client_enums.__all__)
@@ -234,8 +237,11 @@ RENAMED = {
     "StockChange": "WatchStockResponse",
     "GroupCampaignResult": "PutGroupCampaignResponse",
     "TeamChange": "WatchTeamResponse",
+    "FactBatch": "WatchResponse",
+    "FactBuyer": "BuyerContext",
 }
 NO_MESSAGE = {"Answer", "ConfirmResult", "ReleaseResult", "ReserveResult", "SeatResult"}
+FUNCTIONS = {"format_cursors", "parse_cursors"}
 PAGED = {"next_page_token"}
 
 
@@ -245,8 +251,8 @@ def test_every_record_mirrors_its_message() -> None:
         for module in MODULES
         for name, kind in module.DESCRIPTOR.message_types_by_name.items()
     }
-    for module in (records, results, cluster, group_buy):
-        for name in set(module.__all__) - NO_MESSAGE:
+    for module in (records, results, cluster, group_buy, events):
+        for name in set(module.__all__) - NO_MESSAGE - FUNCTIONS:
             message = RENAMED.get(name) or (
                 name if name in wire else name.replace("Result", "Response")
             )

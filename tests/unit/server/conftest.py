@@ -197,8 +197,8 @@ class View:
 
     def __init__(self, lines: CoreLines, url: str) -> None:
         self._lines = lines
-        self._sink = SqlSink(url, now_ms=lines.clock.now_ms)
-        self._sink.upgrade()
+        self.sink = SqlSink(url, now_ms=lines.clock.now_ms)
+        self.sink.upgrade()
         self._seq = 0
         self.views = SqlViews(url)
 
@@ -207,18 +207,23 @@ class View:
         new = [entry for entry in self._lines.entries if entry.seq > self._seq]
         batch = project(new)
         assert not batch.dead_letters
-        self._sink.apply(
-            0, incarnation="i", from_seq=self._seq, to_seq=batch.to_seq, rows=batch.rows
+        self.sink.apply(
+            0,
+            incarnation="i",
+            from_seq=self._seq,
+            to_seq=batch.to_seq,
+            rows=batch.rows,
+            facts=batch.facts,
         )
         self._seq = batch.to_seq
 
     def touch(self, shard: int) -> None:
         """Say that the view has all there is of a shard now, as an idle projector does."""
-        _, seq = self._sink.position(shard)
-        self._sink.apply(shard, incarnation="i", from_seq=seq, to_seq=seq, rows=[])
+        _, seq = self.sink.position(shard)
+        self.sink.apply(shard, incarnation="i", from_seq=seq, to_seq=seq, rows=[])
 
     def close(self) -> None:
-        self._sink.close()
+        self.sink.close()
         self.views.close()
 
 

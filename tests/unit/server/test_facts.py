@@ -1,0 +1,113 @@
+"""Records as facts: every kind is told, at a place that is the same wherever it is read."""
+
+import pytest
+from stockray_proto.v1 import event_service_pb2 as ev
+from stockray_proto.v1 import reservation_pb2 as res
+
+from actors.core import records as r
+from actors.core.codec import pack_entry, pack_told, unpack_entry
+from actors.core.identity import public_id
+from server.translate.fact import TOLD, facts_of
+from tests.helpers.histories import busy_day
+from tests.model.team_shop import TeamShop
+
+NOW_MS = 1_700_000_000_000
+KEY = bytes(range(16))
+REFUSED = r.RequestRefused(r.REQUEST_REFUSED, 7, KEY, 1, 20)
+RELEASED = r.ReservationReleased(r.RESERVATION_RELEASED, 7, KEY, 3, "bored", "sale")
+RETURNED = r.UnitsReturned(
+    kind=r.UNITS_RETURNED,
+    slot=7,
+    key=KEY,
+    part=3,
+    request_key=b"q" * 16,
+    fingerprint=1,
+    quantity=2,
+    returned_total=2,
+    restock=1,
+    refund_key=b"f" * 16,
+    refund_minor=900,
+    payment_id="p-1",
+    payment_channel="wechat",
+    buyer_id="ann",
+    reason="too small",
+    state=5,
+    campaign_id="sale",
+    currency_code="CNY",
+)
+
+
+def packed(*records: object) -> bytes:
+    return pack_entry(epoch=1, now_ms=NOW_MS, records=records, balances=())
+
+
+def test_every_kind_of_record_is_told_or_named_as_one_that_never_is() -> None:
+    assert set(TOLD) | r.UNTOLD == set(r.RECORDS)
+    assert not set(TOLD) & r.UNTOLD
+
+
+def busy_entries() -> list[bytes]:
+    """All kinds of records between them."""
+    shop = TeamShop()
+    shop.sell_to_teams((2, 90), (3, 80))
+    team, first = shop.start("ann")
+    shop.paid(first)
+    shop.comes(team, "bob")
+    left = shop.comes(team, "cat")
+    shop.leaves(left)
+    shop.wait(10**9)
+    shop.end_teams()
+    return [entry for seed in range(3) for entry in busy_day(seed, 250).journal] + shop.journal
+
+
+def test_what_sql_keeps_of_an_entry_tells_the_same_at_the_same_places() -> None:
+    whole = cut = 0
+    for seq, entry in enumerate(busy_entries(), 1):
+        kept = pack_told(entry, unpack_entry(entry), r.UNTOLD)
+        facts = facts_of(0, seq, entry)
+        assert (facts_of(0, seq, kept) if kept else []) == facts
+        assert not any(fact.kind == ev.FACT_KIND_UNREADABLE for fact in facts)
+        places = [fact.index for fact in facts]
+        assert places == sorted(set(places))
+        whole += kept == entry
+        cut += kept is not None and kept != entry
+    assert whole > 100
+    assert cut, "no entry had both what is told and what is not"
+
+
+def test_refusals_are_never_told_and_keep_their_place() -> None:
+    entry = packed(REFUSED, RELEASED, REFUSED)
+    kept = pack_told(entry, unpack_entry(entry), r.UNTOLD)
+    assert kept is not None
+    assert len(kept) < len(entry)
+    (fact,) = facts_of(4, 9, kept)
+    assert (fact.shard, fact.seq, fact.index) == (4, 9, 2)
+    assert (fact.kind, fact.reason, fact.campaign_id) == (ev.FACT_KIND_RELEASED, "bored", "sale")
+    assert fact.reservation_id == public_id(7, KEY)
+    assert fact.time.ToMilliseconds() == NOW_MS
+    only = packed(REFUSED)
+    assert pack_told(only, unpack_entry(only), r.UNTOLD) is None
+    assert facts_of(4, 9, only) == []
+
+
+def test_a_refund_is_a_fact_of_its_own_whatever_it_comes_of() -> None:
+    returned, due = facts_of(0, 1, packed(RETURNED))
+    assert (returned.kind, returned.index) == (ev.FACT_KIND_RETURNED, 0)
+    assert (returned.quantity, returned.state) == (2, res.RESERVATION_STATE_RETURNED)
+    assert (due.kind, due.index) == (ev.FACT_KIND_REFUND_DUE, 1)
+    assert (due.refund.amount_minor, due.refund.reason) == (900, res.REFUND_REASON_RETURN)
+    assert (due.buyer_id, due.campaign_id) == ("ann", "sale")
+    free = RETURNED._replace(refund_key=b"", refund_minor=0)
+    assert [fact.kind for fact in facts_of(0, 1, packed(free))] == [ev.FACT_KIND_RETURNED]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1 no entry"])
+def test_an_entry_that_cannot_be_read_is_told_as_that(data: bytes) -> None:
+    (fact,) = facts_of(0, 5, data)
+    assert (fact.kind, fact.seq) == (ev.FACT_KIND_UNREADABLE, 5)
+
+
+def test_a_record_that_cannot_be_told_hides_no_other() -> None:
+    broken = RELEASED._replace(key=None)  # type: ignore[arg-type]
+    kinds = [fact.kind for fact in facts_of(0, 5, packed(broken, RELEASED))]
+    assert kinds == [ev.FACT_KIND_UNREADABLE, ev.FACT_KIND_RELEASED]

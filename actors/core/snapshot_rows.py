@@ -161,9 +161,7 @@ def _fill_reservations(filling: Filling, slot: s.SlotState, rows: Any) -> None:
             _,
         ) = row
         if pool is None or pool.sku_id != sku_id or pool.campaign_id != campaign_id:
-            pool = slot.pool(campaign_id, sku_id)
-            if pool is None:
-                raise UnreadableSnapshot(f"a reservation of an unknown pool {campaign_id}/{sku_id}")
+            pool = _pool_of(slot, campaign_id, sku_id)
         held.pool = pool
         # Rows of one entry share its time and number, as they do where they were folded.
         if reserved_ms != row_reserved_ms:
@@ -189,6 +187,13 @@ def _fill_reservations(filling: Filling, slot: s.SlotState, rows: Any) -> None:
             fuzzy["reservations", slot.slot, held.key] = seq
         slot.reservations.put(held.key, held)
         _count(slot, held, now_ms)
+
+
+def _pool_of(slot: s.SlotState, campaign_id: str, sku_id: str) -> Pool:
+    pool = slot.pool(campaign_id, sku_id)
+    if pool is None:
+        raise UnreadableSnapshot(f"a reservation of an unknown pool {campaign_id}/{sku_id}")
+    return pool
 
 
 def _count(slot: s.SlotState, held: s.Reservation, now_ms: int) -> None:

@@ -242,9 +242,6 @@ def seat_paid(
     missing = team.group.capacity - team.paid - 1
     if missing <= 0:
         paid = [*paid_members(slot, team), now]
-        if team.key == seat.team_key:
-            # Who pays last may have joined earlier; who is moved joins now.
-            paid.sort(key=lambda one: (one.seat.joined_ms, one.seat.key))
         records.extend(form(slot, team, paid, leader))
     elif missing == team.group.rules.nearly_full_seats:
         records.append(

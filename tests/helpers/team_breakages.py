@@ -246,8 +246,8 @@ def a_full_team_is_only_seen_when_the_payment_was_in_time(patch: Patch) -> None:
     """A late payer takes the last seat, and the team is never completed."""
     honest = team_ends.seat_paid
 
-    def seat_paid(slot: s.SlotState, seat: s.Seat, record: Any) -> tuple[Any, ...]:
-        records = honest(slot, seat, record)
+    def seat_paid(slot: s.SlotState, seat: s.Seat, record: Any, now_ms: int) -> tuple[Any, ...]:
+        records = honest(slot, seat, record, now_ms)
         ends = (t.TEAM_FORMED, t.SEAT_SETTLED)
         return tuple(x for x in records if not record.reacquired or x[0] not in ends)
 

@@ -154,6 +154,7 @@ _TEAM = {
     "tier_people": (_R, "`teams`"),
     "unit_price_minor": (_R, "`teams`"),
     "virtual": (_R, "`teams.virtual_seats`"),
+    "completed_by": (_R, "`teams`"),
     "ended_ms": (_R, "`teams`"),
     "seq": (_R, "`teams`"),
     "touched_ms": (_R, "`teams.updated_ms`"),

@@ -49,6 +49,7 @@ class TeamRow(NamedTuple):
     virtual_seats: int
     tier_people: int
     unit_price_minor: int
+    completed_by: str
     opened_ms: int
     deadline_ms: int
     ended_ms: int
@@ -85,6 +86,7 @@ def packed_team(row: TeamRow, members: tuple[bytes, ...]) -> tuple[Any, ...]:
         row.seq,
         row.updated_ms,
         row.new_members,
+        row.completed_by,
     )
 
 

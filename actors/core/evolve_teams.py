@@ -133,6 +133,7 @@ def team_formed(state: s.ShardState, slot: s.SlotState, record: t.TeamFormed) ->
     team.tier_people = record.tier_people
     team.unit_price_minor = record.unit_price_minor
     team.virtual = record.virtual
+    team.completed_by = record.caller
     _ended(state, slot, team, TEAM_FORMED, record.members)
     team.new_count = team.new_paid = record.new_members
 

@@ -74,6 +74,7 @@ def _pack_team(key: bytes, team: Team) -> tuple[Any, ...]:
         team.seq,
         team.touched_ms,
         0 if forming else team.new_count,
+        team.completed_by,
     )
 
 
@@ -228,6 +229,7 @@ def _fill_teams(filling: Filling, slot: s.SlotState, rows: Any) -> None:
             team.seq,
             team.touched_ms,
             team.new_count,
+            team.completed_by,
         ) = row
         team.new_paid = team.new_count
         pool = slot.pool(campaign_id, sku_id)

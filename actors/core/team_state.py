@@ -57,6 +57,7 @@ class Team:
     __slots__ = (
         "buyers",
         "campaign_id",
+        "completed_by",
         "deadline_ms",
         "ended_ms",
         "group",
@@ -96,6 +97,8 @@ class Team:
         """Of a team that ended: keys of the seats that were paid."""
         self.tier_people = self.unit_price_minor = self.virtual = 0
         """Of a formed one: the tier that it reached."""
+        self.completed_by = ""
+        """The caller who completed it by hand; '' of any other."""
         self.ended_ms = 0
         self.seq = 0
         """Entry of the last record of its own."""

@@ -52,7 +52,7 @@ from actors.core.team_ends import (
     team_of,
 )
 from actors.core.team_records import SEAT_TAKEN, TEAM_OPENED, SeatTaken, TeamOpened
-from actors.core.team_state import TEAM_FORMED, TEAM_FORMING, Group, Team
+from actors.core.team_state import TEAM_FORMING, Group, Team
 from actors.core.terms import closed, currency_of, exceeds_limit, not_eligible
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -309,16 +309,16 @@ def leave_team(state: ShardState, command: t.LeaveTeam, now_ms: int) -> Decision
 
 
 def complete_team(state: ShardState, command: t.CompleteTeam, now_ms: int) -> Decision:
-    """(APPLIED, team): formed with virtual seats; again: the same. Precedence: NOT_FOUND,
-    TEAM_CLOSED, NOT_ELIGIBLE (the campaign's rules do not allow it), TEAM_NOT_OPEN (nobody has
-    paid), INVALID (no tier of so many people, or the paid seats are beyond it), APPLIED."""
+    """(APPLIED, team): formed with the virtual seats that it needs, none perhaps; again: the same.
+    Precedence: NOT_FOUND, TEAM_CLOSED, NOT_ELIGIBLE (the campaign's rules do not allow it),
+    TEAM_NOT_OPEN (nobody has paid), INVALID (no tier of so many people, or the paid seats are
+    beyond it), APPLIED."""
     slot = state.slot(command.slot)
     team = slot.teams.get(command.team_key)
     if team is None:
         return (Outcome.NOT_FOUND, None), ()
     if team.state != TEAM_FORMING:
-        done = team.state == TEAM_FORMED and team.virtual > 0
-        done = done and command.people in (0, team.tier_people)
+        done = team.completed_by and command.people in (0, team.tier_people)
         return (Outcome.APPLIED if done else Outcome.TEAM_CLOSED, team_view(slot, team)), ()
     if not team.group.rules.virtual_completion:
         return (Outcome.NOT_ELIGIBLE, team_view(slot, team)), ()

@@ -135,6 +135,7 @@ class NaiveTeams(Naive):
             "closing": [],
             "unsettled": {},
             "completed": [],
+            "by_hand": False,
         }
         return self._sit_down(q, args, team, pool, unit)
 
@@ -201,7 +202,7 @@ class NaiveTeams(Naive):
         if team is None or team["id"] in self.gone:
             return ("NOT_FOUND",)
         if team["state"] != "FORMING":
-            done = team["state"] == "FORMED" and team["virtual"] > 0
+            done = team["by_hand"]
             return ("APPLIED" if done and q.people in (0, team["people"]) else "TEAM_CLOSED",)
         if not team["rules"].virtual_completion:
             return ("NOT_ELIGIBLE",)
@@ -363,7 +364,7 @@ class NaiveTeams(Naive):
         tier = [tier for tier in team["tiers"] if people >= tier.people][-1]
         assert (record.tier_people, record.unit_price_minor) == tuple(tier), "at another tier"
         assert record.new_members == sum(row["new"] for row in paid)
-        team |= {"state": "FORMED", "virtual": record.virtual, "people": tier.people}
+        team |= {"state": "FORMED", "by_hand": record.caller != "", "people": tier.people}
         team["price"] = tier.unit_price_minor
         team["unsettled"] = {row["key"]: row for row in paid}
 

@@ -333,6 +333,35 @@ def test_virtual_seats_are_counted_apart() -> None:
     check_replicas(shop)
 
 
+@pytest.mark.parametrize("people", [0, 2])
+def test_a_team_that_was_completed_without_virtual_seats_is_completed_again(people: int) -> None:
+    """It was told TEAM_CLOSED, as only virtual seats said that an operator had completed it."""
+    shop = TeamShop()
+    shop.sell_to_teams((2, 90), (4, 70), virtual_completion=True)
+    team, _ = shop.start("ann")
+    shop.comes(team, "bob")
+    done = shop.complete(team, people)
+    assert (done[0], shop.team(team).virtual, shop.team(team).completed_by) == (
+        Outcome.APPLIED,
+        0,
+        "web",
+    )
+    assert shop.complete(team, people) == done
+    assert shop.complete(team, 4)[0] == Outcome.TEAM_CLOSED
+    check_replicas(shop)
+    shop.state = shop.from_snapshot()
+    assert shop.complete(team, people) == done
+
+
+def test_a_team_that_formed_by_itself_was_completed_by_nobody() -> None:
+    shop = TeamShop()
+    shop.sell_to_teams((2, 90), virtual_completion=True)
+    team, _ = shop.start("ann")
+    shop.comes(team, "bob")
+    assert shop.team(team).state == TEAM_FORMED
+    assert shop.complete(team)[0] == Outcome.TEAM_CLOSED
+
+
 def test_a_campaign_that_is_ended_ends_its_teams(shop: TeamShop) -> None:
     for number in range(5):
         shop.start(f"b{number}")

@@ -85,6 +85,7 @@ def test_nothing_is_wrong_with_teams_of_every_kind(shop: TeamShop, database: Dat
         "UPDATE teams SET paid = paid + 1 WHERE state = 3",
         "UPDATE teams SET new_members = 0 WHERE state = 2",
         "UPDATE teams SET virtual_seats = 1 WHERE state = 2",
+        "UPDATE teams SET completed_by = 'zoe' WHERE state = 2",
         "UPDATE teams SET tier_people = 2 WHERE state = 2",
         "UPDATE teams SET unit_price_minor = unit_price_minor + 1 WHERE state = 2",
         "UPDATE teams SET deadline_ms = deadline_ms + 1",

@@ -69,11 +69,13 @@ def team_key_of(seat_key: bytes) -> bytes:
 def open_team(state: ShardState, command: t.OpenTeam, now_ms: int) -> Decision:
     """(RESERVED, key, list, unit, payable, currency, deadline_ms, remaining, team key, team's
     deadline_ms, seats still free), or a refusal: (outcome, remaining, ())."""
-    number, _, caller, request_id, campaign_id, sku_id, quantity, buyer_id, payable = command[1:10]
+    number, _, caller, request_id, campaign_id, sku_id = command[1:7]
+    quantity, buyer_id, payable, order_id = command[7:11]
     slot = state.slot(number)
     key = request_key(caller, request_id)
     mark = fingerprint_of(
-        f"open\0{campaign_id}\0{sku_id}\0{quantity}\0{buyer_id}\0{payable}\0{command.new_buyer}"
+        f"open\0{campaign_id}\0{sku_id}\0{quantity}\0{buyer_id}\0{payable}"
+        f"\0{order_id}\0{command.new_buyer}"
     )
     held = slot.reservations.get(key)
     if held is not None:
@@ -105,11 +107,13 @@ def open_team(state: ShardState, command: t.OpenTeam, now_ms: int) -> Decision:
 def join_team(state: ShardState, command: t.JoinTeam, now_ms: int) -> Decision:
     """As `open_team`; who finds the team full or closed is told up to three others: (outcome,
     remaining, their ids)."""
-    number, _, caller, request_id, team_key, quantity, buyer_id, payable = command[1:9]
+    number, _, caller, request_id, team_key = command[1:6]
+    quantity, buyer_id, payable, order_id = command[6:10]
     slot = state.slot(number)
     key = request_key(caller, request_id)
     mark = fingerprint_of(
-        f"join\0{team_key.hex()}\0{quantity}\0{buyer_id}\0{payable}\0{command.new_buyer}"
+        f"join\0{team_key.hex()}\0{quantity}\0{buyer_id}\0{payable}"
+        f"\0{order_id}\0{command.new_buyer}"
     )
     held = slot.reservations.get(key)
     if held is not None:

@@ -92,7 +92,7 @@ class NaiveTeams(Naive):
         return (before,) if before else None
 
     def open_team(self, q: t.OpenTeam) -> tuple[Any, ...]:
-        args = ("open", q.campaign_id, q.sku_id, *q[6:9], q.new_buyer)
+        args = ("open", q.campaign_id, q.sku_id, *q[7:11], q.new_buyer)
         told = self._told_before(q, args)
         if told:
             return told
@@ -140,7 +140,7 @@ class NaiveTeams(Naive):
         return self._sit_down(q, args, team, pool, unit)
 
     def join_team(self, q: t.JoinTeam) -> tuple[Any, ...]:
-        args = ("join", q.team_key, *q[5:8], q.new_buyer)
+        args = ("join", q.team_key, *q[6:10], q.new_buyer)
         told = self._told_before(q, args)
         if told:
             return told

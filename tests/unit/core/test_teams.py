@@ -1,5 +1,7 @@
 """Teams: each seat is taken once, paid once, settled once."""
 
+from typing import Any
+
 import pytest
 
 from actors.core import snapshot
@@ -108,6 +110,37 @@ def test_a_request_sent_again_is_answered_the_same(shop: TeamShop) -> None:
     shop.paid(public_id(SLOT, first[1]))
     team = public_id(SLOT, first[8])
     assert shop.join(team, "bob")[:7] == shop.join(team, "bob")[:7]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"order_id": "o-2"},
+        {"order_id": ""},
+        {"quantity": 2},
+        {"new_buyer": True},
+        {"payable_minor": 1},
+    ],
+    ids=str,
+)
+def test_a_request_sent_again_with_other_content_is_no_repetition(
+    other: dict[str, Any], shop: TeamShop
+) -> None:
+    told = {"order_id": "o-1"}
+    opened = shop.open_team("ann", **told)
+    shop.paid(public_id(SLOT, opened[1]))
+    team = public_id(SLOT, opened[8])
+    assert shop.join(team, "bob", **told)[0] == Outcome.RESERVED
+    assert shop.open_team("ann", **told | other)[0] == Outcome.ID_REUSED
+    assert shop.join(team, "bob", **told | other)[0] == Outcome.ID_REUSED
+    assert shop.open_team("ann", **told)[1] == opened[1]
+
+
+def test_a_refused_request_sent_again_with_another_order_is_no_repetition(shop: TeamShop) -> None:
+    team = public_id(SLOT, shop.open_team("ann")[8])
+    for _ in range(2):
+        assert shop.join(team, "bob", order_id="o-1")[0] == Outcome.TEAM_NOT_OPEN
+    assert shop.join(team, "bob", order_id="o-2")[0] == Outcome.ID_REUSED
 
 
 def test_a_team_that_reaches_no_tier_fails_and_owes_each_member_alone(shop: TeamShop) -> None:

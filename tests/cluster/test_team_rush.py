@@ -19,7 +19,6 @@ from stockray import (
     GroupRules,
     RefundReason,
     ReplicaRole,
-    ReserveResult,
     SeatResult,
     Sku,
     Status,
@@ -106,8 +105,7 @@ class Rush:
             )
             self.statuses[answer.status.name] += 1
             assert answer.ok or answer.status in REFUSALS, answer
-            told = ReserveResult(answer.status, request_id, answer.reservation_id)
-            self._stack.acks.append((self._campaign_of[team_id], told))
+            self._stack.acks.append((self._campaign_of[team_id], answer))
             if answer.ok:
                 self.seats[request_id] = answer
                 self.won.set()

@@ -16,7 +16,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from stockray import AsyncClient, ClusterStatus, ReplicaRole, ReserveResult, StockrayError
+from stockray import (
+    AsyncClient,
+    ClusterStatus,
+    ReplicaRole,
+    ReserveResult,
+    SeatResult,
+    StockrayError,
+)
 from stockray.testing import Books, start_local
 from stockray.testing.processes import alive
 from stockray.testing.standing import is_level, is_whole
@@ -38,7 +45,7 @@ class Stack:
 
     def __init__(self, kind: str, settings: Mapping[str, Any] | None = None) -> None:
         self.kind, _, rounds = kind.partition("-")
-        self.acks: list[tuple[str, ReserveResult]] = []
+        self.acks: list[tuple[str, ReserveResult | SeatResult]] = []
         """(campaign, what a buyer was told)."""
         on_redis = self.kind == "redis"
         self.cluster = start_local(

@@ -23,9 +23,16 @@ REFUSALS = frozenset(
         Status.NOT_ELIGIBLE,
         Status.BUYER_FROZEN,
         Status.RATE_LIMITED,
+        Status.TEAM_FULL,
+        Status.TEAM_CLOSED,
+        Status.TEAM_NOT_OPEN,
+        Status.ALREADY_IN_TEAM,
+        Status.NEW_BUYERS_ONLY,
+        Status.TOO_MANY_TEAMS,
+        Status.TEAM_ONLY,
     }
 )
-"""Answers to a reservation that were decided, and must never have taken effect."""
+"""Answers to a reservation or a seat that were decided, and must never have taken effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from stockray._client import AsyncClient
 from stockray.cluster import ClusterStatus
 from stockray.enums import ReplicaRole
 from stockray.errors import StockrayError
+from stockray.group_buy import SeatResult
 from stockray.options import OptionChanges
 from stockray.results import ReserveResult
 from stockray.sync import Client
@@ -286,12 +287,15 @@ class LocalCluster:
         )
 
     def verify(
-        self, answers: Iterable[tuple[str, ReserveResult]] = (), *, caller: str = "default"
+        self,
+        answers: Iterable[tuple[str, ReserveResult | SeatResult]] = (),
+        *,
+        caller: str = "default",
     ) -> Books:
         """Check I1-I6 over the journal, SQL and, when the service runs, the memory of every
         replica, after waiting until all is settled: nobody may be selling. `answers` are (SKU or
-        campaign, what `reserve` or `grab` answered) of one caller's requests; each must be true.
-        NotBalanced names the culprits."""
+        campaign, what `reserve`, `grab`, `open_team` or `join_team` answered) of one caller's
+        requests; each must be true. NotBalanced names the culprits."""
         if self.running:
             self.wait_settled()
         told = [

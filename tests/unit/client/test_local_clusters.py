@@ -15,6 +15,7 @@ from stockray.testing.books import REFUSALS, books_of
 from stockray.testing.processes import alive, end_all, ended, processes_in
 from stockray.testing.standing import is_level, is_whole, pid_of
 
+from server import group_sale
 from server.sale import DEFINITE_REFUSALS
 
 SLEEPER = "import time; print(flush=True); time.sleep(600)"
@@ -96,8 +97,17 @@ def test_processes_are_found_by_where_they_work_and_ended(tmp_path: object) -> N
 
 
 def test_what_is_a_refusal_is_the_same_for_client_and_service() -> None:
-    assert DEFINITE_REFUSALS <= REFUSALS
+    assert DEFINITE_REFUSALS | group_sale.REFUSALS <= REFUSALS
     assert not REFUSALS & {Status.RETRY, Status.UNKNOWN, Status.ID_REUSED, Status.INTERNAL}
+
+
+def test_whatever_a_seat_is_refused_with_is_a_refusal() -> None:
+    """They were left out, and seats that were refused were not looked for."""
+    of_teams = {status for status in Status if Status.TEAM_FULL <= status < Status.TEAM_FORMING}
+    assert len(of_teams) == 7
+    assert of_teams <= REFUSALS
+    # That one refuses a return.
+    assert Status.TEAM_FORMING not in REFUSALS
 
 
 def test_books_that_do_not_balance_name_the_culprits() -> None:

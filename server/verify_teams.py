@@ -1,7 +1,8 @@
 """Teams, for `verify`: counted anew from seats, payments and refunds alone.
 
 * I1: seats that are held or paid are no more than a team has, each of another buyer; what a team
-  counts is what its seats add up to; a paid member leads; an ended team holds no unpaid seat.
+  counts is what its seats add up to; a paid member leads; an ended team holds no unpaid seat, and
+  has virtual ones only by an operator, where its campaign allows that.
 * I6: a team ends only together with what it owes; what is paid for a seat is kept at the tier's
   price by a team that formed, or all of it is due back.
 """
@@ -125,6 +126,10 @@ def _check_counts(
         f"{name}: {people} members reach {tier}, it formed at {team.tier_people}",
     )
     i1(team.leader in team.members, f"{name}: formed without its leader")
+    by = team.completed_by
+    i1(bool(by) or not team.virtual, f"{name}: {team.virtual} virtual seats, completed by nobody")
+    allowed = team.group.rules.virtual_completion
+    i1(allowed or not by, f"{name}: completed by {by} against its campaign's rules")
 
 
 def _check_forming(name: str, team: Team, seats: Sequence[s.Seat], i1: Check) -> None:

@@ -11,7 +11,7 @@ from actors.core import team_records as t
 from actors.core.codec import unpack_entry
 from actors.core.evolve import fold
 from actors.core.snapshot import chunks
-from actors.core.team_state import Team
+from actors.core.team_state import TEAM_FORMED, TEAM_FORMING, Team
 from persistence.memory import MemorySnapshots
 from server.verify_teams import check_teams
 from tests.helpers.histories import (
@@ -234,6 +234,12 @@ CHANGES: dict[str, tuple[int, Callable[[list[Any]], None], str, str]] = {
         "I1",
         "without its leader",
     ),
+    "a team is completed against the rules": (
+        t.TEAM_FORMED,
+        first(t.TEAM_FORMED, caller="zoe"),
+        "I1",
+        "completed by zoe against",
+    ),
     "a stranger leads a forming team": (
         t.TEAM_LED,
         first(t.TEAM_LED, leader_key=KEY),
@@ -266,9 +272,9 @@ def test_a_journal_in_which_something_is_wrong_with_a_team_is_found(
     assert any(words in example for example in found.get(invariant, [])), found
 
 
-def _team(state: s.ShardState) -> Team:
-    """The one that is forming."""
-    return next(team for team in state.slot(SLOT).teams.values() if team.state == 1)
+def _team(state: s.ShardState, of: int = TEAM_FORMING) -> Team:
+    """The first one in a state."""
+    return next(team for team in state.slot(SLOT).teams.values() if team.state == of)
 
 
 def _forget_a_seat(state: s.ShardState) -> None:
@@ -301,6 +307,10 @@ SPOILED: dict[str, tuple[Callable[[s.ShardState], object], str]] = {
     "openers are forgotten": (
         lambda state: state.slot(SLOT).campaigns["sale"].openers.change("ida", -1),
         "open teams by buyer",
+    ),
+    "nobody asked for a virtual seat": (
+        lambda state: setattr(_team(state, TEAM_FORMED), "virtual", 1),
+        "1 virtual seats, completed by nobody",
     ),
     "a team is gone": (
         lambda state: state.slot(SLOT).teams.pop(_team(state).key),

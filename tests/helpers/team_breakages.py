@@ -24,6 +24,7 @@ from actors.core import (
 )
 from actors.core import records as r
 from actors.core import state as s
+from actors.core import team_commands as tc
 from actors.core import team_records as t
 from actors.core.identity import request_key
 from actors.core.outcomes import Outcome
@@ -399,6 +400,21 @@ def a_snapshot_has_seats_without_their_team(patch: Patch) -> None:
         return seat, paid
 
     patch.setattr(snapshot_rows, "_filled_seat", filled)
+
+
+def a_completion_is_known_by_its_virtual_seats(patch: Patch) -> None:
+    """One that needed none is told TEAM_CLOSED when it is asked for again."""
+    honest = teams.complete_team
+
+    def complete(state: s.ShardState, command: tc.CompleteTeam, now_ms: int) -> Any:
+        team = state.slot(command.slot).teams.get(command.team_key)
+        answer, records = honest(state, command, now_ms)
+        again = answer[0] == Outcome.APPLIED and not records
+        if again and team is not None and not team.virtual:
+            return (Outcome.TEAM_CLOSED, answer[1]), ()
+        return answer, records
+
+    patch.setitem(decide.HANDLERS, tc.COMPLETE_TEAM, complete)
 
 
 def a_snapshot_loses_who_leads(patch: Patch) -> None:

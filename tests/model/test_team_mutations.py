@@ -48,6 +48,7 @@ MUTANTS: list[Mutant] = [
     b.an_empty_team_goes_on,
     b.a_payment_extends_the_teams_time,
     b.who_opened_a_team_may_open_no_more,
+    b.a_completion_is_known_by_its_virtual_seats,
     b.a_snapshot_has_seats_without_their_team,
     b.a_snapshot_loses_who_leads,
     b.a_snapshots_teams_are_not_counted,

@@ -18,11 +18,14 @@ from server.verify_rows import (
     POOL_COLUMNS,
     REFUND_COLUMNS,
     RESERVATION_COLUMNS,
-    known,
+    SEAT_COLUMNS,
+    TEAM_COLUMNS,
     payment_rows,
     pool_rows,
     refund_rows,
     reservation_rows,
+    seat_rows,
+    team_rows,
 )
 from tests.model.shop import deadlines, limits
 from tests.model.team_shop import teams_of
@@ -37,6 +40,8 @@ TABLES = (
     ("reservations", RESERVATION_COLUMNS, reservation_rows),
     ("refunds", REFUND_COLUMNS, refund_rows),
     ("payments", PAYMENT_COLUMNS, payment_rows),
+    ("teams", TEAM_COLUMNS, team_rows),
+    ("seats", SEAT_COLUMNS, seat_rows),
 )
 KEPT_OR_DUE = (3, 4)
 """States of a payment that took effect; begun and failed ones are no facts of the fold."""
@@ -180,9 +185,7 @@ class Ending:
         mine = self.cluster.pairs[book.shard].slots
         for table, columns, rows_of in TABLES:
             expected = {
-                row
-                for slot in book.state.slots.values()
-                for row in rows_of(slot, known(book.state, slot))
+                row for slot in book.state.slots.values() for row in rows_of(book.state, slot)
             }
             found = {
                 tuple([row[name] for name in columns])

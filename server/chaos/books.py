@@ -14,14 +14,23 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from actors.core import records as r
+from actors.core import team_records as t
 from actors.core.campaign_config import campaign_config
 from actors.core.codec import unpack_entry
 from actors.core.commands import RESTOCK_AVAILABLE
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
-from actors.core.state import REFUSAL_WINDOW_MS
+from actors.core.refunds import RefundReason
+from actors.core.state import CAMPAIGN_ENDED, REFUSAL_WINDOW_MS
 from persistence.ports import Entry
-from server.chaos.history import begin_mark, failed_mark, payment_mark, release_mark
+from server.chaos.history import (
+    begin_mark,
+    completion_mark,
+    failed_mark,
+    payment_mark,
+    release_mark,
+)
+from server.chaos.team_books import TeamBooks
 from server.verify import Invariant
 
 PoolName = tuple[str, str]
@@ -77,7 +86,7 @@ class Held:
 
     __slots__ = ("buyer_id", "places", "pool", "quantity", "shard", "states")
 
-    def __init__(self, shard: int, record: r.StockReserved) -> None:
+    def __init__(self, shard: int, record: r.StockReserved | t.SeatTaken) -> None:
         self.shard = shard
         self.pool: PoolName = (record.campaign_id, record.sku_id)
         self.buyer_id = record.buyer_id
@@ -114,6 +123,9 @@ class Books:
         self.shelves: dict[PoolName, Shelf] = {}
         self.held: dict[str, Held] = {}
         self.of_buyer: dict[tuple[PoolName, str], list[Held]] = {}
+        self.teams = TeamBooks()
+        self.ended: dict[str, int] = {}
+        """Campaign -> the place where it was ended."""
         self.arithmetic = Invariant()
         self.once = Invariant()
         self.oversold = Invariant()
@@ -135,6 +147,7 @@ class Books:
             keep = KEEPERS.get(record.kind)
             if keep is not None:
                 keep(self, record)
+        self.teams.entry_over()
         for told in content.balances:
             now = self.shelf(told.campaign_id, told.sku_id).now
             found = Stood(told.total, told.available, told.reserved, told.sold, told.in_transit)
@@ -185,7 +198,7 @@ class Books:
 
     # Records
 
-    def _reserved(self, record: r.StockReserved) -> None:
+    def _reserved(self, record: r.StockReserved | t.SeatTaken) -> None:
         name = public_id(record.slot, record.key)
         self._effect(f"request:{name}", "RESERVED")
         held = self.held[name] = Held(self._shard, record)
@@ -205,9 +218,10 @@ class Books:
 
     def _confirmed(self, record: r.ReservationConfirmed) -> None:
         self._effect(payment_mark(record.slot, record.payment_id), "CONFIRMED")
-        _, held = self._of(record.slot, record.key)
+        name, held = self._of(record.slot, record.key)
         if held is None:
             return
+        self.teams.paid(self._place, name, record.paid_minor)
         held.become(self._place, "CONFIRMED")
         part = "available" if record.reacquired else "reserved"
         self._move(
@@ -219,15 +233,17 @@ class Books:
 
     def _released(self, record: r.ReservationReleased) -> None:
         name, held = self._of(record.slot, record.key)
-        self._effect(release_mark(name), "RELEASED")
-        self._freed(held, "RELEASED")
+        # A seat is given up by leaving its team.
+        self._effect(release_mark(name), "LEFT" if name in self.teams.seats else "RELEASED")
+        self._freed(name, held, "RELEASED")
 
     def _expired(self, record: r.ReservationExpired) -> None:
         name, held = self._of(record.slot, record.key)
         self._effect(f"expiry:{name}", "EXPIRED")
-        self._freed(held, "EXPIRED")
+        self._freed(name, held, "EXPIRED")
 
-    def _freed(self, held: Held | None, state: str) -> None:
+    def _freed(self, name: str, held: Held | None, state: str) -> None:
+        self.teams.freed(self._place, name)
         if held is None:
             return
         held.become(self._place, state)
@@ -277,8 +293,49 @@ class Books:
         shelf.change(self._place, **{"in_transit": -out.quantity, to: by})
 
     def _campaign_put(self, record: r.CampaignPut) -> None:
-        for line in campaign_config(record.config).lines:
+        config = campaign_config(record.config)
+        for line in config.lines:
             self.shelf(record.campaign_id, line.sku_id).limit = line.limit_per_buyer
+        self.teams.terms(record.campaign_id, config)
+
+    def _campaign_set(self, record: r.CampaignStateSet) -> None:
+        if record.state == CAMPAIGN_ENDED:
+            self.ended.setdefault(record.campaign_id, self._place)
+
+    def _opened(self, record: t.TeamOpened) -> None:
+        self.teams.opened(self._shard, self._place, record)
+
+    def _taken(self, record: t.SeatTaken) -> None:
+        self._reserved(record)
+        self.teams.taken(self._place, record)
+
+    def _led(self, record: t.TeamLed) -> None:
+        self.teams.led(record)
+
+    def _moved(self, record: t.SeatMoved) -> None:
+        self.teams.moved(record)
+
+    def _closed(self, record: t.SeatClosed) -> None:
+        name, held = self._of(record.slot, record.key)
+        if record.why == RefundReason.LEFT_TEAM:
+            self._effect(release_mark(name), "LEFT")
+        self.teams.closed(self._place, record)
+        if held is None:
+            return
+        held.become(self._place, "RETURNED", held.quantity)
+        by = record.quantity
+        self._move(self.shelf(*held.pool), held.pool, sold=-by, available=by)
+
+    def _formed(self, record: t.TeamFormed) -> None:
+        if record.caller:
+            self._effect(completion_mark(public_id(record.slot, record.team_key)), "APPLIED")
+        self.teams.formed(self._place, record)
+
+    def _settled(self, record: t.SeatSettled) -> None:
+        self.teams.settled(record)
+
+    def _team_ended(self, record: t.TeamClosed) -> None:
+        self.teams.ended(self._place, record)
 
 
 REFUSALS = frozenset(
@@ -303,5 +360,14 @@ KEEPERS: dict[int, Callable[[Books, Any], None]] = {
     r.PAYMENT_FAILED: Books._failed,
     r.REFUND_FELL_DUE: Books._refund_fell_due,
     r.UNITS_RETURNED: Books._returned,
+    r.CAMPAIGN_STATE_SET: Books._campaign_set,
+    t.TEAM_OPENED: Books._opened,
+    t.SEAT_TAKEN: Books._taken,
+    t.TEAM_LED: Books._led,
+    t.SEAT_MOVED: Books._moved,
+    t.SEAT_CLOSED: Books._closed,
+    t.TEAM_FORMED: Books._formed,
+    t.SEAT_SETTLED: Books._settled,
+    t.TEAM_CLOSED: Books._team_ended,
 }
 """Kind of record -> who keeps it; of what the load never asks for, nothing is kept."""

@@ -10,11 +10,20 @@ With the writes' order known, this is a whole check of linearizability, and take
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from server.chaos.books import Books, Effect, Held, Shelf
-from server.chaos.history import FAIL, OK, RESERVING, UNKNOWN, Operation
+from server.chaos.history import FAIL, HOLDING, OK, SEATING, UNKNOWN, Operation
+from server.chaos.team_books import Team
+from server.chaos.team_checks import (
+    SEAT_REFUSALS,
+    check_seat_refusal,
+    check_teams,
+    place_of_suggestion,
+    team_stood_so,
+)
+from server.chaos.times import Times, brief, indexes, seen
 from server.verify import Invariant
 
 CHECKS = {
@@ -25,6 +34,9 @@ CHECKS = {
     "asked": "every effect was asked for, as it was asked",
     "order": "what ended before another began stands before it in the journal",
     "refusals": "sold out and over the limit were so at that moment",
+    "seated": "a team has seats for all its paid and unpaid, and nobody sits twice",
+    "formed": "a team forms with people of a tier, all of whom have paid",
+    "owed": "who paid for a seat is in a formed team at its price, or gets all back, once",
     "reads": "a read shows an instant between its begin and end, and never goes back",
     "oversold": "no pool and no buyer has more than there is",
     "arithmetic": "records add up to the balances that their entries tell",
@@ -79,6 +91,7 @@ def check_history(operations: Iterable[Operation], books: Books, checks: Checks)
     for name, found in (("once", books.once), ("oversold", books.oversold)):
         checks[name] = found
     checks["arithmetic"] = books.arithmetic
+    check_teams(books.teams, checks)
 
 
 def last_acked(operations: Iterable[Operation], books: Books) -> list[int]:
@@ -102,64 +115,13 @@ def doubts_of(operations: Iterable[Operation], books: Books) -> dict[str, int]:
     return {"took_effect": applied, "did_not": len(left) - applied}
 
 
-class Times:
-    """One shard's effects by place, by when they were acknowledged, by when they were asked for."""
-
-    def __init__(self) -> None:
-        self._spans: list[tuple[int, float, float, str]] = []
-        self._ended: list[float] = []
-        self._before: list[int] = []
-        self._began: list[float] = []
-        self._behind: list[int] = []
-
-    def add(self, place: int, began_s: float, ended_s: float, mark: str) -> None:
-        """An effect, asked for at `began_s`; told at `ended_s`, infinity if it never was."""
-        self._spans.append((place, began_s, ended_s, mark))
-
-    def seal(self) -> None:
-        """All were added."""
-        highest, lowest = 0, 1 << 62
-        for place, _, ended_s, _ in sorted(self._spans, key=lambda span: span[2]):
-            highest = max(highest, place)
-            self._ended.append(ended_s)
-            self._before.append(highest)
-        for place, began_s, _, _ in sorted(self._spans, key=lambda span: -span[1]):
-            lowest = min(lowest, place)
-            self._began.append(-began_s)
-            self._behind.append(lowest)
-
-    def after(self, began_s: float) -> int:
-        """A call that began then has its point at this place or behind."""
-        index = bisect_left(self._ended, began_s)
-        return self._before[index - 1] if index else 0
-
-    def until(self, ended_s: float) -> int:
-        """A call that ended then has its point before this place."""
-        index = bisect_left(self._began, -ended_s)
-        return self._behind[index - 1] if index else 1 << 62
-
-    def check_order(self, shard: int, found: Invariant) -> None:
-        """No effect lies behind one that was asked for after its acknowledgement."""
-        latest, by = 0.0, ""
-        for place, began_s, ended_s, mark in sorted(self._spans):
-            found.check(
-                ended_s >= latest,
-                (
-                    f"shard {shard}: {mark} stands at {place}, "
-                    f"behind {by}, which was asked for after it was acknowledged"
-                ),
-            )
-            if began_s > latest:
-                latest, by = began_s, mark
-
-
 def _check_mark(mark: str, one: Asked, books: Books, checks: Checks, times: list[Times]) -> None:
     """One mark's calls against its effects."""
     effects = books.effects.get(mark, [])
     answers = one.answers
     told = None
     for call in answers:
-        if call.status in HAS_RECORD:
+        if has_record(call):
             told = told or call
             checks["lost_acks" if call.outcome == OK else "refusals"].check(
                 any(effect.status == call.status for effect in effects),
@@ -170,7 +132,7 @@ def _check_mark(mark: str, one: Asked, books: Books, checks: Checks, times: list
             )
     done = [effect for effect in effects if effect.status in DONE_BY_RECORD]
     for call in answers:
-        if call.outcome == FAIL and call.status in HAS_RECORD:
+        if call.outcome == FAIL and has_record(call):
             checks["phantom_refusals"].check(
                 not done, f"{brief(call)} was told {call.status}, and took effect"
             )
@@ -217,14 +179,26 @@ def _check_asked(asked: dict[str, Asked], books: Books, checks: Checks) -> None:
             == ((first.campaign_id, first.sku_id), first.buyer_id, first.quantity),
             (f"{brief(first)} became {held.quantity} of {held.pool} for {held.buyer_id}"),
         )
+    for name, team_id in books.teams.joined.items():
+        one = asked.get(f"request:{name}")
+        checks["asked"].check(
+            one is None or one.first.team_id == team_id,
+            f"{name} is a seat of {team_id}, {brief(one.first) if one else ''}",
+        )
 
 
 def _check_state(call: Operation, books: Books, times: Times, checks: Checks) -> None:
     """Answers that rest on what stood at some instant."""
-    if call.status in HAS_RECORD:
+    if has_record(call):
         effects = books.effects.get(call.mark, [])
         for effect in [e for e in effects if e.status == call.status][-1:]:
             _check_refusal(call, effect, books, checks["refusals"])
+        return
+    if call.verb in ("leave_team", "complete_team") and call.status != "EXPIRED":
+        checks["refusals"].check(
+            team_stood_so(call, books, times),
+            f"{brief(call)} was told {call.status}; the team never stood so meanwhile",
+        )
         return
     states = STATES_BEHIND.get(call.status)
     held = books.held.get(call.reservation_id)
@@ -241,9 +215,11 @@ def _check_state(call: Operation, books: Books, times: Times, checks: Checks) ->
 
 def _check_refusal(call: Operation, effect: Effect, books: Books, found: Invariant) -> None:
     """Sold out and over the limit, exactly at the place of the refusal."""
+    if call.verb in SEATING and call.status in SEAT_REFUSALS:
+        check_seat_refusal(call, effect, books, found)
     pool = (call.campaign_id, call.sku_id)
     shelf = books.shelves.get(pool)
-    if call.verb not in RESERVING or shelf is None:
+    if call.verb not in HOLDING or shelf is None:
         return
     if call.status == "SOLD_OUT":
         available = shelf.at(effect.place).available
@@ -297,8 +273,12 @@ def _note(ended: list[tuple[float, int]], ended_s: float, place: int) -> None:
 
 def _place_of(read: Operation, books: Books, after: int, until: int) -> int | None:
     """The first place in the window at which what was read stood so."""
-    it: Shelf | Held | None
-    if read.verb == "get_stock":
+    it: Shelf | Held | Team | None
+    if read.verb == "suggest_teams":
+        return place_of_suggestion(read, books, after, until)
+    if read.verb == "get_team":
+        it = books.teams.teams.get(read.team_id)
+    elif read.verb == "get_stock":
         it = books.shelves.get((read.campaign_id, read.sku_id))
     else:
         it = books.held.get(read.reservation_id)
@@ -310,25 +290,23 @@ def _place_of(read: Operation, books: Books, after: int, until: int) -> int | No
     return None
 
 
-def indexes(it: Shelf | Held, after: int, until: int) -> Iterator[int]:
-    """Which states stood at some place from `after` to before `until`."""
-    first = max(0, bisect_right(it.places, after) - 1)
-    yield from range(first, max(first, bisect_left(it.places, until)))
-
-
-def seen(held: Held, after: int, until: int) -> Iterator[tuple[str, int]]:
-    """The states of a reservation in a window."""
-    return (held.states[index] for index in indexes(held, after, until))
-
-
-def brief(call: Operation) -> str:
-    """A call in a few words."""
-    what = f"{call.campaign_id or '(base)'}/{call.sku_id}" if call.sku_id else call.reservation_id
-    return f"#{call.number} {call.verb} {what} {call.buyer_id} ({call.mark or 'read'})"
+def has_record(call: Operation) -> bool:
+    """Whether a record of the journal stands behind an answer."""
+    return call.status in HAS_RECORD or (call.verb in SEATING and call.status in SEAT_REFUSALS)
 
 
 DONE_BY_RECORD = frozenset(
-    {"RESERVED", "CONFIRMED", "REFUND_DUE", "RELEASED", "RETURNED", "PAYMENT_BEGUN", "NOTED"}
+    {
+        "RESERVED",
+        "CONFIRMED",
+        "REFUND_DUE",
+        "RELEASED",
+        "RETURNED",
+        "PAYMENT_BEGUN",
+        "NOTED",
+        "LEFT",
+        "APPLIED",
+    }
 )
 HAS_RECORD = DONE_BY_RECORD | {
     "SOLD_OUT",

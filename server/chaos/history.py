@@ -21,7 +21,10 @@ OPERATIONS_MAX = 200_000
 
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 RESERVING = frozenset({"grab", "reserve"})
-READING = frozenset({"get_stock", "get_reservation"})
+SEATING = frozenset({"open_team", "join_team"})
+HOLDING = RESERVING | SEATING
+"""Calls that hold units; the pulse of sales is that of `RESERVING` alone."""
+READING = frozenset({"get_stock", "get_reservation", "get_team", "suggest_teams"})
 STOCK_PARTS = ("total", "available", "reserved", "sold", "in_transit")
 """What `get_stock` answers, in the order of `Operation.answer`."""
 
@@ -35,6 +38,8 @@ DONE = frozenset(
         Status.NOTED,
         Status.REFUND_DUE,
         Status.FOUND,
+        Status.LEFT,
+        Status.APPLIED,
     }
 )
 """Answers after which something is as it was asked for. A refund due is an effect, too."""
@@ -58,6 +63,7 @@ class Operation(NamedTuple):
     status: str
     answer: tuple[Any, ...]
     """What must be the same for a repeat, or what a read saw."""
+    team_id: str = ""
 
     @property
     def definite(self) -> bool:
@@ -90,7 +96,7 @@ def begin_mark(reservation_id: str) -> str:
 
 
 def release_mark(reservation_id: str) -> str:
-    """The effect of a release."""
+    """The effect of a release, or of leaving a team."""
     return f"release:{reservation_id}"
 
 
@@ -108,6 +114,11 @@ def outcome_of_error(error: StockrayError) -> str:
     if not error.retriable:
         raise error
     return UNKNOWN if error.maybe_applied else FAIL
+
+
+def completion_mark(team_id: str) -> str:
+    """The effect of completing a team by hand."""
+    return f"complete:{team_id}"
 
 
 class History:

@@ -26,10 +26,11 @@ from server.chaos.gaps import (
     gaps_of,
 )
 from server.chaos.goods import Line, lines_of, prepare
-from server.chaos.history import OK, RESERVING, History
-from server.chaos.load import Load, LoadPlan
+from server.chaos.history import HOLDING, OK, History
+from server.chaos.load import Load, LoadPlan, groups_of
 from server.chaos.result import ChaosResult, Judged
 from server.chaos.tail import Tail
+from server.chaos.team_goods import GroupGoods
 from server.live import replica_claims
 from server.settings import Settings
 from server.verify import Ack, Invariant, ReplicaClaim, Report
@@ -121,16 +122,17 @@ class Run:
     async def play(self, make_trouble: Callable[[], Trouble]) -> ChaosResult:
         """Everything. Raises CannotRun when the load cannot even begin."""
         async with AsyncClient(self._theatre.address, timeout_ms=30_000) as client:
-            lines = await self._prepare(client)
+            lines, groups = await self._prepare(client)
             tail = Tail(self._theatre.settings.journal_url, len(lines))
             following = asyncio.create_task(tail.run())
             try:
-                load = Load(self._theatre.address, self._plan, lines)
+                load = Load(self._theatre.address, self._plan, lines, groups)
                 async with load:
                     await self._warm_up(load)
                     trouble = make_trouble()
                     await self._suffer(load, trouble)
                     self._ended_s = time.monotonic()
+                await self._end_teams(client, groups, tail)
                 settled_s = await self._settle(client)
                 claims = await _claims(client, len(lines))
             finally:
@@ -138,15 +140,20 @@ class Run:
                 await following
         return await asyncio.to_thread(self._reckon, load.history, trouble, tail, settled_s, claims)
 
-    async def _prepare(self, client: AsyncClient) -> list[list[Line]]:
+    async def _prepare(self, client: AsyncClient) -> tuple[list[list[Line]], list[GroupGoods]]:
         status = await _status(client, lambda s: all(shard.replicas for shard in s.shards))
         if status is None:
             raise CannotRun(f"{self._theatre.address} does not answer")
         lines = lines_of(len(status.shards))
-        self._watcher.say(f"stocking {len(lines)} shards, opening a campaign on each")
-        for of_shard in lines:
+        groups = groups_of(len(lines), self._plan)
+        self._watcher.say(
+            f"stocking {len(lines)} shards, opening a campaign on each and "
+            f"{len(groups[0].lines)} for teams"
+        )
+        for of_shard, goods in zip(lines, groups, strict=True):
             await prepare(client, of_shard, seconds=self._plan.seconds)
-        return lines
+            await goods.prepare(client, seconds=self._plan.seconds)
+        return lines, groups
 
     async def _warm_up(self, load: Load) -> None:
         deadline = time.monotonic() + READY_S
@@ -200,6 +207,25 @@ class Run:
                 self._planned,
             )
         )
+
+    async def _end_teams(
+        self, client: AsyncClient, groups: Sequence[GroupGoods], tail: Tail
+    ) -> None:
+        """End the group campaigns that are left, and wait until the journal has their teams' ends;
+        notes a failure if it never has."""
+        self._watcher.say("ending the group campaigns")
+        deadline = time.monotonic() + SETTLE_S
+        try:
+            for goods in groups:
+                await goods.end_all(client)
+        except TimeoutError:
+            self._failed.append("the group campaigns cannot be ended")
+            return
+        while tail.books.teams.forming and not tail.missed:
+            if time.monotonic() > deadline:
+                self._failed.append(f"teams are still forming after {SETTLE_S:.0f} s")
+                return
+            await asyncio.sleep(LOOK_S)
 
     async def _settle(self, client: AsyncClient) -> float:
         """How long it took until pairs and SQL had all that the load did; notes a failure if they
@@ -277,7 +303,7 @@ def acks_of(history: History) -> list[Ack]:
     """The definite answers to requests, once for each, as `verify` takes them."""
     found: dict[str, Ack] = {}
     for operation in history.operations:
-        if operation.verb not in RESERVING or not operation.definite:
+        if operation.verb not in HOLDING or not operation.definite:
             continue
         parsed = parse_public_id(operation.mark.removeprefix("request:"))
         if parsed is not None:

@@ -45,6 +45,7 @@ OF_THE_HISTORY = {
     "oversold",
     "arithmetic",
 }
+OF_TEAMS = {"seated", "formed", "owed"}
 
 
 class Story:

@@ -23,13 +23,21 @@ from server.chaos.books import Books
 from server.chaos.checks import Checks, check_history, new_checks
 from server.chaos.goods import lines_of, prepare
 from server.chaos.history import History
-from server.chaos.load import Load, LoadPlan
+from server.chaos.load import Load, LoadPlan, groups_of
 from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
 from tests.unit.server.conftest import serving
-from tests.unit.server.test_chaos_checks import OF_THE_HISTORY
+from tests.unit.server.test_chaos_checks import OF_TEAMS, OF_THE_HISTORY
 
-OPERATIONS = 1_500
-PLAN = LoadPlan(seed=5, seconds=60, steady_rate=400, busy_rate=3_000, busy_callers=12)
+OPERATIONS = 2_400
+PLAN = LoadPlan(
+    seed=5,
+    seconds=60,
+    steady_rate=400,
+    busy_rate=3_000,
+    busy_callers=12,
+    team_rate=3_000,
+    team_callers=8,
+)
 Shop = Callable[[], CoreLines]
 
 
@@ -103,15 +111,18 @@ class Generous(Honest):
 
 async def sold(lines: CoreLines) -> tuple[History, Books]:
     """A load of some operations, and the journal behind it."""
-    goods = lines_of(1)
+    goods, groups = lines_of(1), groups_of(1, PLAN)
     async with lines.running(), serving(lines) as gateway:
         async with AsyncClient(gateway.address) as client:
             await prepare(client, goods[0], seconds=60)
-        load = Load(gateway.address, PLAN, goods)
-        async with asyncio.timeout(60), load:
-            while len(load.history.operations) < OPERATIONS:
-                load.check_callers()
-                await asyncio.sleep(0.01)
+            await groups[0].prepare(client, seconds=60)
+            load = Load(gateway.address, PLAN, goods, groups)
+            async with asyncio.timeout(60), load:
+                while len(load.history.operations) < OPERATIONS:
+                    load.check_callers()
+                    await asyncio.sleep(0.01)
+            await groups[0].end_all(client)
+    lines.end_teams()
     books = Books(1)
     for entry in lines.entries:
         books.take(0, entry)
@@ -133,7 +144,7 @@ def violated(checks: Checks) -> set[str]:
 async def test_an_honest_shop_is_explained_whole_and_nothing_goes_unchecked() -> None:
     history, checks = await checked(Honest())
     assert {name: found.examples for name, found in checks.items() if found.violations} == {}
-    assert {name for name, found in checks.items() if found.checked} == OF_THE_HISTORY
+    assert {name for name, found in checks.items() if found.checked} == OF_THE_HISTORY | OF_TEAMS
     told = Counter((operation.verb, operation.status) for operation in history.operations)
     for expected in (
         ("grab", "RESERVED"),
@@ -148,6 +159,18 @@ async def test_an_honest_shop_is_explained_whole_and_nothing_goes_unchecked() ->
         ("return", "RETURNED"),
         ("get_stock", "FOUND"),
         ("get_reservation", "FOUND"),
+        ("open_team", "RESERVED"),
+        ("open_team", "TOO_MANY_TEAMS"),
+        ("join_team", "RESERVED"),
+        ("join_team", "TEAM_FULL"),
+        ("join_team", "TEAM_CLOSED"),
+        ("join_team", "TEAM_NOT_OPEN"),
+        ("join_team", "ALREADY_IN_TEAM"),
+        ("join_team", "NEW_BUYERS_ONLY"),
+        ("leave_team", "LEFT"),
+        ("complete_team", "APPLIED"),
+        ("get_team", "FOUND"),
+        ("suggest_teams", "FOUND"),
     ):
         assert told[expected] > 0, told
 
@@ -169,7 +192,7 @@ async def test_a_shop_that_breaks_a_rule_is_found_by_its_customers(shop: Shop, n
 async def test_a_load_that_is_long_asks_less_often() -> None:
     """All of a run has to fit into its history."""
     goods = lines_of(2)
-    short = Load("127.0.0.1:1", LoadPlan(seed=1, seconds=60), goods)
-    long = Load("127.0.0.1:1", LoadPlan(seed=1, seconds=36_000), goods)
+    plans = [LoadPlan(seed=1, seconds=seconds) for seconds in (60, 36_000)]
+    short, long = (Load("127.0.0.1:1", plan, goods, groups_of(2, plan)) for plan in plans)
     assert short.slower == 1.0
     assert 0 < long.slower < 0.1

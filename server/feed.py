@@ -10,7 +10,8 @@ Rules
 -----
 * Reading only: no position of a reader is kept, so watchers never hold the trim.
 * Nothing is passed over. The journal is trimmed no further than the view is filled, so where one
-  ends the other goes on; a reader that finds a gap in both says so (`TooOld`).
+  ends the other goes on. Facts that were removed are `TooOld`; a view that was set back, so that
+  there is a gap between the two, is `FeedSilent`.
 * The window is bounded by bytes and by entries, a read by bytes; a watcher holds one read at most.
 """
 
@@ -217,6 +218,9 @@ class ShardFeed:
             raise FeedSilent("the view has nothing of this shard")
         if kept.after_seq > after_seq:
             raise TooOld
+        if kept.to_seq <= after_seq:
+            # It never lets the journal be trimmed that far: it is another database than it was.
+            raise FeedSilent("the view ends before the journal begins")
         told = [self._tell(row.seq, row.data) for row in kept.rows]
         return Slice(told, kept.to_seq)
 

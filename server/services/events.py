@@ -61,7 +61,9 @@ class Wanted:
     campaign_id: str
 
     def wants(self, fact: Fact) -> bool:
-        """Whether the fact is told."""
+        """Whether the fact is told. What cannot be read may be anything."""
+        if fact.kind == event_service_pb2.FACT_KIND_UNREADABLE:
+            return True
         if self.kinds and fact.kind not in self.kinds:
             return False
         if not self.campaign_id or fact.campaign_id == self.campaign_id:

@@ -6,7 +6,8 @@ what a message queue would carry to order, payment and delivery services.
 
 * A fact is told when it is durable, never before, and once: refusals are no facts.
 * Facts of a shard come in the order in which they were decided. A reservation, a team and all
-  else of a campaign are of one shard; between shards there is no order.
+  else of a campaign are of one shard; between shards there is no order, so the facts of a
+  transfer between two shards, say, may come in any.
 * A place in a shard's feed is (seq, index): the journal entry, and where in it. A watcher that
   keeps the cursors that it was last told, together with what it did, misses nothing and does
   nothing twice, whatever dies between.
@@ -66,7 +67,9 @@ class _FactKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FactKind.Val
     FACT_KIND_UNSPECIFIED: _FactKind.ValueType  # 0
     """Never told."""
     FACT_KIND_UNREADABLE: _FactKind.ValueType  # 1
-    """An entry, or a part of one, that this release cannot read. Look at the dead letters."""
+    """An entry, or a part of one, that this release cannot read: told whatever is filtered, since it
+    may be anything. Look at the dead letters.
+    """
     FACT_KIND_SKU_PUT: _FactKind.ValueType  # 10
     """A SKU was made or changed."""
     FACT_KIND_STOCK_RECEIVED: _FactKind.ValueType  # 11
@@ -144,7 +147,9 @@ class FactKind(_FactKind, metaclass=_FactKindEnumTypeWrapper):
 FACT_KIND_UNSPECIFIED: FactKind.ValueType  # 0
 """Never told."""
 FACT_KIND_UNREADABLE: FactKind.ValueType  # 1
-"""An entry, or a part of one, that this release cannot read. Look at the dead letters."""
+"""An entry, or a part of one, that this release cannot read: told whatever is filtered, since it
+may be anything. Look at the dead letters.
+"""
 FACT_KIND_SKU_PUT: FactKind.ValueType  # 10
 """A SKU was made or changed."""
 FACT_KIND_STOCK_RECEIVED: FactKind.ValueType  # 11

@@ -48,7 +48,8 @@ class EventServiceServicer(object):
 
     def Watch(self, request, context):
         """Facts from the given cursors on, for ever. The first message comes at once and has the cursor
-        of every shard that is watched; each later one has facts of one shard and its cursor, or, at
+        of every shard that is watched, but for those that do not answer: without a cursor of the
+        caller's, these begin when they do. Each later one has facts of one shard and its cursor, or, at
         least every 15 s, all cursors. A slow reader is waited for: it holds up nobody else, and reads
         on from where it is. The stream ends with OK after 30 min (watch again, from the last
         cursors) and with DRAINING when the gateway drains.

@@ -6,7 +6,8 @@ what a message queue would carry to order, payment and delivery services.
 
 * A fact is told when it is durable, never before, and once: refusals are no facts.
 * Facts of a shard come in the order in which they were decided. A reservation, a team and all
-  else of a campaign are of one shard; between shards there is no order.
+  else of a campaign are of one shard; between shards there is no order, so the facts of a
+  transfer between two shards, say, may come in any.
 * A place in a shard's feed is (seq, index): the journal entry, and where in it. A watcher that
   keeps the cursors that it was last told, together with what it did, misses nothing and does
   nothing twice, whatever dies between.
@@ -46,7 +47,8 @@ class EventServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     Watch: _grpc.UnaryStreamMultiCallable[_event_service_pb2.WatchRequest, _event_service_pb2.WatchResponse]
     """Facts from the given cursors on, for ever. The first message comes at once and has the cursor
-    of every shard that is watched; each later one has facts of one shard and its cursor, or, at
+    of every shard that is watched, but for those that do not answer: without a cursor of the
+    caller's, these begin when they do. Each later one has facts of one shard and its cursor, or, at
     least every 15 s, all cursors. A slow reader is waited for: it holds up nobody else, and reads
     on from where it is. The stream ends with OK after 30 min (watch again, from the last
     cursors) and with DRAINING when the gateway drains.
@@ -62,7 +64,8 @@ class EventServiceAsyncStub(EventServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Watch: _aio.UnaryStreamMultiCallable[_event_service_pb2.WatchRequest, _event_service_pb2.WatchResponse]  # type: ignore[assignment]
     """Facts from the given cursors on, for ever. The first message comes at once and has the cursor
-    of every shard that is watched; each later one has facts of one shard and its cursor, or, at
+    of every shard that is watched, but for those that do not answer: without a cursor of the
+    caller's, these begin when they do. Each later one has facts of one shard and its cursor, or, at
     least every 15 s, all cursors. A slow reader is waited for: it holds up nobody else, and reads
     on from where it is. The stream ends with OK after 30 min (watch again, from the last
     cursors) and with DRAINING when the gateway drains.
@@ -81,7 +84,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.WatchResponse], _abc.AsyncIterator[_event_service_pb2.WatchResponse]]:
         """Facts from the given cursors on, for ever. The first message comes at once and has the cursor
-        of every shard that is watched; each later one has facts of one shard and its cursor, or, at
+        of every shard that is watched, but for those that do not answer: without a cursor of the
+        caller's, these begin when they do. Each later one has facts of one shard and its cursor, or, at
         least every 15 s, all cursors. A slow reader is waited for: it holds up nobody else, and reads
         on from where it is. The stream ends with OK after 30 min (watch again, from the last
         cursors) and with DRAINING when the gateway drains.

@@ -111,9 +111,11 @@ async def test_a_group_buy_is_told_from_its_opening_to_its_refunds(feed: Feed) -
     shop = TeamShop(feed.gateway)
     await shop.sell((2, 90), (3, 80))
     team_id = await shop.start("ann")
-    await shop.comes(team_id, "bob")
-    await shop.comes(team_id, "cat")
     await shop.start("dan")
+    for buyer_id in ("bob", "cat"):
+        # Members who joined in the same millisecond are in the order of their keys.
+        feed.gateway.clock.pass_ms(1)
+        await shop.comes(team_id, buyer_id)
     await shop.pass_deadline()
     stream = feed.watch(campaign_id="together")
     found: list[ev.Fact] = []
@@ -191,6 +193,15 @@ async def test_kinds_are_chosen_and_the_cursor_goes_past_the_others(lines: CoreL
         stream.cancel()
 
 
+async def test_what_cannot_be_read_is_told_whatever_is_wanted(feed: Feed) -> None:
+    await sell_teas(feed.gateway, 2)
+    entries = feed.gateway.lines.entries
+    damaged = next(at for at, entry in enumerate(entries) if entry.seq == len(entries))
+    entries[damaged] = entries[damaged]._replace(data=b"of a later release")
+    (fact,) = await feed.facts(1, kinds=[ev.FACT_KIND_REVOKED], campaign_id="sale")
+    assert (fact.kind, fact.seq) == (ev.FACT_KIND_UNREADABLE, len(entries))
+
+
 async def test_where_the_journal_was_trimmed_the_view_goes_on_and_then_the_journal(
     feed: Feed, view: View
 ) -> None:
@@ -208,6 +219,29 @@ async def test_where_the_journal_was_trimmed_the_view_goes_on_and_then_the_journ
     seq, index = place(whole[9])
     rest = await feed.facts(17, cursors=[cursor(seq, index + 1)])
     assert [place(fact) for fact in rest] == [place(fact) for fact in facts[10:]]
+
+
+async def test_a_gap_between_view_and_journal_is_told_and_never_passed_over(
+    feed: Feed, view: View
+) -> None:
+    ids = await sell_teas(feed.gateway, 3)
+    view.follow()
+    await feed.gateway.confirm(ids[0])
+    # As after a database was set back: nothing else lets the journal be trimmed further than it.
+    feed.journal.trim()
+    stream = feed.watch()
+    found: list[ev.Fact] = []
+    async with asyncio.timeout(20):
+        message = await stream.read()
+        while not message.unreachable_shards:
+            found.extend(message.facts)
+            message = await stream.read()
+        assert names(found)[-1] == "RESERVED"
+        view.follow()
+        while "CONFIRMED" not in names(found):
+            found.extend((await stream.read()).facts)
+    stream.cancel()
+    assert len(found) == len(set(map(place, found))) == 6
 
 
 async def test_a_cursor_whose_facts_are_gone_is_refused_with_the_oldest(

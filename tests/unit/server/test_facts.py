@@ -5,10 +5,13 @@ from stockray_proto.v1 import event_service_pb2 as ev
 from stockray_proto.v1 import reservation_pb2 as res
 
 from actors.core import records as r
-from actors.core.codec import pack_entry, pack_told, unpack_entry
+from actors.core.codec import pack_entry, pack_told, unpack_entry, unpack_told
 from actors.core.identity import public_id
+from actors.core.outcomes import Outcome
+from actors.core.state import CAMPAIGN_ENDED
 from server.translate.fact import TOLD, facts_of
 from tests.helpers.histories import busy_day
+from tests.model.shop import WINDOW_MS
 from tests.model.team_shop import TeamShop
 
 NOW_MS = 1_700_000_000_000
@@ -41,6 +44,38 @@ def packed(*records: object) -> bytes:
     return pack_entry(epoch=1, now_ms=NOW_MS, records=records, balances=())
 
 
+RECORDS_TOLD = {
+    "CampaignPut": "CAMPAIGN_PUT",
+    "CampaignStateSet": "CAMPAIGN_PAUSED CAMPAIGN_RESUMED CAMPAIGN_ENDED",
+    "FulfilmentReported": "FULFILMENT_REPORTED",
+    "PaymentBegun": "PAYMENT_BEGUN",
+    "PaymentFailed": "PAYMENT_FAILED",
+    "RefundFellDue": "REFUND_DUE",
+    "RefundReported": "REFUND_CLOSED REFUND_FAILED",
+    "ReservationConfirmed": "CONFIRMED",
+    "ReservationExpired": "EXPIRED",
+    "ReservationReleased": "RELEASED",
+    "ReservationRevoked": "REVOKED REFUND_DUE",
+    "SeatClosed": "SEAT_CLOSED REFUND_DUE",
+    "SeatMoved": "SEAT_MOVED",
+    "SeatSettled": "SEAT_SETTLED REFUND_DUE",
+    "SeatTaken": "SEAT_TAKEN",
+    "SkuPut": "SKU_PUT",
+    "StockChanged": "BUFFER_SET SHORTAGE_DECLARED STOCK_ADJUSTED STOCK_RECEIVED",
+    "StockReserved": "RESERVED",
+    "TeamClosed": "TEAM_FAILED TEAM_CANCELLED",
+    "TeamFormed": "TEAM_FORMED",
+    "TeamLed": "TEAM_LED",
+    "TeamNearlyFull": "TEAM_NEARLY_FULL",
+    "TeamOpened": "TEAM_OPENED",
+    "TransferEnded": "TRANSFER_ENDED",
+    "TransferredIn": "TRANSFER_ARRIVED",
+    "TransferredOut": "TRANSFER_SENT",
+    "UnitsReturned": "RETURNED REFUND_DUE",
+}
+"""What each record is told as."""
+
+
 def test_every_kind_of_record_is_told_or_named_as_one_that_never_is() -> None:
     assert set(TOLD) | r.UNTOLD == set(r.RECORDS)
     assert not set(TOLD) & r.UNTOLD
@@ -48,6 +83,14 @@ def test_every_kind_of_record_is_told_or_named_as_one_that_never_is() -> None:
 
 def busy_entries() -> list[bytes]:
     """All kinds of records between them."""
+    return [
+        *(entry for seed in range(3) for entry in busy_day(seed, 250).journal),
+        *teams_that_end().journal,
+        *late_payer().journal,
+    ]
+
+
+def teams_that_end() -> TeamShop:
     shop = TeamShop()
     shop.sell_to_teams((2, 90), (3, 80))
     team, first = shop.start("ann")
@@ -57,7 +100,37 @@ def busy_entries() -> list[bytes]:
     shop.leaves(left)
     shop.wait(10**9)
     shop.end_teams()
-    return [entry for seed in range(3) for entry in busy_day(seed, 250).journal] + shop.journal
+    shop.turn(CAMPAIGN_ENDED, shop.team_sale)
+    return shop
+
+
+def late_payer() -> TeamShop:
+    """Whose own team is full by then, and another has room."""
+    shop = TeamShop()
+    shop.sell_to_teams((3, 80))
+    full, _ = shop.start("ann")
+    late = shop.seat(full, "bob")
+    shop.wait(WINDOW_MS)
+    shop.expire()
+    shop.comes(full, "cat")
+    shop.comes(full, "dan")
+    shop.start("eve")
+    assert shop.paid(late)[0] == Outcome.CONFIRMED
+    return shop
+
+
+def test_every_record_is_told_as_what_it_says() -> None:
+    told: dict[str, set[str]] = {}
+    for seq, entry in enumerate(busy_entries(), 1):
+        _, records = unpack_told(entry)
+        for fact in facts_of(0, seq, entry):
+            kinds = told.setdefault(type(records[fact.index // 2]).__name__, set())
+            kinds.add(ev.FactKind.Name(fact.kind).removeprefix("FACT_KIND_"))
+            if fact.kind >= ev.FACT_KIND_RESERVED:
+                assert fact.reservation_id or fact.team_id or fact.refund.refund_id, fact
+    assert told == {name: set(kinds.split()) for name, kinds in RECORDS_TOLD.items()}
+    every = {name.removeprefix("FACT_KIND_") for name, _ in ev.FactKind.items()}
+    assert every - set().union(*told.values()) == {"UNSPECIFIED", "UNREADABLE"}
 
 
 def test_what_sql_keeps_of_an_entry_tells_the_same_at_the_same_places() -> None:

@@ -29,7 +29,7 @@ from persistence.errors import Corrupt, Trimmed
 from persistence.open import open_journal, open_sink, open_snapshots
 from persistence.ports import Journal, SnapshotInfo, Snapshots
 from persistence.sql.copying import COPIED, columns_of
-from persistence.sql.dump import SqlDump, View
+from persistence.sql.dump import SqlDump, View, rows_at_once
 from server.backup_files import (
     FORMAT,
     CannotBackUp,
@@ -194,7 +194,7 @@ class Backup:
                 columns = columns_of(table)
                 writer.put(columns)
                 count = 0
-                for rows in _chunked(view.rows(table, columns)):
+                for rows in _chunked(view.rows(table, columns), rows_at_once(table)):
                     writer.put(rows)
                     count += len(rows)
                     self._pull(followers)
@@ -260,11 +260,11 @@ def _unpaired(followers: Sequence[Follower]) -> set[bytes]:
     return (arrived - left) | (ended - arrived)
 
 
-def _chunked(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+def _chunked(rows: Iterator[tuple[Any, ...]], at_once: int) -> Iterator[list[tuple[Any, ...]]]:
     chunk: list[tuple[Any, ...]] = []
     for row in rows:
         chunk.append(row)
-        if len(chunk) == ROWS_A_CHUNK:
+        if len(chunk) == min(ROWS_A_CHUNK, at_once):
             yield chunk
             chunk = []
     if chunk:

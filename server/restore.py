@@ -23,6 +23,7 @@ from persistence.open import open_journal, open_sink, open_snapshots
 from persistence.ports import Entry, Journal, Sink, Snapshots
 from persistence.sql.cluster import KeptMap, SqlCluster
 from persistence.sql.copying import COPIED, SqlCopy, columns_of
+from persistence.sql.tables import positions
 from server.backup_files import CannotBackUp, FileFacts, check, read_manifest, values
 from server.settings import Settings
 
@@ -30,6 +31,7 @@ Progress = Callable[[str], None]
 OWNER = "restore"
 SHARDS_MAX = 256
 REPORT_EVERY_ENTRIES = 2_000
+FACTS_AFTER = "facts_after_seq"
 
 
 class Restore:
@@ -101,19 +103,27 @@ class Restore:
         unknown = sorted(set(columns) - set(columns_of(table)))
         if unknown:
             raise CannotBackUp(f"table {table}: this release knows no column {unknown[0]}")
+        filled = columns
+        if table == positions.name and FACTS_AFTER not in columns:
+            filled = (*columns, FACTS_AFTER)
         count = 0
         for chunk in rows:
-            copy.fill(table, columns, list(self._as_mine(table, columns, chunk)))
+            copy.fill(table, filled, list(self._as_mine(table, columns, chunk)))
             count += len(chunk)
             self._progress(f"{table}: {count:,} rows")
 
     def _as_mine(
         self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> Iterator[tuple[Any, ...]]:
-        """Positions are of the new incarnation."""
-        at = columns.index("incarnation") if table == "positions" else -1
+        """Positions are of the new incarnation; those of a release before the feed have no facts of
+        what they have applied."""
+        if table != positions.name:
+            yield from rows
+            return
+        at, seq_at = columns.index("incarnation"), columns.index("seq")
         for row in rows:
-            yield row if at < 0 else (*row[:at], self._incarnation, *row[at + 1 :])
+            mine = (*row[:at], self._incarnation, *row[at + 1 :])
+            yield mine if FACTS_AFTER in columns else (*mine, row[seq_at])
 
     def _snapshot(self, snapshots: Snapshots, shard: dict[str, Any]) -> None:
         info, number = shard["snapshot"], shard["shard"]

@@ -14,6 +14,9 @@ from actors.core.codec import pack_entry
 from actors.core.snapshot import chunks
 from persistence.open import open_journal, open_snapshots
 from persistence.ports import Journal
+from persistence.sql import dump
+from persistence.sql.copying import columns_of
+from persistence.sql.views import KeptFacts, SqlViews
 from persistence.sqlite import SqliteJournal
 from server import backup as backups
 from server.backup import Backup
@@ -98,6 +101,46 @@ def test_what_is_restored_can_be_backed_up_and_restored_again(
     _, again = bring_back(tmp_path / "again", tmp_path / "third")
     assert again.ok
     assert again.pools == report.pools
+
+
+def facts_kept(settings: Settings) -> list[KeptFacts]:
+    """What SQL keeps of each shard's feed, of whatever cluster."""
+    with closing(SqlViews(settings.database_url)) as views:
+        return [
+            views.list_facts(shard, after_seq=0, rows_max=10**6, bytes_max=10**9)._replace(
+                incarnation=""
+            )
+            for shard in range(SHARDS)
+        ]
+
+
+def test_the_facts_of_the_feed_are_restored(
+    day: StoredDay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump, "LARGE_ROWS_AT_ONCE", 3)
+    before = facts_kept(day.settings)
+    assert all(kept.rows and not kept.after_seq for kept in before)
+    take(day.settings, tmp_path / "copy")
+    settings, _ = bring_back(tmp_path / "copy", tmp_path / "second")
+    assert facts_kept(settings) == before
+
+
+def test_a_backup_of_before_the_feed_has_no_facts_of_what_was_applied(
+    day: StoredDay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = facts_kept(day.settings)
+
+    def columns_then(table: str) -> tuple[str, ...]:
+        return tuple(name for name in columns_of(table) if name != "facts_after_seq")
+
+    monkeypatch.setattr(backups, "COPIED", tuple(set(backups.COPIED) - {"facts"}))
+    monkeypatch.setattr(backups, "columns_of", columns_then)
+    take(day.settings, tmp_path / "copy")
+    settings, report = bring_back(tmp_path / "copy", tmp_path / "second")
+    assert report.ok
+    assert [(kept.rows, kept.after_seq) for kept in facts_kept(settings)] == [
+        ([], kept.to_seq) for kept in before
+    ]
 
 
 class _Killed(Exception):

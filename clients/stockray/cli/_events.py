@@ -50,10 +50,14 @@ def tail(
     limit: Annotated[int, typer.Option(min=0, help="End after so many; 0: never.")] = 0,
 ) -> None:
     """Show facts as they are decided, from now on. Says at its end where to go on."""
+    try:
+        cursors = parse_cursors(after)
+    except ValueError as error:
+        raise ValueError(f"--from: {error}") from error
     batches = client.watch_events(
-        parse_cursors(after),
+        cursors,
         oldest=oldest,
-        kinds=[parse_member(FactKind, name) for name in kind or ()],
+        kinds=[_parse_kind(name) for name in kind or ()],
         campaign_id=campaign_id,
         shards=shard or (),
     )
@@ -68,7 +72,15 @@ def tail(
     except KeyboardInterrupt:
         pass
     finally:
-        say(f"go on with --from {format_cursors(seen.cursors.values())}")
+        if seen.cursors:
+            say(f"go on with --from {format_cursors(seen.cursors.values())}")
+
+
+def _parse_kind(name: str) -> FactKind:
+    try:
+        return parse_member(FactKind, name)
+    except ValueError as error:
+        raise ValueError(f"--kind: {error}") from error
 
 
 class _Seen:

@@ -1,5 +1,6 @@
 """The verb of the event feed: it goes on where the last message ended."""
 
+import json
 from itertools import islice
 from typing import Any
 
@@ -7,7 +8,9 @@ import grpc
 import pytest
 import stockray
 from stockray import AsyncClient, FactKind, FeedCursor, format_cursors, parse_cursors
+from stockray.cli import _app
 from stockray_proto.v1 import event_service_pb2 as wire
+from typer.testing import CliRunner, Result
 
 from tests.unit.client.scripted import ScriptedServer, refuse
 
@@ -77,6 +80,43 @@ def test_a_thread_watches_as_well(threaded: ScriptedServer) -> None:
         found = [fact.reservation_id for batch in islice(batches, 2) for fact in batch.facts]
     assert found == ["r-5", "r-6"]
     assert threaded.calls["Watch"][0].start == wire.FEED_START_OLDEST
+
+
+def run(server: ScriptedServer, *words: str) -> Result:
+    return CliRunner().invoke(_app.build(), [*words, "--address", server.address, "-o", "json"])
+
+
+def test_the_command_line_shows_facts_and_says_where_to_go_on(threaded: ScriptedServer) -> None:
+    both = told(5)
+    both.facts.extend(told(6).facts)
+    both.cursors[0].seq = 7
+    feed(threaded, [wire.WatchResponse(cursors=BEGIN), both])
+    shown = run(threaded, "events", "tail", "--oldest", "--limit", "1", "--kind", "confirmed")
+    assert shown.exit_code == 0, shown.stderr
+    assert [fact["reservation_id"] for fact in json.loads(shown.stdout)] == ["r-5"]
+    # The second fact of the batch was not shown.
+    kept = "0:5:5:,1:9:0:i"
+    assert f"--from {kept}" in shown.stderr
+    first = threaded.calls["Watch"][0]
+    assert (first.start, list(first.kinds)) == (
+        wire.FEED_START_OLDEST,
+        [wire.FACT_KIND_CONFIRMED],
+    )
+    assert run(threaded, "events", "tail", "--limit", "1", "--from", kept).exit_code == 0
+    assert list(threaded.calls["Watch"][-1].cursors) == [
+        wire.FeedCursor(shard=0, seq=5, index=5),
+        BEGIN[1],
+    ]
+
+
+@pytest.mark.parametrize("wrong", [("--from", "5"), ("--kind", "happy"), ("--limit", "-1")])
+def test_the_command_line_says_what_it_cannot_use(
+    threaded: ScriptedServer, wrong: tuple[str, str]
+) -> None:
+    refused = run(threaded, "events", "tail", *wrong)
+    assert refused.exit_code == 2
+    assert refused.stdout == ""
+    assert wrong[0].lstrip("-") in refused.stderr
 
 
 def test_cursors_survive_being_written_down() -> None:

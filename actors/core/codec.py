@@ -6,7 +6,7 @@ purpose: whoever folds the records must arrive at them, so a replica that diverg
 entry that shows it. Format 1 is readable for ever (`tests/fixtures` keeps one of each release).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import msgpack
@@ -51,16 +51,16 @@ def unpack_entry(data: bytes) -> EntryContent:
         raise UnreadableEntry(f"unknown record: {error}") from error
 
 
-def pack_told(entry: bytes, content: EntryContent, untold: Collection[int]) -> bytes | None:
+def pack_told(entry: bytes, content: EntryContent, untold: Set[int]) -> bytes | None:
     """What the feed keeps of an entry: the entry with nothing in the place of records of the kinds
     `untold`; None if no other is in it. Most entries have none of these, and are kept as they
     are."""
-    hidden = sum([record[0] in untold for record in content.records])
-    if hidden == len(content.records):
-        return None
-    if not hidden:
-        return entry
+    kinds = [record[0] for record in content.records]
+    if untold.isdisjoint(kinds):
+        return entry if kinds else None
     told = [None if record[0] in untold else record for record in content.records]
+    if not any(told):
+        return None
     return pack_entry(epoch=content.epoch, now_ms=content.now_ms, records=told, balances=())
 
 

@@ -16,9 +16,11 @@ Rules
 
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import takewhile
+from typing import Any
 
-from sqlalchemy import Connection, Table, case, delete, insert, select, update
+from sqlalchemy import Connection, Dialect, Table, case, delete, insert, select, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -99,9 +101,9 @@ class SqlSink:
             if dead_letters:
                 self._keep(connection, shard, dead_letters)
             if facts:
-                values = [{"shard": shard, **fact._asdict()} for fact in facts]
+                told = [(shard, *fact) for fact in facts]
                 with sendable(connection):
-                    connection.execute(_replacing(connection, facts_table), values)
+                    connection.exec_driver_sql(_facts_text(connection.dialect), told)
             commit(connection)
 
     def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
@@ -185,7 +187,7 @@ class SqlSink:
             for letter in letters
         ]
         with sendable(connection):
-            connection.execute(_replacing(connection, letters_table), values)
+            connection.execute(_replacing(connection.dialect, letters_table), values)
 
 
 def _as_of(batch: Sequence[Prepared]) -> int:
@@ -206,10 +208,21 @@ def _read_position(connection: Connection, shard: int) -> tuple[str, int]:
     return (row.incarnation, row.seq) if row else ("", 0)
 
 
-def _replacing(connection: Connection, table: Table) -> sqlite.Insert | mysql.Insert:
+@lru_cache(maxsize=4)
+def _facts_text(dialect: Dialect) -> str:
+    """Sent with tuples of (shard, *FactRow): half the time of a dict for each through SQLAlchemy,
+    which counts where an entry has one line."""
+    columns = ["shard", *FactRow._fields]
+    compiled: Any = _replacing(dialect, facts_table).compile(dialect=dialect, column_keys=columns)
+    if list(compiled.positiontup) != columns:
+        raise AssertionError(f"facts: the statement takes {compiled.positiontup}")
+    return str(compiled)
+
+
+def _replacing(dialect: Dialect, table: Table) -> sqlite.Insert | mysql.Insert:
     """Insert rows; one that stands in the same place is replaced: it is the same one, told anew."""
     changed = [column.name for column in table.c if not column.primary_key]
-    if connection.dialect.name == "sqlite":
+    if dialect.name == "sqlite":
         on_sqlite = sqlite.insert(table)
         return on_sqlite.on_conflict_do_update(
             index_elements=list(table.primary_key.columns),

@@ -40,6 +40,8 @@ class Book:
         self.sales: dict[str, History] = {}
         self.starts: list[int] = []
         """Place after each entry."""
+        self.told: list[tuple[int, int, bool]] = []
+        """Entries that the event feed tells: (seq, when it was decided, whether all of it)."""
 
 
 def compare_commit(book: Book, sink: MemorySink, from_seq: int, to_seq: int) -> None:

@@ -5,8 +5,9 @@ fold of the journal is compared with the primary, the standby, each snapshot wit
 """
 
 from actors.core import commands as c
+from actors.core import records as r
 from actors.core import state as s
-from actors.core.codec import unpack_entry
+from actors.core.codec import unpack_entry, unpack_told
 from actors.core.evolve import fold
 from actors.core.identity import slot_of
 from actors.core.outcomes import Outcome
@@ -72,6 +73,7 @@ class Ending:
             self._compare_memory(book)
             self._compare_snapshots(book)
             self._compare_sql(book)
+            self._compare_facts(book)
             sums = totals(book.state)
             need(not sums.broken, "I1", str(sums.broken))
             owed = sums.kept_minor + sums.refund_due_minor + sums.refunded_minor
@@ -196,6 +198,27 @@ class Ending:
                 found == expected,
                 "I5",
                 lambda t=table, a=found, b=expected: f"{t} in SQL {a - b}, by the fold {b - a}",
+            )
+
+    def _compare_facts(self, book: Book) -> None:
+        """SQL tells each decided fact once, in order, and nothing else."""
+        facts = self.cluster.sink.facts.get(book.shard, [])
+        need(
+            [(fact.seq, fact.at_ms) for fact in facts] == [told[:2] for told in book.told],
+            "I5",
+            lambda: f"facts in SQL are of {[x.seq for x in facts]}, the journal's of {book.told}",
+        )
+        for fact, (seq, _, whole) in zip(facts, book.told, strict=True):
+            data = book.entries[seq - 1].data
+            if whole:
+                need(fact.data == data, "I5", lambda seq=seq: f"the facts of entry {seq} differ")
+                continue
+            records = unpack_entry(data).records
+            expected = [None if record[0] in r.UNTOLD else record for record in records]
+            need(
+                list(unpack_told(fact.data)[1]) == expected,
+                "I5",
+                lambda seq=seq: f"what is told of entry {seq} differs",
             )
 
     def _compare_retries(self) -> None:

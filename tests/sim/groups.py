@@ -85,16 +85,17 @@ class Groups:
         self._sit(t.OpenTeam(*head, new_buyer=chance.random() < 0.5), then, pays=0.9)
 
     def _invite(self) -> None:
-        team = self._teams[-1]
-        for _ in range(self._world.chance.randint(1, 4)):
-            self._within(0.4, self._join, team)
+        team, chance = self._teams[-1], self._world.chance
+        # As many as there are seats, or more: the last one is asked for by several.
+        for buyer in chance.sample(BUYERS, chance.randint(2, 4)):
+            self._within(0.4, self._join, team, buyer)
 
-    def _join(self, team: bytes = b"") -> None:
+    def _join(self, team: bytes = b"", buyer: str = "") -> None:
         callers, chance = self._callers, self._world.chance
         key = team or chance.choice(self._teams[-3:])
         quantity = chance.choice((1, 1, 2))
         head = (t.JOIN_TEAM, SLOT, 0, "web", callers.name("j"), key, quantity)
-        command = t.JoinTeam(*head, chance.choice(BUYERS), new_buyer=chance.random() < 0.6)
+        command = t.JoinTeam(*head, buyer or chance.choice(BUYERS), new_buyer=chance.random() < 0.6)
         self._sit(command, lambda: None, pays=0.7)
 
     def _sit(
@@ -106,6 +107,8 @@ class Groups:
             chance = self._world.chance
             if operation.final != Outcome.RESERVED:
                 return
+            if chance.random() < 0.1:
+                self._within(0.4, self._leave, public)
             if chance.random() < pays:
                 # Some within the window, some after it.
                 self._within(chance.choice((0.05, 0.05, 0.3, 1.2)), self._pay, public, then)
@@ -125,10 +128,10 @@ class Groups:
     def _one(self) -> str:
         return self._world.chance.choice(self._seats[-6:])[0]
 
-    def _leave(self) -> None:
+    def _leave(self, public: str = "") -> None:
         chance = self._world.chance
         leaders = [team["leader"] for team in self._rules.teams.values() if team["leader"]]
-        public = self._one()
+        public = public or self._one()
         if leaders and chance.random() < 0.5:
             public = public_id(SLOT, chance.choice(leaders))
         self._callers.ask(t.LeaveTeam(t.LEAVE_TEAM, SLOT, 0, "web", public, "changed my mind"))

@@ -127,7 +127,10 @@ class Ledger(Watcher):
         state.advance(now_ms)
         book.starts.append(book.at)
         told = {(b.campaign_id, b.sku_id): b for b in content.balances}
-        if not MONEY.isdisjoint([record[0] for record in content.records]):
+        kinds = {record[0] for record in content.records}
+        if not kinds <= r.UNTOLD:
+            book.told.append((seq, now_ms, kinds.isdisjoint(r.UNTOLD)))
+        if not MONEY.isdisjoint(kinds):
             self._money_is_where_it_was_paid(state, seq)
         for pool, slot in state.touched.items():
             name = pool.campaign_id, pool.sku_id

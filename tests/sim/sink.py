@@ -41,6 +41,8 @@ class MemorySink:
         self.tables: dict[str, dict[tuple[Any, ...], Row]] = {}
         self.places: dict[int, tuple[str, int]] = {}
         self.letters: list[DeadLetter] = []
+        self.facts: dict[int, list[FactRow]] = {}
+        """By shard, what the event feed tells when the journal has it no more."""
         self.by_id: dict[str, Row] = {}
         """Reservations by their id."""
         self.seats: dict[str, Row] = {}
@@ -72,13 +74,21 @@ class MemorySink:
         self.places[shard] = (incarnation, to_seq)
         for same in rows:
             self._upsert(same)
+        self._keep(self.facts.setdefault(shard, []), facts)
         self.letters += dead_letters
         self.on_commit(shard, from_seq, to_seq)
         if doubt:
             raise OutcomeUnknown("simulated: the connection was lost at the commit")
 
+    def _keep(self, kept: list[FactRow], facts: Sequence[FactRow]) -> None:
+        """ValueError for what the table's key refuses."""
+        for fact in facts:
+            if kept and fact.seq <= kept[-1].seq:
+                raise ValueError(f"a fact of entry {fact.seq} after {kept[-1].seq}")
+            kept.append(fact)
+
     def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
-        return 0  # None are kept: no step of the simulator watches.
+        return 0  # A seed is over long before any is old enough.
 
     def _upsert(self, rows: Rows) -> None:
         key_at, generation_at, seq_at, defaults = shape(rows.table, tuple(rows.columns))

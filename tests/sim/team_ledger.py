@@ -68,7 +68,7 @@ class TeamLedger(Ledger):
         """What follows from a decision, or what a shard decided by itself."""
         if record[0] in (t.TEAM_FORMED, t.TEAM_CLOSED):
             team = book.state.slots[record.slot].teams.get(record.team_key)
-            if team is not None and team.deadline_ms <= self._promoted_ms[book.shard]:
+            if team is not None and team.deadline_ms <= self._promoted_ms.get(book.shard, 0):
                 self.sometimes["a promotion came when a team was to end"] += 1
         self._by_naive(self.rules.told, record)
 

@@ -83,7 +83,9 @@ class TeamCaller(Caller):
             await self._join(line, team_id, buyer_id)
         else:
             held = await self._join(line, team_id, self._new("friend"))
-            if held.outcome == OK:
+            if held.status in ("TEAM_CLOSED", "ENDED"):
+                self._goods.over(line, team_id)
+            elif held.outcome == OK:
                 await self._decide(line, held, paid=0.6)
         if self._random.random() < 0.4:
             await self._read_team(line, team_id)

@@ -5,6 +5,7 @@ others fail, and late payers come to a campaign that sells no more. Every second
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from server.chaos.goods import CURRENCY, Line, id_on
 
 TIERS = (Tier(people=2, unit_price_minor=8_900), Tier(people=4, unit_price_minor=6_666))
 LIST_PRICE_MINOR = 9_900
-UNITS, SCARCE_UNITS = 100_000, 12
+UNITS, SCARCE_UNITS = 100_000, 40
 TEAMS_PER_BUYER = 1
 DISCOUNT_BPS = 333
 PAYMENT_WINDOW_S = 3
@@ -56,6 +57,11 @@ class GroupGoods:
     def line(self) -> Line:
         """On sale now."""
         return self.lines[self._now]
+
+    def over(self, line: Line, team_id: str) -> None:
+        """Nobody need come to this team any more."""
+        with contextlib.suppress(ValueError):
+            self.open_teams.remove((line, team_id))
 
     async def prepare(self, client: AsyncClient, *, seconds: float) -> None:
         """The SKU, its units and all campaigns. Raises on any refusal."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from stockray import AsyncClient
+from stockray import AsyncClient, Status, TeamState
 
 from actors.core import commands as c
 from actors.core import records as r
@@ -24,6 +24,7 @@ from server.chaos.checks import Checks, check_history, new_checks
 from server.chaos.goods import lines_of, prepare
 from server.chaos.history import History
 from server.chaos.load import Load, LoadPlan, groups_of
+from server.chaos.team_goods import GroupGoods
 from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
 from tests.unit.server.conftest import serving
 from tests.unit.server.test_chaos_checks import OF_TEAMS, OF_THE_HISTORY
@@ -112,16 +113,15 @@ class Generous(Honest):
 async def sold(lines: CoreLines) -> tuple[History, Books]:
     """A load of some operations, and the journal behind it."""
     goods, groups = lines_of(1), groups_of(1, PLAN)
-    async with lines.running(), serving(lines) as gateway:
-        async with AsyncClient(gateway.address) as client:
-            await prepare(client, goods[0], seconds=60)
-            await groups[0].prepare(client, seconds=60)
-            load = Load(gateway.address, PLAN, goods, groups)
-            async with asyncio.timeout(60), load:
-                while len(load.history.operations) < OPERATIONS:
-                    load.check_callers()
-                    await asyncio.sleep(0.01)
-            await groups[0].end_all(client)
+    async with lines.running(), serving(lines) as gateway, AsyncClient(gateway.address) as client:
+        await prepare(client, goods[0], seconds=60)
+        await groups[0].prepare(client, seconds=60)
+        load = Load(gateway.address, PLAN, goods, groups)
+        async with asyncio.timeout(60), load:
+            while len(load.history.operations) < OPERATIONS:
+                load.check_callers()
+                await asyncio.sleep(0.01)
+        await groups[0].end_all(client)
     lines.end_teams()
     books = Books(1)
     for entry in lines.entries:
@@ -196,3 +196,26 @@ async def test_a_load_that_is_long_asks_less_often() -> None:
     short, long = (Load("127.0.0.1:1", plan, goods, groups_of(2, plan)) for plan in plans)
     assert short.slower == 1.0
     assert 0 < long.slower < 0.1
+
+
+async def test_group_campaigns_follow_one_another_and_end_with_their_teams() -> None:
+    lines, goods = Honest(), GroupGoods(0, 1, seconds=0.02, each_s=0.01)
+    first, second = goods.lines
+    async with lines.running(), serving(lines) as gateway, AsyncClient(gateway.address) as client:
+        await goods.prepare(client, seconds=60)
+        assert goods.line == first
+        opened = await client.open_team(first.campaign_id, first.sku_id, buyer_id="ann")
+        paid = await client.confirm(
+            opened.reservation_id, payment_id="p1", paid_minor=opened.payable_minor
+        )
+        assert paid.status is Status.CONFIRMED
+        await goods.end_in_turn(client, lambda: True)
+        assert goods.line == second
+        lines.end_teams()
+        late = await client.open_team(first.campaign_id, first.sku_id, buyer_id="bob")
+        assert late.status is Status.ENDED
+        team = (await client.get_team(opened.team_id)).team
+        assert team is not None
+        assert team.state is TeamState.FAILED
+        now = await client.open_team(second.campaign_id, second.sku_id, buyer_id="bob")
+        assert now.ok

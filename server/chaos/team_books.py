@@ -64,6 +64,7 @@ class Team:
     """One team and all that it ever was."""
 
     __slots__ = (
+        "by_hand",
         "campaign_id",
         "deadline_ms",
         "leader",
@@ -90,6 +91,8 @@ class Team:
         self.members: frozenset[str] = frozenset()
         """Of a formed one."""
         self.tier: Tier | None = None
+        self.by_hand = False
+        """An operator completed it."""
         self.places: list[int] = []
         self.states: list[TeamStood] = []
         self.rosters: list[frozenset[str]] = []
@@ -274,6 +277,7 @@ class TeamBooks:
         )
         check(team.leader in members, f"{team.name} forms without its leader")
         team.tier, team.members = Tier(record.tier_people, record.unit_price_minor), members
+        team.by_hand = bool(record.caller)
         self._unsettled |= members
         team.seats = {}
         team.note(place, FORMED, len(members), record.virtual)

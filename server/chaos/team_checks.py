@@ -31,7 +31,7 @@ def check_teams(teams: TeamBooks, checks: dict[str, Invariant]) -> None:
 
 
 def check_seat_refusal(call: Operation, effect: Effect, books: Books, found: Invariant) -> None:
-    """Whether the rule that was named was broken at the place of the refusal."""
+    """Whether the rule that was named was the first that was broken at the place of the refusal."""
     if call.status == "ENDED":
         ended = books.ended.get(call.campaign_id)
         found.check(
@@ -53,14 +53,18 @@ def check_seat_refusal(call: Operation, effect: Effect, books: Books, found: Inv
         found.check(False, f"{brief(call)} was told {call.status} of a team that was not there")
         return
     stood, free = team.states[index], team.free(index)
-    so = {
-        "TEAM_FULL": free <= 0,
+    broken = {
         "TEAM_CLOSED": stood.state != FORMING or effect.now_ms >= team.deadline_ms,
-        "TEAM_NOT_OPEN": not stood.paid,
         "ALREADY_IN_TEAM": call.buyer_id in team.rosters[index],
-        "NEW_BUYERS_ONLY": 0 < free <= team.missing[index],
-    }[call.status]
-    found.check(so, f"{brief(call)} was told {call.status}; it stood {stood} with {free} free")
+        "TEAM_NOT_OPEN": not stood.paid,
+        "TEAM_FULL": free <= 0,
+        "NEW_BUYERS_ONLY": free <= team.missing[index],
+    }
+    first = next((name for name, so in broken.items() if so), "none")
+    found.check(
+        call.status == first,
+        f"{brief(call)} was told {call.status}; the first broken rule was {first}: {stood}",
+    )
 
 
 def _forming_at(team: Team, place: int) -> bool:
@@ -79,6 +83,8 @@ def team_stood_so(call: Operation, books: Books, times: Times) -> bool:
     stood = [team.states[index] for index in window]
     if call.status == "TEAM_NOT_OPEN":
         return any(one.state == FORMING and not one.paid for one in stood)
+    if call.verb == "complete_team" and team.by_hand:
+        return False  # Whoever asks again is told APPLIED again.
     return call.status == "TEAM_CLOSED" and any(one.state != FORMING for one in stood)
 
 

@@ -300,17 +300,13 @@ def test_a_journal_is_found_in_which(what: str) -> None:
     assert check in story.violated()
 
 
-def test_more_seats_than_a_team_has_are_found() -> None:
-    """Someone of another team is said to sit in the full one."""
+def test_a_seat_in_a_team_that_has_formed_is_found() -> None:
     story = good_story()
-    full = story.books().teams.joined
-    first = next(iter(full.values()))
-    key = parse_public_id(first)
-    assert key is not None
-    # Eve was refused; Ida's seat comes when the team is full.
+    formed = parse_public_id(next(iter(story.books().teams.joined.values())))
+    assert formed is not None
     story.rewrite(
         lambda it: (
-            it._replace(team_key=key[1])
+            it._replace(team_key=formed[1])
             if isinstance(it, t.SeatTaken) and it.buyer_id == "ida"
             else it
         )
@@ -385,34 +381,29 @@ def test_a_paid_seat_that_waits_for_ever_is_found() -> None:
     assert story.violated() == set()
 
 
-REFUSED = (
-    "TEAM_FULL",
-    "TEAM_CLOSED",
-    "TEAM_NOT_OPEN",
-    "ALREADY_IN_TEAM",
-    "NEW_BUYERS_ONLY",
-    "ENDED",
+@pytest.mark.parametrize(
+    ("told", "instead"),
+    [
+        ("TEAM_CLOSED", "TEAM_FULL"),
+        ("NEW_BUYERS_ONLY", "TEAM_FULL"),
+        ("TEAM_FULL", "TEAM_CLOSED"),
+        ("TEAM_CLOSED", "TEAM_NOT_OPEN"),
+        ("TEAM_CLOSED", "ALREADY_IN_TEAM"),
+        ("TEAM_CLOSED", "NEW_BUYERS_ONLY"),
+        ("TEAM_CLOSED", "ENDED"),
+    ],
 )
-
-
-@pytest.mark.parametrize("told", REFUSED)
-def test_a_refusal_for_a_reason_that_did_not_hold_is_found(told: str) -> None:
-    """Whoever found the team formed is told something else, in the journal too."""
+def test_a_refusal_for_a_reason_that_did_not_hold_is_found(told: str, instead: str) -> None:
+    """The journal says the same: it is the decision that was wrong."""
     story = good_story()
-    other = "TEAM_FULL" if told == "TEAM_CLOSED" else "TEAM_CLOSED"
-    index = story.asked_for("join_team", other)
+    index = story.asked_for("join_team", told)
     parsed = parse_public_id(story.operations[index].mark.removeprefix("request:"))
     assert parsed is not None
-    if told != "TEAM_CLOSED" and told == "TEAM_FULL":
-        index = story.asked_for("join_team", "NEW_BUYERS_ONLY")
-        parsed = parse_public_id(story.operations[index].mark.removeprefix("request:"))
-        assert parsed is not None
-    key = parsed[1]
-    story.change(index, status=told)
+    story.change(index, status=instead)
     story.rewrite(
         lambda it: (
-            it._replace(outcome=int(Outcome[told]))
-            if isinstance(it, r.RequestRefused) and it.key == key
+            it._replace(outcome=int(Outcome[instead]))
+            if isinstance(it, r.RequestRefused) and it.key == parsed[1]
             else it
         )
     )
@@ -438,6 +429,17 @@ def test_a_completion_that_is_not_in_the_journal_is_a_lost_ack() -> None:
     story = good_story()
     story.rewrite(on(t.TEAM_FORMED, named(caller="", reason=""), nth=1))
     assert story.violated() >= {"lost_acks", "formed"}
+
+
+def test_a_completion_whose_repeat_is_told_otherwise_is_found() -> None:
+    story = TeamStory()
+    team = story.start("ann")
+    story.complete(team)
+    story.complete(team)
+    assert [one.status for one in story.operations[-2:]] == ["APPLIED", "APPLIED"]
+    assert story.violated() == set()
+    story.change(-1, status="TEAM_CLOSED", outcome=FAIL)
+    assert story.violated() >= {"refusals"}
 
 
 def test_a_leaving_that_is_not_in_the_journal_is_a_lost_ack() -> None:

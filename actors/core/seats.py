@@ -2,7 +2,7 @@
 
 from actors.core import state as s
 from actors.core.tables import Counts, Deadlines
-from actors.core.team_state import TEAM_FORMING, Team, put_in_place
+from actors.core.team_state import TEAM_FORMING, Team, after_taking, put_in_place
 
 
 def enter(state: s.ShardState, slot: s.SlotState, seat: s.Seat) -> None:
@@ -10,16 +10,17 @@ def enter(state: s.ShardState, slot: s.SlotState, seat: s.Seat) -> None:
     team = slot.teams.get(seat.team_key)
     if team is None or team.state != TEAM_FORMING:
         raise s.Impossible(f"entry {state.seq}: a seat of a team that is not forming")
-    buyers = team.buyers
-    if seat.buyer_id in buyers or len(buyers) >= team.group.capacity:
-        raise s.Impossible(f"entry {state.seq}: no seat for {seat.buyer_id} in this team")
+    buyers, buyer_id = team.buyers, seat.buyer_id
+    if buyer_id in buyers or len(buyers) >= team.group.capacity:
+        raise s.Impossible(f"entry {state.seq}: no seat for {buyer_id} in this team")
     seat.team_key = team.key
-    buyers[seat.buyer_id] = seat.key
-    team.new_count += seat.new_buyer
+    buyers[buyer_id] = seat.key
+    if seat.new_buyer:
+        team.new_count += 1
     if seat.state == s.CONFIRMED:
         team.paid += 1
         team.new_paid += seat.new_buyer
-    put_in_place(team, state.now_ms)
+    after_taking(team, state.now_ms)
 
 
 def pay(state: s.ShardState, slot: s.SlotState, seat: s.Seat) -> None:

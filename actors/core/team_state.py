@@ -11,7 +11,7 @@ that neither a suggestion nor a deadline looks at more than it answers.
 from collections.abc import Iterator
 
 from actors.core.campaign_config import GroupRules, Tier
-from actors.core.tables import Deadlines
+from actors.core.tables import Seconds
 
 TEAM_FORMING, TEAM_FORMED, TEAM_FAILED, TEAM_CANCELLED = 1, 2, 3, 4
 """Team states, numbered as `stockray.v1.TeamState`."""
@@ -35,7 +35,7 @@ class Group:
         """Of the rules, at hand."""
         self.opened = 0
         """Teams ever opened: from the first on, tiers and rules stand."""
-        self.forming: dict[int, Deadlines] = {}
+        self.forming: dict[int, Seconds] = {}
         """Bucket (`Team.place`) -> keys of its teams by deadline."""
 
     def set_terms(self, tiers: tuple[Tier, ...], rules: GroupRules) -> None:
@@ -44,7 +44,7 @@ class Group:
         self.capacity = tiers[-1].people
         self.new_buyer_seats = rules.new_buyer_seats
 
-    def joinable(self, new_buyer: bool) -> Iterator[Deadlines]:
+    def joinable(self, new_buyer: bool) -> Iterator[Seconds]:
         """Buckets of teams that such a buyer may join, nearest to full first."""
         for place in sorted(self.forming):
             if place >= 2 and (new_buyer or not place & 1):
@@ -139,16 +139,35 @@ def find_place(team: Team) -> int:
 
 def put_in_place(team: Team, now_ms: int) -> None:
     """After any change of a team: into the bucket where it belongs now."""
-    place = find_place(team)
-    if place == team.place:
+    _put_in(team, find_place(team), now_ms)
+
+
+def after_taking(team: Team, now_ms: int) -> None:
+    """As `put_in_place`, after a seat was taken: whether the team is open and led stays as it is,
+    so a team that took anybody before is put by its seats alone."""
+    before, group = team.place, team.group
+    free = group.capacity - len(team.buyers)
+    place = 2 * free + (0 < free <= group.new_buyer_seats - team.new_count)
+    forming = group.forming
+    if before < 2 or place not in forming:
+        put_in_place(team, now_ms)
+    else:
+        forming[before].move(team.key, team.deadline_ms, forming[place])
+        team.place = place
+
+
+def _put_in(team: Team, place: int, now_ms: int) -> None:
+    before = team.place
+    if place == before:
         return
-    forming, before = team.group.forming, team.place
-    if before >= 0:
-        # A bucket that is empty stays: there are no more of them than two for each seat.
+    # A bucket that is empty stays: there are no more of them than two for each seat.
+    forming = team.group.forming
+    if place >= 0 and place not in forming:
+        forming[place] = Seconds()
+    if before < 0:
+        forming[place].add(team.key, team.deadline_ms, now_ms)
+    elif place < 0:
         forming[before].remove(team.key, team.deadline_ms)
-    if place >= 0:
-        bucket = forming.get(place)
-        if bucket is None:
-            bucket = forming[place] = Deadlines()
-        bucket.add(team.key, team.deadline_ms, now_ms)
+    else:
+        forming[before].move(team.key, team.deadline_ms, forming[place])
     team.place = place

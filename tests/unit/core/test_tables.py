@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.core import tables
-from actors.core.tables import SPLIT_AT, Counts, Deadlines, Refusals, SplitDict
+from actors.core.tables import SPLIT_AT, Counts, Deadlines, Refusals, Seconds, SplitDict
 
 
 def name(number: int) -> bytes:
@@ -187,6 +187,34 @@ def test_a_second_that_is_full_sends_the_next_to_its_tenths(
     for number in range(200):
         deadlines.remove(name(number), HOUR_MS + number * 5 + 1)
     assert not deadlines.buckets
+
+
+@given(
+    moves=st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 3), st.sampled_from(["to", "in", "out"])),
+        max_size=60,
+    )
+)
+def test_a_key_that_moves_is_found_where_it_went_and_nowhere_else(
+    moves: list[tuple[int, int, str]],
+) -> None:
+    """Two keys end in each second, so that buckets are single keys, sets and gone in turn."""
+    places, model = [Seconds() for _ in range(4)], dict[int, int]()
+    for number, place, how in moves:
+        key, at_ms, before = name(number), number // 2 * 1_000 + 7, model.pop(number, None)
+        if before is not None and how == "to":
+            places[before].move(key, at_ms, places[place])
+        elif before is not None:
+            places[before].remove(key, at_ms)
+        if (how == "to" and before is None) or how == "in":
+            places[place].add(key, at_ms, 0)
+        if how != "out":
+            model[number] = place
+        for index, found in enumerate(places):
+            wanted = sorted(name(n) for n, stands in model.items() if stands == index)
+            assert sorted(found.due(3_000, 9)) == wanted
+            assert len(found) == len(wanted)
+            assert set(found.buckets) <= {1_000, 2_000, 3_000}
 
 
 @given(changes=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4)), max_size=60))

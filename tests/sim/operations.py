@@ -86,7 +86,8 @@ def fingerprint(command: Any) -> Any:
 
 def _seat_fingerprint(*given: Any) -> int:
     *what, q = given
-    fields = (*what, q.quantity, q.buyer_id, q.payable_minor, q.order_id, q.new_buyer)
+    who = "new" if q.new_buyer else ""
+    fields = (*what, q.quantity, q.buyer_id, q.payable_minor, who, q.order_id)
     return fingerprint_of("\0".join([str(x) for x in fields]))
 
 

@@ -17,11 +17,15 @@ from stockray.testing import NotOffered
 from stockray.testing.processes import alive
 
 from tests.helpers.sale import BackgroundSale
-from tests.helpers.stack import KINDS, OTHER_LINKS, Stack, ended, name_of, pid_of, stop_process
+from tests.helpers.stack import KINDS, Stack, ended, name_of, pid_of, stop_process
 
 on_sqlite = pytest.mark.parametrize("shared_stack", ["sqlite"], indirect=True)
 on_every_link = pytest.mark.parametrize(
-    "shared_stack", [*KINDS, *OTHER_LINKS], indirect=True, ids=str
+    "shared_stack",
+    # Rounds on TCP are also the subject of test_nodes.py.
+    [*KINDS, "sqlite-ray", pytest.param("sqlite-tcp", marks=pytest.mark.extended)],
+    indirect=True,
+    ids=str,
 )
 on_redis = pytest.mark.parametrize("shared_stack", ["redis"], indirect=True)
 

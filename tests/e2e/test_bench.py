@@ -57,10 +57,11 @@ SMALL = ("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", 
             set(),
             marks=pytest.mark.extended,
         ),
-        (
+        pytest.param(
             ("--private-services", "--front", "grpcio", "--rows", "grab_unary_8,client"),
             {"grab_unary_8", "client_gathered"},
             {"journal"},
+            marks=pytest.mark.extended,
         ),
     ],
     ids=["embedded", "tls", "cluster"],
@@ -71,7 +72,7 @@ def test_the_benchmark_measures_its_rows_and_its_books_balance(
     if "--private-services" in flags:
         require(PrivateRedis.available() and PrivateMariaDB.available(), "Redis, MariaDB missing")
     require("--tls" not in flags or shutil.which("openssl") is not None, "openssl is missing")
-    done = stockray("bench", *SMALL, *flags)
+    done = stockray("bench", *SMALL, *flags, timeout_s=300)
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-4_000:]
     found = json.loads(done.stdout)
     rows = {row["name"]: row for row in found["results"]}

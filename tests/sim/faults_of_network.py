@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from tests.sim.cluster import Instance
 from tests.sim.faults import Faults, Kind, Mend
 
+CUT_AT_MOST_S = 1.0
+
 
 def cut_off_a_primary(faults: Faults) -> Mend:
     """Gateways do not reach it; the journal it does: a false suspicion."""
@@ -26,6 +28,8 @@ def suspect_a_writing_primary(faults: Faults) -> Mend:
 
     def cut_off(_: Instance) -> None:
         mends.append(_cut_off(faults, victim))
+        # It may append only when this fault is over: nobody else would join them again.
+        faults.world.after(CUT_AT_MOST_S, mends[-1])
         faults.when(
             lambda who, kind: kind == "acquire" and who.pair is victim.pair and who is not victim,
             arrive,

@@ -5,8 +5,8 @@ Rules
 -----
 * Only a standby moves, only away from its twin, only while its twin says that it is the primary,
   and only if the pair was found together twice: what has just started is left alone.
-* One at a time. A shard has no standby while one moves (a process start and a load); it had none
-  that would have outlived its node before.
+* One at a time: the next one only when the pair of the last is whole. A shard has no standby while
+  one moves (a process start and a load); it had none that would have outlived its node before.
 * Whoever cannot be asked is left where it is; the next look is `LOOK_EVERY_S` later.
 """
 
@@ -74,6 +74,10 @@ class Spreader:
         self._every_s = look_every_s
         self._stopping = threading.Event()
         self._wanted: Move | None = None
+        self._ended: Move | None = None
+        """Ended for a move, and not started again yet."""
+        self._moved: int | None = None
+        """Shard of the last move, until its pair is whole."""
         self._thread = threading.Thread(target=self._run, name="spreader", daemon=True)
 
     def start(self) -> None:
@@ -93,11 +97,15 @@ class Spreader:
                 log.info("spreader_cannot_look", error=str(error))
 
     def _look(self) -> None:
+        self._start_again()
         nodes = cluster.worker_nodes()
         if len(nodes) < 2:
             self._wanted = None
             return
         pairs = [[self._standing(handle) for handle in pair] for pair in self._shards]
+        if self._moved is not None and None in pairs[self._moved]:
+            return  # It starts; until then nobody else loses a standby.
+        self._moved = None
         found = next_move(pairs, nodes)
         before, self._wanted = self._wanted, found
         if found is None or before is None or found.shard != before.shard:
@@ -116,8 +124,21 @@ class Spreader:
     def _move(self, move: Move) -> None:
         name = REPLICAS[move.replica]
         log.info("replica_moves", replica=replica_name(move.shard, name), to_node=move.node_id[:12])
-        pair = self._shards[move.shard]
-        cluster.kill(pair[move.replica])
-        pair[move.replica] = cluster.restart_replica(
-            self._spec, move.shard, name, move.node_id, timeout_s=END_TIMEOUT_S
+        cluster.kill(self._shards[move.shard][move.replica])
+        self._ended, self._moved = move, move.shard
+        self._start_again()
+
+    def _start_again(self) -> None:
+        """Start who was ended for a move, however many looks it takes: nobody else would. On any
+        node if its own is gone meanwhile."""
+        move = self._ended
+        if move is None:
+            return
+        self._shards[move.shard][move.replica] = cluster.restart_replica(
+            self._spec,
+            move.shard,
+            REPLICAS[move.replica],
+            move.node_id,
+            timeout_s=END_TIMEOUT_S,
         )
+        self._ended = None

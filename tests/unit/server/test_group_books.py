@@ -14,7 +14,7 @@ from actors.core import team_records as t
 from server.group_books import GroupBooks, judge, until_ended
 from server.group_sale import CAMPAIGN_ID, GroupPlan, GroupRush, prepare_group, shoppers_of
 from server.sale import GapMeter
-from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
+from tests.helpers.core_lines import CoreLines, FakeClock
 from tests.unit.server.conftest import View, serving
 
 TICK_MS = 1_000
@@ -27,7 +27,11 @@ class Honest(CoreLines):
 
     def __init__(self) -> None:
         super().__init__(FakeClock())
-        self.clock.pass_ms(int(time.time() * 1000) - START_MS)
+        self.be_today()
+
+    def be_today(self) -> None:
+        """Campaigns begin at the time of day, which goes on meanwhile."""
+        self.clock.pass_ms(max(0, int(time.time() * 1000) - self.clock.now_ms()))
 
 
 class ACentShort(Honest):
@@ -64,7 +68,7 @@ class KeepsLateMoney(Honest):
         super()._fold(kept, journalled)
 
 
-async def sell(shop: CoreLines, directory: Path) -> GroupBooks:
+async def sell(shop: Honest, directory: Path) -> GroupBooks:
     """The whole group-buy, without a kill."""
     view = View(shop, f"sqlite:///{directory / 'tables.db'}")
     try:
@@ -78,8 +82,9 @@ async def sell(shop: CoreLines, directory: Path) -> GroupBooks:
         view.close()
 
 
-async def _sell(shop: CoreLines, view: View, client: AsyncClient) -> GroupBooks:
+async def _sell(shop: Honest, view: View, client: AsyncClient) -> GroupBooks:
     await prepare_group(client, PLAN)
+    shop.be_today()
     rush = GroupRush(client, PLAN, shoppers_of(PLAN), gap=GapMeter())
     await rush.run()
     shop.clock.pass_ms(PLAN.payment_window_ms + TICK_MS)
@@ -114,7 +119,7 @@ async def test_every_cent_of_a_group_buy_is_kept_or_owed_back(tmp_path: Path) ->
 
 @pytest.mark.parametrize("shop", [ACentShort, Halving, KeepsLateMoney])
 async def test_money_that_a_shop_loses_is_stranded_in_the_books(
-    shop: Callable[[], CoreLines], tmp_path: Path
+    shop: Callable[[], Honest], tmp_path: Path
 ) -> None:
     books = await sell(shop(), tmp_path)
     assert books.stranded_minor > 0

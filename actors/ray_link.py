@@ -97,10 +97,15 @@ class RayLink:
 
     async def _find_again(self) -> None:
         """An actor that was moved to another node is another one of the same name. On a thread,
-        since Ray's head may be silent; the next `hello` meets what was found."""
-        if self._find is not None:
-            with suppress(ClusterError):
-                self._handle = await asyncio.to_thread(self._find)
+        since Ray's head may be silent; the next `hello` meets what was found, also when this one
+        was not waited for."""
+
+        def find() -> None:
+            if self._find is not None:
+                with suppress(ClusterError):
+                    self._handle = self._find()
+
+        await asyncio.to_thread(find)
 
     def _watch(self, identity: str) -> None:
         """Learn from the kernel when a process of this machine ends."""

@@ -38,15 +38,24 @@ GREET_TIMEOUT_S = 1.0
 class Replica:
     """One of a shard's two replicas, as a gateway knows it."""
 
-    __slots__ = ("dead_token", "link", "name", "silent_since")
+    __slots__ = ("closed_token", "dead_token", "link", "name", "silent_since")
 
     def __init__(self, name: str, link: Link) -> None:
         self.name = name
         self.link = link
         self.dead_token = ""
         """Of the last instance that is known to be dead."""
+        self.closed_token = ""
+        """Of an instance whose link closed while a primary was looked for."""
         self.silent_since: float | None = None
         """When the first of the questions was asked that it left unanswered."""
+
+    def bury_closed(self) -> None:
+        """Bury an instance whose link closed during a search, unless the search did, or met the
+        next one."""
+        closed, self.closed_token = self.closed_token, ""
+        if closed and self.link.token == closed:
+            self.bury()
 
     def bury(self) -> None:
         """The instance that `hello` met is gone."""
@@ -126,7 +135,11 @@ class PrimaryFinder:
                 await self.find()
             for replica in self._replicas:
                 # While the primary is looked for, the search greets.
-                if not replica.link.token and not self._finding.locked():
+                if self._finding.locked():
+                    continue
+                if replica is not self.primary:
+                    replica.bury_closed()
+                if not replica.link.token:
                     await self._greet(replica)
 
     async def _greet(self, replica: Replica) -> None:
@@ -145,6 +158,9 @@ class PrimaryFinder:
             self._alarm.set()
         elif not self._finding.locked():
             replica.bury()
+        else:
+            # The search may be past it: unburied it would never be greeted again.
+            replica.closed_token = replica.link.token
 
     async def _look(self) -> None:
         """One attempt: follow the owner that is known, else have a standby take over."""

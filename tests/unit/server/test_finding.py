@@ -3,7 +3,7 @@
 import asyncio
 
 from actors.core.outcomes import Outcome
-from actors.shard import Role
+from actors.shard import Promotion, Role
 from tests.helpers.gateways import Desk, desk
 from tests.helpers.shells import Pair, running
 from tests.helpers.virtual_time import in_virtual_time, until
@@ -112,3 +112,26 @@ async def test_a_gateway_holds_whoever_takes_over_to_the_answers_that_it_got() -
         links["a"].on_closed()
         await until(lambda: gateway.sender.primary_name == "b")
         assert links["b"].promoted_from == [(1, last_seq)]
+
+
+@in_virtual_time
+async def test_a_silent_primary_that_its_heir_ended_is_greeted_when_it_is_back() -> None:
+    """An heir ends an owner that holds the journal: the search is past it by then."""
+    async with desk() as gateway:
+        pair, links = gateway.pair, gateway.links
+        await pair.caught_up("b")
+        await asyncio.sleep(3)
+        links["a"].pause()
+        promote = links["b"].promote
+
+        async def promote_and_end_the_owner(seen_epoch: int, seen_seq: int) -> Promotion:
+            pair["a"].kill()
+            links["a"].on_closed()
+            return await promote(seen_epoch, seen_seq)
+
+        links["b"].promote = promote_and_end_the_owner
+        assert await gateway.ask(gateway.reserve("r1")) == [Outcome.RESERVED]
+        assert gateway.sender.primary_name == "b"
+        links["a"].resume()
+        pair.start("a")
+        await until(lambda: links["a"].token == pair["a"].shard.token, within_s=2)

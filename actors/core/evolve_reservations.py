@@ -193,6 +193,25 @@ def put_refund(  # noqa: PLR0917
     slot.refunds.put(key, refund)
 
 
+def put_refund_of(
+    state: s.ShardState, slot: s.SlotState, record: Any, reason: int, *, compensation: bool
+) -> None:
+    """What a record of a paid reservation owes back of its payment. All that owe name the refund,
+    the buyer and the payment alike."""
+    put_refund(
+        state,
+        slot,
+        record.refund_key,
+        public_id(slot.slot, record.key),
+        record.buyer_id,
+        (record.payment_id, record.payment_channel),
+        record.refund_minor,
+        reason,
+        compensation,
+        record.currency_code,
+    )
+
+
 def refund_fell_due(state: s.ShardState, slot: s.SlotState, record: r.RefundFellDue) -> None:
     slot.payments.put(
         record.refund_key,
@@ -215,18 +234,7 @@ def refund_fell_due(state: s.ShardState, slot: s.SlotState, record: r.RefundFell
 def units_returned(state: s.ShardState, slot: s.SlotState, record: r.UnitsReturned) -> None:
     slot.documents.put(record.request_key, record.fingerprint)
     if record.refund_key:
-        put_refund(
-            state,
-            slot,
-            record.refund_key,
-            public_id(slot.slot, record.key),
-            record.buyer_id,
-            (record.payment_id, record.payment_channel),
-            record.refund_minor,
-            int(RefundReason.RETURN),
-            False,
-            record.currency_code,
-        )
+        put_refund_of(state, slot, record, int(RefundReason.RETURN), compensation=False)
     if skip(state, slot, record.key):
         return
     held = change_row(state, slot, record.key)
@@ -269,18 +277,7 @@ def refund_reported(state: s.ShardState, slot: s.SlotState, record: r.RefundRepo
 
 def revoked(state: s.ShardState, slot: s.SlotState, record: r.ReservationRevoked) -> None:
     if record.refund_key:
-        put_refund(
-            state,
-            slot,
-            record.refund_key,
-            public_id(slot.slot, record.key),
-            record.buyer_id,
-            (record.payment_id, record.payment_channel),
-            record.refund_minor,
-            int(RefundReason.SHORTAGE),
-            True,
-            record.currency_code,
-        )
+        put_refund_of(state, slot, record, int(RefundReason.SHORTAGE), compensation=True)
     if skip(state, slot, record.key):
         return
     held = change_row(state, slot, record.key)

@@ -6,7 +6,7 @@ records say is kept; who is in it, and where it stands among the others, is coun
 
 from actors.core import state as s
 from actors.core import team_records as t
-from actors.core.evolve_reservations import change_row, put_refund, skip, stock_reserved
+from actors.core.evolve_reservations import change_row, put_refund_of, skip, stock_reserved
 from actors.core.evolve_stock import free
 from actors.core.identity import public_id
 from actors.core.refunds import RefundReason
@@ -74,18 +74,8 @@ def seat_moved(state: s.ShardState, slot: s.SlotState, record: t.SeatMoved) -> N
 
 
 def seat_closed(state: s.ShardState, slot: s.SlotState, record: t.SeatClosed) -> None:
-    put_refund(
-        state,
-        slot,
-        record.refund_key,
-        public_id(slot.slot, record.key),
-        record.buyer_id,
-        (record.payment_id, record.payment_channel),
-        record.refund_minor,
-        record.why,
-        record.why == RefundReason.TEAM_FAILED,
-        record.currency_code,
-    )
+    failed = record.why == RefundReason.TEAM_FAILED
+    put_refund_of(state, slot, record, record.why, compensation=failed)
     if skip(state, slot, record.key):
         return
     seat = change_row(state, slot, record.key)
@@ -104,18 +94,7 @@ def seat_closed(state: s.ShardState, slot: s.SlotState, record: t.SeatClosed) ->
 
 def seat_settled(state: s.ShardState, slot: s.SlotState, record: t.SeatSettled) -> None:
     if record.refund_key:
-        put_refund(
-            state,
-            slot,
-            record.refund_key,
-            public_id(slot.slot, record.key),
-            record.buyer_id,
-            (record.payment_id, record.payment_channel),
-            record.refund_minor,
-            int(RefundReason.TEAM_PRICE),
-            False,
-            record.currency_code,
-        )
+        put_refund_of(state, slot, record, int(RefundReason.TEAM_PRICE), compensation=False)
     if skip(state, slot, record.key):
         return
     seat = change_row(state, slot, record.key)

@@ -192,17 +192,21 @@ def release(state: ShardState, command: c.Release, now_ms: int) -> Decision:
         return (AFTER_RESERVED[held.state], held.state), ()
     if held.state != RESERVED:
         return (Outcome.RELEASED, held.state), ()
-    record = ReservationReleased(
-        RESERVATION_RELEASED,
-        command.slot,
-        held.key,
-        buyer_part(held.buyer_id),
-        command.reason,
-        held.pool.campaign_id,
-    )
     team = team_of(slot, held)
     gone = () if team is None else after_leaving(slot, team, (held.key,))
-    return (Outcome.RELEASED, RELEASED), (record, *gone)
+    return (Outcome.RELEASED, RELEASED), (given_up(command.slot, held, command.reason), *gone)
+
+
+def given_up(number: int, held: Reservation, reason: str) -> ReservationReleased:
+    """The record of a reservation that its buyer gives up before paying."""
+    return ReservationReleased(
+        RESERVATION_RELEASED,
+        number,
+        held.key,
+        buyer_part(held.buyer_id),
+        reason,
+        held.pool.campaign_id,
+    )
 
 
 def report_fulfilment(state: ShardState, command: c.ReportFulfilment, now_ms: int) -> Decision:

@@ -199,6 +199,15 @@ class Deadlines:
             far = self.buckets.get(far_ms)
             if type(far) is not set or len(far) < self.FAR_KEYS_MAX:
                 end_ms = far_ms
+        self._put(key, end_ms)
+
+    def remove(self, key: bytes, at_ms: int) -> None:
+        """Take it out again; `at_ms` is what it was added with. Nothing for a key not there."""
+        end_ms = at_ms + -at_ms % 100
+        if not self._take(key, end_ms) and end_ms % 1_000:
+            self._take(key, at_ms + -at_ms % 1_000)
+
+    def _put(self, key: bytes, end_ms: int) -> None:
         keys = self.buckets.get(end_ms)
         self._size += 1
         if type(keys) is set:
@@ -208,12 +217,6 @@ class Deadlines:
             heappush(self._heap, end_ms)
         else:
             self.buckets[end_ms] = {keys, key}  # type: ignore[arg-type]
-
-    def remove(self, key: bytes, at_ms: int) -> None:
-        """Take it out again; `at_ms` is what it was added with. Nothing for a key not there."""
-        end_ms = at_ms + -at_ms % 100
-        if not self._take(key, end_ms) and end_ms % 1_000:
-            self._take(key, at_ms + -at_ms % 1_000)
 
     def _take(self, key: bytes, end_ms: int) -> bool:
         keys = self.buckets.get(end_ms)
@@ -290,14 +293,3 @@ class Seconds(Deadlines):
             other._size += 1
         else:
             other._put(key, end_ms)
-
-    def _put(self, key: bytes, end_ms: int) -> None:
-        keys = self.buckets.get(end_ms)
-        self._size += 1
-        if type(keys) is set:
-            keys.add(key)
-        elif keys is None:
-            self.buckets[end_ms] = key
-            heappush(self._heap, end_ms)
-        else:
-            self.buckets[end_ms] = {keys, key}  # type: ignore[arg-type]

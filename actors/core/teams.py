@@ -16,17 +16,15 @@ from typing import Any
 from actors.core import team_commands as t
 from actors.core.commands import DEFAULT_PAYABLE
 from actors.core.identity import (
-    buyer_part,
     fingerprint_of,
     public_id,
     request_key,
 )
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
-from actors.core.records import RESERVATION_RELEASED, ReservationReleased
 from actors.core.refunds import RefundReason, refund_view
 from actors.core.refusals import refuse, refused_before
-from actors.core.reservations import AFTER_RESERVED, find_reservation
+from actors.core.reservations import AFTER_RESERVED, find_reservation, given_up
 from actors.core.state import (
     CONFIRMED,
     REFUND_DUE,
@@ -295,14 +293,7 @@ def leave_team(state: ShardState, command: t.LeaveTeam, now_ms: int) -> Decision
     gone = after_leaving(slot, team, (held.key,))
     payment = held.payment
     if held.state == RESERVED or payment is None:
-        record = ReservationReleased(
-            RESERVATION_RELEASED,
-            command.slot,
-            held.key,
-            buyer_part(held.buyer_id),
-            command.reason,
-            held.pool.campaign_id,
-        )
+        record = given_up(command.slot, held, command.reason)
         return (Outcome.LEFT, RELEASED, None), (record, *gone)
     paid = paid_seat(held, payment)
     closing = close_seat(slot, paid, RefundReason.LEFT_TEAM, command.caller, command.reason)

@@ -1,7 +1,8 @@
 """InventoryService, the part about reservations and money; Grab of SeckillService is the same."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from stockray_proto.v1 import (
     common_pb2,
@@ -49,6 +50,10 @@ from server.validate import Violations
 INVENTORY = "/stockray.v1.InventoryService/"
 SECKILL = "/stockray.v1.SeckillService/"
 GROUP_BUY = "/stockray.v1.GroupBuyService/"
+T = TypeVar("T")
+
+_RESERVE: Callable[..., c.Reserve] = partial(reserve_command, grab=False)
+_GRAB: Callable[..., c.Reserve] = partial(reserve_command, grab=True)
 
 
 class Reservations:
@@ -95,26 +100,18 @@ class Reservations:
         self, request: inventory_service_pb2.ReserveRequest, context: CallContext, reply: Reply
     ) -> None:
         """One line from a base pool or a campaign."""
-        self._reserve_one(request, context, reply, grab=False)
+        self._reserve_one(request, context, reply, _RESERVE)
 
     def grab(
         self, request: seckill_service_pb2.GrabRequest, context: CallContext, reply: Reply
     ) -> None:
         """One line of a campaign."""
-        self._reserve_one(request, context, reply, grab=True)
+        self._reserve_one(request, context, reply, _GRAB)
 
-    def _reserve_one(self, request: Any, context: CallContext, reply: Reply, *, grab: bool) -> None:
-        require_line(request)
-        try:
-            command = reserve_command(
-                request.line,
-                caller=context.caller,
-                deadline_ms=context.deadline_ms,
-                grab=grab,
-                prefix="line.",
-            )
-        except LineRefused as error:
-            refuse_fields(error.violations.found)
+    def _reserve_one(
+        self, request: Any, context: CallContext, reply: Reply, make: Callable[..., c.Reserve]
+    ) -> None:
+        command = command_of_line(request, context, make)
         self._lines.put(command, reply.after(reserve_response, command))
 
     async def reserve_many(
@@ -331,6 +328,17 @@ def _refund_reported(command: Any, answer: tuple[Any, ...]) -> bytes:
 
 def _slot(command: Any | None) -> int:
     return 0 if command is None else int(command.slot)
+
+
+def command_of_line(request: Any, context: CallContext, make: Callable[..., T]) -> T:
+    """What `make` makes of a request's one line. Raises CallError, with all that is wrong in it."""
+    require_line(request)
+    try:
+        return make(
+            request.line, caller=context.caller, deadline_ms=context.deadline_ms, prefix="line."
+        )
+    except LineRefused as error:
+        refuse_fields(error.violations.found)
 
 
 def require_line(request: Any) -> None:

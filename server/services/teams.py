@@ -9,14 +9,12 @@ from typing import Any
 from stockray_proto.v1 import common_pb2, group_buy_service_pb2
 
 from actors.core.outcomes import Outcome
-from server.errors import refuse_fields
 from server.handlers import CallContext, Calls, Method, QuickCalls
 from server.lines import Lines
 from server.reply import Reply
-from server.services.reservations import GROUP_BUY, require_line
+from server.services.reservations import GROUP_BUY, command_of_line
 from server.services.team_listings import TeamListings
 from server.translate.payment import NOT_FOUND, refund_message
-from server.translate.reserve import LineRefused
 from server.translate.scalars import age_of
 from server.translate.seat import (
     join_team_command,
@@ -75,32 +73,14 @@ class Teams:
         self, request: group_buy_service_pb2.OpenTeamRequest, context: CallContext, reply: Reply
     ) -> None:
         """A team's first seat."""
-        require_line(request)
-        try:
-            command = open_team_command(
-                request.line,
-                caller=context.caller,
-                deadline_ms=context.deadline_ms,
-                prefix="line.",
-            )
-        except LineRefused as error:
-            refuse_fields(error.violations.found)
+        command = command_of_line(request, context, open_team_command)
         self._lines.put(command, reply.after(seat_response, command))
 
     def join_team(
         self, request: group_buy_service_pb2.JoinTeamRequest, context: CallContext, reply: Reply
     ) -> None:
         """A further seat."""
-        require_line(request)
-        try:
-            command = join_team_command(
-                request.line,
-                caller=context.caller,
-                deadline_ms=context.deadline_ms,
-                prefix="line.",
-            )
-        except LineRefused as error:
-            refuse_fields(error.violations.found)
+        command = command_of_line(request, context, join_team_command)
         if command is None:
             reply.finish(seat_result(request.line.request_id, 0, NOT_FOUND))
         else:

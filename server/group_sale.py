@@ -20,7 +20,6 @@ from stockray import (
     GroupLine,
     GroupRules,
     SeatResult,
-    Sku,
     Status,
     Team,
     TeamState,
@@ -28,7 +27,7 @@ from stockray import (
 )
 
 from actors.core.identity import request_key, slot_of
-from server.sale import CALLER, CURRENCY, GapMeter, Line
+from server.sale import CALLER, CURRENCY, GapMeter, Line, require_allocated, stock_up
 from server.verify import Ack
 
 CAMPAIGN_ID = "tea-together"
@@ -164,18 +163,7 @@ async def prepare_group(client: AsyncClient, plan: GroupPlan) -> None:
     """SKUs, their units, and the campaign with its allocations. Raises on any refusal."""
     now = datetime.now(UTC)
     for line in plan.lines():
-        sku = Sku(
-            sku_id=line.sku_id,
-            name=line.sku_id,
-            buffer_bps=0,
-            list_price_minor=2 * line.price_minor,
-            currency_code=CURRENCY,
-        )
-        (await client.put_sku(sku)).raise_for_status()
-        received = await client.receive_stock(
-            line.sku_id, quantity=line.units, request_id=f"delivery-{line.sku_id}"
-        )
-        received.raise_for_status()
+        await stock_up(client, line)
     campaign = GroupCampaign(
         campaign_id=CAMPAIGN_ID,
         title=CAMPAIGN_ID,
@@ -201,9 +189,7 @@ async def prepare_group(client: AsyncClient, plan: GroupPlan) -> None:
     )
     answer = await client.put_group_campaign(campaign)
     answer.raise_for_status()
-    for put in answer.campaign.lines if answer.campaign else ():
-        if put.allocated_count != put.allocation_count:
-            raise RuntimeError(f"{put.sku_id}: {put.allocation_message}")
+    require_allocated(answer.campaign)
 
 
 class GroupRush:

@@ -15,7 +15,15 @@ from random import Random
 from typing import NamedTuple
 
 from hdrh.histogram import HdrHistogram
-from stockray import AsyncClient, Campaign, CampaignLine, ReserveResult, Sku, Status
+from stockray import (
+    AsyncClient,
+    Campaign,
+    CampaignLine,
+    GroupCampaign,
+    ReserveResult,
+    Sku,
+    Status,
+)
 
 from actors.core.identity import request_key, slot_of
 from server.verify import Ack
@@ -175,18 +183,7 @@ async def prepare(client: AsyncClient, plan: Plan, lines: Sequence[Line]) -> Non
     """SKUs, their units, and the campaigns with their allocations. Raises on any refusal."""
     now = datetime.now(UTC)
     for line in lines:
-        sku = Sku(
-            sku_id=line.sku_id,
-            name=line.sku_id,
-            buffer_bps=0,
-            list_price_minor=line.price_minor * 2,
-            currency_code=CURRENCY,
-        )
-        (await client.put_sku(sku)).raise_for_status()
-        received = await client.receive_stock(
-            line.sku_id, quantity=line.units, request_id=f"delivery-{line.sku_id}"
-        )
-        received.raise_for_status()
+        await stock_up(client, line)
     for campaign_id in dict.fromkeys(line.campaign_id for line in lines):
         campaign = Campaign(
             campaign_id=campaign_id,
@@ -209,9 +206,30 @@ async def prepare(client: AsyncClient, plan: Plan, lines: Sequence[Line]) -> Non
         )
         answer = await client.put_campaign(campaign)
         answer.raise_for_status()
-        for put in answer.campaign.lines if answer.campaign else ():
-            if put.allocated_count != put.allocation_count:
-                raise RuntimeError(f"{put.sku_id}: {put.allocation_message}")
+        require_allocated(answer.campaign)
+
+
+async def stock_up(client: AsyncClient, line: Line) -> None:
+    """A line's SKU, at twice the price of the sale, and its units. Raises on any refusal."""
+    sku = Sku(
+        sku_id=line.sku_id,
+        name=line.sku_id,
+        buffer_bps=0,
+        list_price_minor=line.price_minor * 2,
+        currency_code=CURRENCY,
+    )
+    (await client.put_sku(sku)).raise_for_status()
+    received = await client.receive_stock(
+        line.sku_id, quantity=line.units, request_id=f"delivery-{line.sku_id}"
+    )
+    received.raise_for_status()
+
+
+def require_allocated(campaign: Campaign | GroupCampaign | None) -> None:
+    """RuntimeError, with the reason, unless each line of a campaign got all its units."""
+    for put in campaign.lines if campaign else ():
+        if put.allocated_count != put.allocation_count:
+            raise RuntimeError(f"{put.sku_id}: {put.allocation_message}")
 
 
 class Rush:

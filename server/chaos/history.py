@@ -25,8 +25,6 @@ SEATING = frozenset({"open_team", "join_team"})
 HOLDING = RESERVING | SEATING
 """Calls that hold units; the pulse of sales is that of `RESERVING` alone."""
 READING = frozenset({"get_stock", "get_reservation", "get_team", "suggest_teams"})
-STOCK_PARTS = ("total", "available", "reserved", "sold", "in_transit")
-"""What `get_stock` answers, in the order of `Operation.answer`."""
 
 DONE = frozenset(
     {

@@ -1,8 +1,7 @@
 """InventoryService, the part about reservations and money; Grab of SeckillService is the same."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from stockray_proto.v1 import (
     common_pb2,
@@ -50,10 +49,6 @@ from server.validate import Violations
 INVENTORY = "/stockray.v1.InventoryService/"
 SECKILL = "/stockray.v1.SeckillService/"
 GROUP_BUY = "/stockray.v1.GroupBuyService/"
-T = TypeVar("T")
-
-_RESERVE: Callable[..., c.Reserve] = partial(reserve_command, grab=False)
-_GRAB: Callable[..., c.Reserve] = partial(reserve_command, grab=True)
 
 
 class Reservations:
@@ -100,18 +95,27 @@ class Reservations:
         self, request: inventory_service_pb2.ReserveRequest, context: CallContext, reply: Reply
     ) -> None:
         """One line from a base pool or a campaign."""
-        self._reserve_one(request, context, reply, _RESERVE)
+        self._reserve_one(request, context, reply, grab=False)
 
     def grab(
         self, request: seckill_service_pb2.GrabRequest, context: CallContext, reply: Reply
     ) -> None:
         """One line of a campaign."""
-        self._reserve_one(request, context, reply, _GRAB)
+        self._reserve_one(request, context, reply, grab=True)
 
-    def _reserve_one(
-        self, request: Any, context: CallContext, reply: Reply, make: Callable[..., c.Reserve]
-    ) -> None:
-        command = command_of_line(request, context, make)
+    def _reserve_one(self, request: Any, context: CallContext, reply: Reply, *, grab: bool) -> None:
+        require_line(request)
+        # Written out, not shared with seats: one more call was 0.3 to 0.6 us of a Grab's 8.
+        try:
+            command = reserve_command(
+                request.line,
+                caller=context.caller,
+                deadline_ms=context.deadline_ms,
+                grab=grab,
+                prefix="line.",
+            )
+        except LineRefused as error:
+            refuse_fields(error.violations.found)
         self._lines.put(command, reply.after(reserve_response, command))
 
     async def reserve_many(
@@ -328,17 +332,6 @@ def _refund_reported(command: Any, answer: tuple[Any, ...]) -> bytes:
 
 def _slot(command: Any | None) -> int:
     return 0 if command is None else int(command.slot)
-
-
-def command_of_line(request: Any, context: CallContext, make: Callable[..., T]) -> T:
-    """What `make` makes of a request's one line. Raises CallError, with all that is wrong in it."""
-    require_line(request)
-    try:
-        return make(
-            request.line, caller=context.caller, deadline_ms=context.deadline_ms, prefix="line."
-        )
-    except LineRefused as error:
-        refuse_fields(error.violations.found)
 
 
 def require_line(request: Any) -> None:

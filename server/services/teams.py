@@ -4,17 +4,20 @@ Seats are taken the quick way, gathered into rounds like any line. A team that l
 from the SQL view: it has ended, so the view, as old as it may be, has all of it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from stockray_proto.v1 import common_pb2, group_buy_service_pb2
 
 from actors.core.outcomes import Outcome
+from server.errors import refuse_fields
 from server.handlers import CallContext, Calls, Method, QuickCalls
 from server.lines import Lines
 from server.reply import Reply
-from server.services.reservations import GROUP_BUY, command_of_line
+from server.services.reservations import GROUP_BUY, require_line
 from server.services.team_listings import TeamListings
 from server.translate.payment import NOT_FOUND, refund_message
+from server.translate.reserve import LineRefused
 from server.translate.scalars import age_of
 from server.translate.seat import (
     join_team_command,
@@ -35,6 +38,8 @@ from server.translate.team import (
     team_view,
     team_violations,
 )
+
+T = TypeVar("T")
 
 
 class Teams:
@@ -73,14 +78,14 @@ class Teams:
         self, request: group_buy_service_pb2.OpenTeamRequest, context: CallContext, reply: Reply
     ) -> None:
         """A team's first seat."""
-        command = command_of_line(request, context, open_team_command)
+        command = _seat_command(request, context, open_team_command)
         self._lines.put(command, reply.after(seat_response, command))
 
     def join_team(
         self, request: group_buy_service_pb2.JoinTeamRequest, context: CallContext, reply: Reply
     ) -> None:
         """A further seat."""
-        command = command_of_line(request, context, join_team_command)
+        command = _seat_command(request, context, join_team_command)
         if command is None:
             reply.finish(seat_result(request.line.request_id, 0, NOT_FOUND))
         else:
@@ -153,6 +158,17 @@ class Teams:
             response.team.CopyFrom(team)
             response.age.CopyFrom(age)
         return response
+
+
+def _seat_command(request: Any, context: CallContext, make: Callable[..., T]) -> T:
+    """What `make` makes of a request's one line. Raises CallError, with all that is wrong in it."""
+    require_line(request)
+    try:
+        return make(
+            request.line, caller=context.caller, deadline_ms=context.deadline_ms, prefix="line."
+        )
+    except LineRefused as error:
+        refuse_fields(error.violations.found)
 
 
 def _left(subject: tuple[Any, int], answer: tuple[Any, ...]) -> bytes:

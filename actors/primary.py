@@ -31,6 +31,7 @@ from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import Forgetting, recall
 from actors.core.outcomes import Outcome
 from actors.core.pulse import Pulse
+from actors.core.relay_commands import GET_MARKS, TAKE_FACT
 from actors.core.state import ShardState
 from actors.lateness import SenderClocks
 from actors.limits import ShardLimits
@@ -41,7 +42,7 @@ from persistence.errors import StorageError
 log = structlog.get_logger()
 T = TypeVar("T")
 
-READS = frozenset({c.GET_RESERVATION, c.GET_STOCK, c.GET_CAMPAIGN})
+READS = frozenset({c.GET_RESERVATION, c.GET_STOCK, c.GET_CAMPAIGN, GET_MARKS})
 WHAT_IS_HELD = READS | {
     c.CONFIRM,
     c.RELEASE,
@@ -52,6 +53,7 @@ WHAT_IS_HELD = READS | {
     c.REPORT_FULFILMENT,
     c.TRANSFER_IN,
     c.TRANSFER_DONE,
+    TAKE_FACT,
 }
 """What still goes through when the journal is nearly full: it serves what buyers hold already."""
 FULL_FOR_NEW_PERCENT = 90

@@ -64,9 +64,10 @@ class Batch(NamedTuple):
     """What the feed tells of them. An entry that cannot be read is told as it is."""
 
 
-def project(entries: Sequence[Entry]) -> Batch:
-    """The rows that entries make. A record that makes none for lack of sense is a dead letter."""
-    rows = RowBatch()
+def project(shard: int, entries: Sequence[Entry]) -> Batch:
+    """The rows that entries of a shard make. A record that makes none for lack of sense is a dead
+    letter."""
+    rows = RowBatch(shard)
     dead: list[DeadLetter] = []
     facts: list[FactRow] = []
     decided_ms = 0
@@ -231,7 +232,7 @@ class Projector:
             self._hurry(False)
             await self._touch(meta.incarnation, position)
             return self._look_again_s
-        batch = await self._in_thread(lambda: project(entries))
+        batch = await self._in_thread(lambda: project(shard, entries))
         await self._in_thread(lambda: self._apply(meta.incarnation, position, batch))
         self.position = batch.to_seq
         self.lag_entries = meta.last_seq - batch.to_seq

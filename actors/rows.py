@@ -10,10 +10,12 @@ made without dicts (`reserved_values`).
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors import relay_rows as on_relay
 from actors import reservation_rows as on_reservations
 from actors import stock_rows as on_stock
 from actors import team_rows as on_teams
 from actors.core import records as r
+from actors.core import relay_records as y
 from actors.core import state as s
 from actors.core import team_records as t
 from actors.reservation_rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE, RESERVED_COLUMNS
@@ -29,7 +31,8 @@ class RowBatch:
     A new reservation is kept as its row's values for as long as no other record speaks of it, and
     of the balances of a pool only the last is made into a row."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: int) -> None:
+        self._shard = shard
         self._rows: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = {}
         self._reserved: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._balances: dict[tuple[str, str], tuple[int, int, r.Balance]] = {}
@@ -39,7 +42,8 @@ class RowBatch:
         if record.kind == r.STOCK_RESERVED:
             self._reserve(on_reservations.reserved_values(record, now_ms, seq))
             return
-        for table, key, columns in ROWS[record.kind](record, now_ms):
+        for table, own_key, columns in ROWS[record.kind](record, now_ms):
+            key = {"shard": self._shard, **own_key} if table == on_relay.MARKS else own_key
             self._put(table, key, {"slot": record.slot, **columns}, seq)
 
     def add_balance(self, seq: int, now_ms: int, balance: r.Balance) -> None:
@@ -124,4 +128,5 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     t.TEAM_CLOSED: on_teams.team_closed,
     t.TEAMS_FORGOTTEN: _no_rows,
     t.TEAM_NEARLY_FULL: _no_rows,
+    y.FACT_TAKEN: on_relay.fact_taken,
 }

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from actors.core.identity import ACCOUNT_SLOT_COUNT, SLOT_COUNT
 from actors.limits import ShardLimits
 
 SINK_READER = "sink"
 """Name under which write-behind keeps its position in the journal."""
+
+RELAY_READER = "relay"
+"""... and the relay its own, in those of stock shards."""
 
 REPLICAS = ("a", "b")
 
@@ -53,8 +57,10 @@ class ClusterSpec:
     namespace: str
     """Ray namespace; also what keeps two clusters on one Ray apart."""
     shards: int
+    """Of both kinds: first those of stock, then those of accounts."""
     slots_of: tuple[int, ...]
-    """Shard of each of the 1,024 slots, as in the map that is stored beside the journal."""
+    """Shard of each slot, those of stock and then those of accounts, as in the map that is stored
+    beside the journal."""
     map_version: int
     incarnation: str
     places: Places
@@ -62,6 +68,23 @@ class ClusterSpec:
     """Where each process writes its log; '' for standard error."""
     limits: ShardLimits = field(default_factory=ShardLimits)
     road: RoadSpec = field(default_factory=RoadSpec)
+
+    @property
+    def stock_shards(self) -> int:
+        """How many shards own stock: the first ones."""
+        return stock_shards_of(self.slots_of)
+
+
+def slots_between(stock_shards: int, account_shards: int) -> tuple[int, ...]:
+    """The map of a new cluster: slots dealt out evenly, those of stock first."""
+    stock = [slot % stock_shards for slot in range(SLOT_COUNT)]
+    accounts = [stock_shards + slot % account_shards for slot in range(ACCOUNT_SLOT_COUNT)]
+    return (*stock, *accounts)
+
+
+def stock_shards_of(slots_of: Sequence[int]) -> int:
+    """How many shards of a map own stock."""
+    return max(slots_of[:SLOT_COUNT]) + 1
 
 
 def owned_by(shard: int, slots_of: Sequence[int]) -> frozenset[int]:
@@ -77,6 +100,10 @@ def replica_name(shard: int, replica: str) -> str:
 def projector_name(index: int) -> str:
     """Actor name of a projector."""
     return f"projector-{index:02d}"
+
+
+RELAY_NAME = "relay"
+"""Actor name of the relay."""
 
 
 def gateway_name(index: int) -> str:

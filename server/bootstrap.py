@@ -15,11 +15,12 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from actors.core.identity import SLOT_COUNT
+from actors.specs import slots_between, stock_shards_of
 from persistence.errors import NoJournal, StorageError
 from persistence.open import open_journal, open_sink, open_snapshots
 from persistence.ports import Journal, Sink
@@ -27,6 +28,7 @@ from persistence.sql.cluster import KeptMap, SqlCluster
 from server.settings import Settings
 
 DEFAULT_SHARDS = 2
+DEFAULT_ACCOUNT_SHARDS = 1
 
 
 class CannotStart(Exception):
@@ -46,8 +48,19 @@ class ShardMap(NamedTuple):
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """How many shards there are, of both kinds."""
         return max(self.slots_of) + 1
+
+    @property
+    def stock_shards(self) -> int:
+        """How many of them own stock: the first ones."""
+        return stock_shards_of(self.slots_of)
+
+    @property
+    def account_shards(self) -> int:
+        """How many own accounts: the others. None in a map of a release before them, which the
+        next start extends."""
+        return self.shards - self.stock_shards
 
 
 class DirectoryLock:
@@ -93,6 +106,8 @@ def prepare(settings: Settings, warn: Callable[[str], None]) -> ShardMap:
             shard_map = _make(settings, journal)
         _require_shards(settings, shard_map)
         _compare(settings, journal, sink, shard_map)
+        if not shard_map.account_shards:
+            shard_map = _extend(settings, journal, shard_map)
         _keep_map(settings, journal)
     except StorageError as error:
         raise CannotStart(str(error), unreachable=error.retriable) from error
@@ -161,7 +176,8 @@ def _read_map(journal: Journal) -> ShardMap | None:
             "run `stockray restore` again"
         )
     if not fields["ready"]:
-        _create_journals(journal, fields["incarnation"], max(fields["slots_of"]) + 1)
+        made = range(fields.pop("extends_from", 0), max(fields["slots_of"]) + 1)
+        _create_journals(journal, fields["incarnation"], made)
         fields["ready"] = True
         journal.swap_map(expected_version=version, data=json.dumps(fields).encode())
         version += 1
@@ -184,7 +200,7 @@ def _require_nothing_stored(settings: Settings, sink: Sink) -> None:
 def _make(settings: Settings, journal: Journal) -> ShardMap:
     shards = settings.shards or DEFAULT_SHARDS
     incarnation = uuid.uuid4().hex
-    slots_of = [slot % shards for slot in range(SLOT_COUNT)]
+    slots_of = slots_between(shards, settings.account_shards or DEFAULT_ACCOUNT_SHARDS)
     fields = {"incarnation": incarnation, "slots_of": slots_of, "ready": False}
     # Who loses the race finds the winner's map below.
     journal.swap_map(expected_version=0, data=json.dumps(fields).encode())
@@ -194,17 +210,36 @@ def _make(settings: Settings, journal: Journal) -> ShardMap:
     return made
 
 
-def _create_journals(journal: Journal, incarnation: str, shards: int) -> None:
-    for shard in range(shards):
+def _extend(settings: Settings, journal: Journal, shard_map: ShardMap) -> ShardMap:
+    """Account shards for a cluster of a release before them. Cut off between the two writes, the
+    next start finds what is left to do; journals that were there are never made again."""
+    stock = shard_map.stock_shards
+    fields = json.loads(journal.read_map()[1])
+    whole = slots_between(stock, settings.account_shards or DEFAULT_ACCOUNT_SHARDS)
+    fields["slots_of"] = (*shard_map.slots_of, *whole[SLOT_COUNT:])
+    fields |= {"ready": False, "extends_from": stock}
+    journal.swap_map(expected_version=shard_map.version, data=json.dumps(fields).encode())
+    made = _read_map(journal)
+    if made is None or not made.account_shards:
+        raise CannotStart("journal: its map has changed meanwhile: something else is at work")
+    return made
+
+
+def _create_journals(journal: Journal, incarnation: str, shards: Iterable[int]) -> None:
+    for shard in shards:
         journal.create(shard, incarnation=incarnation)
 
 
 def _require_shards(settings: Settings, shard_map: ShardMap) -> None:
-    if settings.shards is not None and settings.shards != shard_map.shards:
-        raise CannotStart(
-            f"shards: this cluster has {shard_map.shards}; leave --shards out "
-            "(changing the number of a stored cluster is not offered yet)"
-        )
+    for name, wanted, there in (
+        ("shards", settings.shards, shard_map.stock_shards),
+        ("account_shards", settings.account_shards, shard_map.account_shards),
+    ):
+        if wanted is not None and there and wanted != there:
+            raise CannotStart(
+                f"{name}: this cluster has {there}; leave --{name.replace('_', '-')} out "
+                "(changing the number of a stored cluster is not offered yet)"
+            )
 
 
 def _compare(settings: Settings, journal: Journal, sink: Sink, shard_map: ShardMap) -> None:

@@ -30,13 +30,13 @@ from typing import Any, NamedTuple
 from actors.core import state as s
 from actors.core.codec import pack_entry
 from actors.core.evolve import close_entry
-from actors.core.identity import SLOT_COUNT
 from actors.core.snapshot import chunks
 from actors.projector import BATCH_BYTES, apply_batch, project
 from persistence.open import open_journal, open_sink, open_snapshots
 from persistence.ports import Journal, Sink, Snapshots
 from persistence.sql.cluster import KeptMap, SqlCluster
 from persistence.sql.dump import SqlDump
+from server.recover_marks import moved_marks
 from server.recover_state import Rebuilt, counted, rebuild
 from server.recover_survey import CannotRecover, Left, ShardSurvey, Survey, survey
 from server.recover_transfers import Repairs
@@ -145,7 +145,7 @@ class Recovery:
             snapshots=self._snapshots,
             cluster=self._cluster,
             shards=self._settings.shards,
-            slot_count=SLOT_COUNT,
+            account_shards=self._settings.account_shards,
             log_directory=self._settings.log_directory,
         )
 
@@ -187,6 +187,7 @@ class Recovery:
         for slot, pool in settled:
             repairs.tell(slot, pool)
         repairs.run(rebuilt.arrivals)
+        repairs.take(moved_marks(rebuilt.states, found.slots_of, incarnation))
         for shard, records in repairs.records.items():
             self._append(shard, incarnation, rebuilt.states[shard], records)
         for one in found.shards:
@@ -212,7 +213,7 @@ class Recovery:
             entries = self._journal.read(shard, after_seq=position, max_bytes=BATCH_BYTES)
             if not entries:
                 return
-            batch = project(entries)
+            batch = project(shard, entries)
             apply_batch(self._sink, shard, incarnation, position, batch)
             position = batch.to_seq
             self._progress(f"shard {shard}: the database has caught up to entry {position}")

@@ -36,6 +36,7 @@ _SHARD = {
     "slots": (_R, "the slots of the rows"),
     "seq": (_R, "`positions.seq`"),
     "now_ms": (_N, "the youngest time in the shard's rows; time never goes back behind it"),
+    "sources": (_R, "`marks`, moved to where the new journals begin if they had gone further"),
     "debtors": (_D, "pools whose `owed` is not 0"),
     "closing": (_D, "campaigns that were ended, with teams still forming; these end as ever"),
     "forgets": (_D, "whether a slot has forgotten reservations"),

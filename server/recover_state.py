@@ -21,6 +21,7 @@ from actors.core.snapshot_rows import FILL, Filling
 from actors.core.team_state import TEAM_FORMING
 from actors.stock_rows import DOCUMENT_ARRIVAL
 from persistence.sql.dump import View
+from server.recover_marks import MarkRow, put_mark
 from server.recover_rows import (
     CampaignRow,
     DocumentRow,
@@ -155,6 +156,7 @@ class _Rebuilding:
         self._each(SeatRow, lambda _, __, row: self._teams.put_seat(row))
         self._each(TeamRow, self._team)
         self._each(ReservationRow, self._reservation)
+        self._each(MarkRow, lambda state, _, row: put_mark(state, row))
         self._teams.compare()
         for state in self._rebuilt.states:
             for slot in state.slots.values():

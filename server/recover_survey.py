@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actors.specs import slots_between, stock_shards_of
 from persistence.errors import Corrupt, NoJournal, StorageError
 from persistence.ports import Journal, Meta, Snapshots
 from persistence.sql.cluster import KeptMap, Position, SqlCluster
@@ -102,7 +103,7 @@ def survey(
     snapshots: Snapshots,
     cluster: SqlCluster,
     shards: int | None,
-    slot_count: int,
+    account_shards: int | None,
     log_directory: Path,
 ) -> Survey:
     """Look. `shards`: how many the cluster had, for when neither store has its map. CannotRecover,
@@ -116,7 +117,7 @@ def survey(
             "database: it holds no cluster, so nothing can be made from it. Is --database the "
             "right one? A backup is brought back by `stockray restore`"
         )
-    slots_of, map_from = _slots(fields, kept, positions, shards, slot_count)
+    slots_of, map_from = _slots(fields, kept, positions, shards, account_shards)
     resumes = "" if fields.get("ready", True) else str(fields.get("recovers", ""))
     made = str(fields["incarnation"]) if resumes else ""
     _require_one_cluster(fields, kept, positions, made)
@@ -142,7 +143,7 @@ def _slots(
     kept: KeptMap | None,
     positions: Mapping[int, Position],
     shards: int | None,
-    slot_count: int,
+    account_shards: int | None,
 ) -> tuple[tuple[int, ...], str]:
     if fields:
         found, where = tuple(fields["slots_of"]), "journal"
@@ -155,10 +156,15 @@ def _slots(
             "number that it was made with: --shards N (2 if it was never chosen)"
         )
     else:
-        found, where = tuple(slot % shards for slot in range(slot_count)), "flag"
-    count = max(found) + 1
-    if shards is not None and shards != count:
-        raise CannotRecover(f"shards: the cluster had {count} by its {where}; leave --shards out")
+        found, where = slots_between(shards, account_shards or 1), "flag"
+    count, stock = max(found) + 1, stock_shards_of(found)
+    if shards is not None and shards != stock:
+        raise CannotRecover(f"shards: the cluster had {stock} by its {where}; leave --shards out")
+    if account_shards is not None and count - stock not in (0, account_shards):
+        raise CannotRecover(
+            f"account_shards: the cluster had {count - stock} by its {where}; leave "
+            "--account-shards out"
+        )
     if max(positions) >= count:
         raise CannotRecover(
             f"shards: the database has rows of shard {max(positions)}, so there were more than "

@@ -16,7 +16,7 @@ Records are folded into the states as they are made, so each one sees what those
 After them the rows of SQL say the same, so that another recovery finds nothing to set right.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from actors.core import commands as c
@@ -57,6 +57,11 @@ class Repairs:
         """Have the entry say how a pool stands, so that its row in SQL says the same."""
         self._add(slot)
         self._states[self._slots_of[slot]].touched[pool] = slot
+
+    def take(self, records: Iterable[Any]) -> None:
+        """Have the entries say this, too."""
+        for record in records:
+            self._add(record.slot, record)
 
     def undo(self) -> None:
         """Take back departures whose arrival is lost. Before the states are stored; `run` has the

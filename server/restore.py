@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from actors.core.identity import SLOT_COUNT
+from actors.core.identity import SLOT_COUNT, SLOTS_IN_ALL
 from persistence.errors import NoJournal
 from persistence.open import open_journal, open_sink, open_snapshots
 from persistence.ports import Entry, Journal, Sink, Snapshots
@@ -81,9 +81,9 @@ class Restore:
         try:
             found = [FileFacts(**facts) for facts in manifest["files"]]
             shards = [shard["shard"] for shard in manifest["shards"]]
-            sound = len(manifest["slots_of"]) == SLOT_COUNT and shards == list(
-                range(max(manifest["slots_of"]) + 1)
-            )
+            # A backup of a release before account shards has none; the first start adds them.
+            sound = len(manifest["slots_of"]) in (SLOT_COUNT, SLOTS_IN_ALL)
+            sound = sound and shards == list(range(max(manifest["slots_of"]) + 1))
         except (KeyError, TypeError, ValueError) as error:
             raise CannotBackUp(f"{self._place}: its manifest is damaged: {error}") from error
         names = {facts.name for facts in found}

@@ -52,7 +52,13 @@ class Settings(BaseModel):
         default=None,
         ge=1,
         le=256,
-        description="Shards of a new cluster (default 2); an existing one keeps its own.",
+        description="Stock shards of a new cluster (default 2); an existing one keeps its own.",
+    )
+    account_shards: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Shards of accounts beside them (default 1); an existing cluster keeps its own.",
     )
     gateways: int = Field(default=1, ge=1, le=64, description="Gateway processes on the port.")
     listen: str = Field(

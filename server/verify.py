@@ -26,6 +26,7 @@ from persistence.errors import Corrupt, StorageError
 from persistence.ports import Entry, Journal, SnapshotInfo, Snapshots
 from persistence.sql.dump import SqlDump, View
 from server.bootstrap import ShardMap
+from server.verify_marks import check_sources, compare_marks
 from server.verify_once import effects
 from server.verify_rows import (
     PAYMENT_COLUMNS,
@@ -173,6 +174,7 @@ class Verifier:
             self._finish_shard(shard)
         i1 = self.report.invariants["I1"]
         check_transfers(self.states, self._map.slots_of, i1.check, self._fold_on)
+        check_sources(self.states, self.report.invariants["I2"].check, self._fold_on)
         for state in self.states:
             self._check_money(state)
             self._check_limits(state)
@@ -359,6 +361,7 @@ class Verifier:
         self._compare_table(view, "seats", SEAT_COLUMNS, seat_rows)
         self._compare_table(view, "refunds", REFUND_COLUMNS, refund_rows)
         self._compare_table(view, "payments", PAYMENT_COLUMNS, payment_rows, state_from=3)
+        compare_marks(view, self.states, self._beyond_sql, self.report.invariants["I5"].check)
 
     def _compare_table(
         self,

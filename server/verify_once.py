@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from actors.core import records as r
+from actors.core import relay_records as y
 from actors.core import state as s
 from actors.core import team_records as t
 from actors.core.identity import request_key
@@ -48,6 +49,11 @@ def effects(state: s.ShardState, slot: s.SlotState, record: Any) -> Iterator[Eff
         team = slot.teams.get(record.team_key)
         ended = team is not None and team.state != TEAM_FORMING
         yield Effect("ends of teams", record.team_key, ended)
+    elif kind == y.FACT_TAKEN:
+        incarnation, *stands = state.sources.get(record.source, s.NO_MARK)
+        place = [record.source_seq, record.fact_index]
+        before = incarnation == record.incarnation and stands >= place
+        yield Effect("facts", f"{record.source}:{place}".encode(), before)
     refund = getattr(record, "refund_key", b"") if kind != r.REFUND_REPORTED else b""
     if refund:
         yield Effect("refunds", refund, refund in slot.refunds)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from actors.core.campaign_config import CampaignConfig, campaign_config
+from actors.core.relay_commands import MAKE as RELAY_COMMANDS
 from actors.core.team_commands import MAKE as TEAM_COMMANDS
 
 RESERVE, CONFIRM, RELEASE, BEGIN_PAYMENT, REPORT_FAILED_PAYMENT = 1, 2, 3, 4, 5
@@ -383,5 +384,6 @@ MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
     GET_CAMPAIGN: GetCampaign._make,
     RECALLED: _recalled,
     **TEAM_COMMANDS,
+    **RELAY_COMMANDS,
 }
 """From a decoded array (its first item is the kind) to the command."""

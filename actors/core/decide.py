@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.core import commands as c
+from actors.core import relay_commands as y
 from actors.core import team_commands as t
 from actors.core.campaigns import campaign_view, get_campaign, put_campaign, set_campaign_state
 from actors.core.forgetting import may_be_forgotten, peek
@@ -40,6 +41,7 @@ from actors.core.stock import (
     transfer_in,
     transfer_out,
 )
+from actors.core.taking import get_marks, take_fact
 from actors.core.teams import (
     complete_team,
     get_team,
@@ -92,6 +94,8 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     t.GET_TEAM: get_team,
     t.SUGGEST_TEAMS: suggest_teams,
     t.COMPLETE_TEAM: complete_team,
+    y.TAKE_FACT: take_fact,
+    y.GET_MARKS: get_marks,
 }
 
 

@@ -14,10 +14,12 @@ Rules
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.core import evolve_relay as on_relay
 from actors.core import evolve_reservations as on_reservations
 from actors.core import evolve_stock as on_stock
 from actors.core import evolve_teams as on_teams
 from actors.core import records as r
+from actors.core import relay_records as y
 from actors.core import state as s
 from actors.core import team_records as t
 from actors.core.state import Impossible
@@ -99,4 +101,5 @@ EVOLVE: dict[int, Callable[[s.ShardState, s.SlotState, Any], object]] = {
     t.TEAM_CLOSED: on_teams.team_closed,
     t.TEAMS_FORGOTTEN: on_teams.teams_forgotten,
     t.TEAM_NEARLY_FULL: on_teams.team_nearly_full,
+    y.FACT_TAKEN: on_relay.fact_taken,
 }

@@ -8,6 +8,10 @@ from hashlib import blake2b
 from zlib import crc32
 
 SLOT_COUNT = 1024
+"""Stock slots: the first half of the map."""
+ACCOUNT_SLOT_COUNT = 1024
+"""Account slots: the second half, owned by account shards."""
+SLOTS_IN_ALL = SLOT_COUNT + ACCOUNT_SLOT_COUNT
 BUYER_PARTS = 64
 """Reservation rows are partitioned by crc32(buyer) % 64 in SQL."""
 
@@ -16,8 +20,17 @@ _ID_LENGTH = 3 + 32
 
 
 def slot_of(key: str) -> int:
-    """The slot (0..1023) of a SKU, campaign, buyer or programme id. Fixed for ever."""
+    """The stock slot (0..1023) of a SKU or campaign. Fixed for ever."""
     return crc32(key.encode()) % SLOT_COUNT
+
+
+def account_slot(key: str) -> int:
+    """The account slot (1024..2047) of a buyer, or of the programme. Fixed for ever."""
+    return SLOT_COUNT + crc32(key.encode()) % ACCOUNT_SLOT_COUNT
+
+
+PROGRAMME_SLOT = account_slot("programme")
+"""Where everything of the commission programme lives."""
 
 
 def buyer_part(buyer_id: str) -> int:

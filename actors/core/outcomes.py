@@ -63,6 +63,8 @@ class Outcome(IntEnum):
     """The shard does not own the line's slot: routing only, never shown to a caller."""
     RECALL = 91
     """The reservation may have left memory: its gateway fetches the row; never shown either."""
+    OUT_OF_ORDER = 92
+    """The relay's fact does not follow the one before; never shown either."""
 
 
 UNFINAL = frozenset(
@@ -72,5 +74,6 @@ UNFINAL = frozenset(
         Outcome.UNKNOWN,
         Outcome.WRONG_SHARD,
         Outcome.RECALL,
+        Outcome.OUT_OF_ORDER,
     }
 )

@@ -75,6 +75,13 @@ def confirm(state: ShardState, command: c.Confirm, now_ms: int) -> Decision:
             command.paid_minor,
             held.state == EXPIRED,
             held.pool.campaign_id,
+            held.buyer_id,
+            held.pool.sku_id,
+            held.quantity,
+            held.reserved_ms,
+            held.list_price_minor,
+            currency_of(slot, held.pool),
+            type(held) is Seat,
         )
         if type(held) is Seat:
             return (Outcome.CONFIRMED, CONFIRMED, None), seat_paid(slot, held, record, state.now_ms)
@@ -203,6 +210,8 @@ def report_failed_payment(
         command.payment_channel,
         command.paid_minor,
         held.pool.campaign_id,
+        held.buyer_id,
+        held.pool.sku_id,
     )
     return (Outcome.NOTED, held.state), (record,)
 
@@ -277,6 +286,7 @@ def _returned(
         state_now,
         held.pool.campaign_id,
         currency,
+        held.quantity,
     )
     view = None
     if due:

@@ -46,7 +46,9 @@ class Pulse:
                     raise AssertionError(f"deadline of a reservation that is not held: {key.hex()}")
                 part, campaign_id = buyer_part(held.buyer_id), held.pool.campaign_id
                 records.append(
-                    ReservationExpired(RESERVATION_EXPIRED, number, key, part, campaign_id)
+                    ReservationExpired(
+                        RESERVATION_EXPIRED, number, key, part, campaign_id, held.buyer_id
+                    )
                 )
                 if type(held) is Seat:
                     seats.append((slot, held))
@@ -169,4 +171,5 @@ def _revoked(slot: SlotState, held: Reservation) -> ReservationRevoked:
         held.buyer_id,
         held.pool.campaign_id,
         currency_of(slot, held.pool),
+        held.quantity,
     )

@@ -14,6 +14,8 @@ names the campaign it is of, so that whoever follows one campaign need remember 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from actors.core.relay_records import FACT_TAKEN
+from actors.core.relay_records import RECORDS as RELAY_RECORDS
 from actors.core.team_records import RECORDS as TEAM_RECORDS
 from actors.core.team_records import TEAMS_FORGOTTEN
 
@@ -190,6 +192,14 @@ class ReservationConfirmed(NamedTuple):
     paid_minor: int
     reacquired: bool
     campaign_id: str = ""
+    buyer_id: str = ""
+    sku_id: str = ""
+    quantity: int = 0
+    reserved_ms: int = 0
+    list_price_minor: int = 0
+    """Of one unit."""
+    currency_code: str = ""
+    is_seat: bool = False
 
 
 class ReservationReleased(NamedTuple):
@@ -211,6 +221,7 @@ class ReservationExpired(NamedTuple):
     key: bytes
     part: int
     campaign_id: str = ""
+    buyer_id: str = ""
 
 
 class PaymentBegun(NamedTuple):
@@ -237,6 +248,8 @@ class PaymentFailed(NamedTuple):
     payment_channel: str
     paid_minor: int
     campaign_id: str = ""
+    buyer_id: str = ""
+    sku_id: str = ""
 
 
 class RefundFellDue(NamedTuple):
@@ -279,6 +292,8 @@ class UnitsReturned(NamedTuple):
     state: int
     campaign_id: str
     currency_code: str
+    of_quantity: int = 0
+    """Units of the order."""
 
 
 class FulfilmentReported(NamedTuple):
@@ -325,6 +340,8 @@ class ReservationRevoked(NamedTuple):
     buyer_id: str
     campaign_id: str
     currency_code: str
+    of_quantity: int = 0
+    """Units of the reservation, with those that had come back before."""
 
 
 class ReservationsForgotten(NamedTuple):
@@ -407,8 +424,18 @@ RECORDS: dict[int, Callable[..., Any]] = {
     RESERVATIONS_FORGOTTEN: ReservationsForgotten,
     RESERVATION_RECALLED: ReservationRecalled,
     **TEAM_RECORDS,
+    **RELAY_RECORDS,
 }
 """Kind -> class; the class is called with the journalled fields."""
 
-UNTOLD = frozenset({REQUEST_REFUSED, RESERVATIONS_FORGOTTEN, RESERVATION_RECALLED, TEAMS_FORGOTTEN})
-"""Kinds that the event feed never tells: refusals, and what only concerns a shard's memory."""
+UNTOLD = frozenset(
+    {
+        REQUEST_REFUSED,
+        RESERVATIONS_FORGOTTEN,
+        RESERVATION_RECALLED,
+        TEAMS_FORGOTTEN,
+        FACT_TAKEN,
+    }
+)
+"""Kinds that the event feed never tells: refusals, and what only concerns a shard's memory, or what
+it has of another's facts."""

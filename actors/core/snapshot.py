@@ -55,7 +55,9 @@ def chunks(state: s.ShardState) -> Iterator[bytes]:
             yield msgpack.packb((SNAPSHOT_FORMAT, "rows", number, "forgotten", rows))
             count += 1
     small = [_small(slot) for slot in state.slots.values()]
-    yield msgpack.packb((SNAPSHOT_FORMAT, "end", count, state.seq, state.now_ms, small))
+    # Of stock shards as releases before account shards have it.
+    sources = [list(state.sources.items())] if state.sources else []
+    yield msgpack.packb((SNAPSHOT_FORMAT, "end", count, state.seq, state.now_ms, small, *sources))
 
 
 def _segments(slot: s.SlotState) -> Sequence[Segment]:
@@ -153,6 +155,7 @@ class Loader:
         self.end_seq = 0
         self._end_now_ms = 0
         self._small: Any = None
+        self._sources: Any = ()
 
     def read(self, data: Iterable[bytes]) -> None:
         """Take all chunks. Raises UnreadableSnapshot if they are not one whole snapshot."""
@@ -181,7 +184,8 @@ class Loader:
         kind, *rest = _unpacked(data[-1]) if data else ("nothing",)
         if kind != "end":
             raise UnreadableSnapshot("the snapshot has no end")
-        count, self.end_seq, self._end_now_ms, self._small = rest
+        count, self.end_seq, self._end_now_ms, self._small, *sources = rest
+        self._sources = sources[0] if sources else ()
         if count != len(data) - 1:
             raise UnreadableSnapshot(f"the snapshot has {len(data) - 1} chunks of its {count}")
 
@@ -204,6 +208,7 @@ class Loader:
                     state.debtors[pool] = s.Debt(slot.slot)
 
     def _set_small(self) -> None:
+        self.state.sources = {source: tuple(mark) for source, mark in self._sources}
         for number, generation, skus, campaigns, transfers, arrivals in self._small:
             slot = self.state.slot(number)
             slot.generation = generation
@@ -300,7 +305,7 @@ def _set_pool(pool: Pool, balance: Any) -> None:
 def digest(state: s.ShardState) -> int:
     """64 bits over all rows that must be equal on every replica at the same entry, whatever order
     its tables are in. Refusals are left out: replicas forget them at different entries."""
-    total = 0
+    total = sum(_hash(("source", *pair)) for pair in state.sources.items())
     for slot in state.slots.values():
         for name in ("teams", "reservations", "payments", "documents", "figures", "refunds"):
             pack = PACK[name]

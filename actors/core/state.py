@@ -319,6 +319,11 @@ class SlotState:
             yield from campaign.pools.values()
 
 
+Mark = tuple[str, int, int]
+"""(incarnation, seq, index): how far an account shard has the facts of a stock shard's journal."""
+NO_MARK: Mark = ("", 0, 0)
+
+
 class Debt:
     """A pool's owing, from its first unit to its last: a new object each time it begins, so that
     who works on one knows when it is over."""
@@ -345,11 +350,14 @@ class ShardState:
         "refusal_count_max",
         "seq",
         "slots",
+        "sources",
         "touched",
     )
 
     def __init__(self, *, refusal_count_max: int = 1_000_000) -> None:
         self.slots: dict[int, SlotState] = {}
+        self.sources: dict[int, Mark] = {}
+        """Of an account shard: stock shard -> how far its facts were taken."""
         self.seq = 0
         """Entry being folded, or last folded."""
         self.now_ms = 0

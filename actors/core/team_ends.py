@@ -261,6 +261,7 @@ def _unpaid(slot: SlotState, team: Team, paid: Sequence[bytes]) -> list[Any]:
             seat.key,
             buyer_part(seat.buyer_id),
             team.campaign_id,
+            seat.buyer_id,
         )
         for seat in members(slot, team)
         if seat.key not in known
@@ -287,6 +288,10 @@ def _settled(slot: SlotState, team: Team, one: Paid, tier: Tier, *, leads: bool)
         seat.buyer_id,
         team.campaign_id,
         currency_of(slot, seat.pool),
+        seat.pool.sku_id,
+        seat.quantity,
+        seat.reserved_ms,
+        seat.list_price_minor,
     )
 
 

@@ -136,6 +136,11 @@ class SeatSettled(NamedTuple):
     buyer_id: str
     campaign_id: str
     currency_code: str
+    sku_id: str = ""
+    quantity: int = 0
+    reserved_ms: int = 0
+    list_price_minor: int = 0
+    """Of one unit."""
 
 
 class TeamClosed(NamedTuple):

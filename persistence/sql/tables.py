@@ -334,6 +334,20 @@ facts = Table(
     **OPTIONS,
 )
 
+# How far each account shard has the facts of each stock shard (`source`).
+marks = Table(
+    "marks",
+    metadata,
+    small_key("shard"),
+    small_key("source"),
+    *origin(),
+    identifier("incarnation"),
+    big("source_seq"),
+    big("source_index"),
+    big("updated_ms"),
+    **OPTIONS,
+)
+
 # The map of the cluster whose view this is, for when the journal's store, which has it, is lost.
 cluster = Table(
     "cluster",

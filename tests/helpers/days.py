@@ -62,7 +62,7 @@ class StoredDay:
                 with closing(open_journal(self.settings.journal_url)) as journal:
                     read = journal.read(shard, after_seq=0, max_bytes=10**9)
                 assert len(read) == len(entries)
-                apply_batch(sink, shard, self.map.incarnation, 0, project(read[:seq]))
+                apply_batch(sink, shard, self.map.incarnation, 0, project(shard, read[:seq]))
 
     def project_part(self, chance: random.Random, *, lag: int = 25) -> list[int]:
         """SQL lags by up to `lag` entries on each shard; answers its positions."""

@@ -263,7 +263,7 @@ class Database:
         position = self.sink.position(0)[1]
         while position < last:
             entries = journal.read(0, after_seq=position, max_bytes=10**9)
-            made = project(entries[: min(batch, last - position)])
+            made = project(0, entries[: min(batch, last - position)])
             self.sink.apply(
                 0,
                 incarnation=INCARNATION,

@@ -78,7 +78,7 @@ class Shop:
             balances = close_entry(self.state)
             entry = pack_entry(epoch=1, now_ms=self.now_ms, records=self.records, balances=balances)
             self.journal.append(entry)
-            batch = RowBatch()
+            batch = RowBatch(0)
             for record in self.records:
                 batch.add(len(self.journal), self.now_ms, record)
             for rows in batch.tables():

@@ -205,7 +205,7 @@ class View:
     def follow(self) -> None:
         """Apply what the journal has and the view has not."""
         new = [entry for entry in self._lines.entries if entry.seq > self._seq]
-        batch = project(new)
+        batch = project(0, new)
         assert not batch.dead_letters
         self.sink.apply(
             0,

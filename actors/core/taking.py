@@ -1,0 +1,63 @@
+"""Taking order facts from the relay: each once, in the order of its source, or not at all.
+
+The mark of a source and what its fact does are journalled in one entry, so whoever asks for the
+marks after a kill on either side knows what was done, and goes on from there.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.core import facts as f
+from actors.core import relay_commands as c
+from actors.core.outcomes import Outcome
+from actors.core.relay_records import FACT_TAKEN, FactTaken
+from actors.core.state import NO_MARK, ShardState, SlotState
+
+Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
+FactHandler = Callable[[ShardState, SlotState, Any, int], Sequence[Any]]
+
+
+def _nothing(state: ShardState, slot: SlotState, fact: Any, now_ms: int) -> Sequence[Any]:
+    return ()
+
+
+FACT_HANDLERS: dict[int, FactHandler] = {
+    f.ORDER_BOUND: _nothing,
+    f.ORDER_EARNED: _nothing,
+    f.ORDER_REDUCED: _nothing,
+    f.ORDER_DELIVERED: _nothing,
+    f.PAYMENT_FAILED: _nothing,
+    f.UNPAID_EXPIRY: _nothing,
+    f.ORDER_RETURNED: _nothing,
+}
+"""Kind of fact -> the records that it makes in its slot."""
+
+
+def take_fact(state: ShardState, command: c.TakeFact, now_ms: int) -> Decision:
+    """(APPLIED), or with the mark that stands: (NOTED, incarnation, seq, index) of a fact that was
+    taken before, (OUT_OF_ORDER, incarnation, seq, index) of one that does not follow."""
+    mark = state.sources.get(command.source, NO_MARK)
+    incarnation, *stands = mark
+    # A journal that was made anew may be numbered below its predecessor's end.
+    if incarnation == command.incarnation and stands >= [command.seq, command.fact_index]:
+        return (Outcome.NOTED, *mark), ()
+    if stands != [command.after_seq, command.after_index]:
+        return (Outcome.OUT_OF_ORDER, *mark), ()
+    taken = FactTaken(
+        FACT_TAKEN,
+        command.slot,
+        command.source,
+        command.incarnation,
+        command.seq,
+        command.fact_index,
+    )
+    fact = command.fact
+    if not fact:
+        return (Outcome.APPLIED,), (taken,)
+    effect = FACT_HANDLERS[fact.kind](state, state.slot(command.slot), fact, now_ms)
+    return (Outcome.APPLIED,), (taken, *effect)
+
+
+def get_marks(state: ShardState, command: c.GetMarks, now_ms: int) -> Decision:
+    """(FOUND, ((source, incarnation, seq, index), ...))."""
+    return (Outcome.FOUND, tuple((source, *mark) for source, mark in state.sources.items())), ()

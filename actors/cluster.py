@@ -137,8 +137,8 @@ def clear(spec: ClusterSpec) -> int:
     return len(left)
 
 
-def start_shards(spec: ClusterSpec) -> list[list[Any]]:
-    """Start both replicas of every shard; answers their handles by shard. They recover by
+def start_shards(spec: ClusterSpec, shards: Sequence[int]) -> list[list[Any]]:
+    """Start both replicas of these shards; answers their handles by shard. They recover by
     themselves; who asks first makes one of them primary."""
     nodes = worker_nodes()
     return [
@@ -151,7 +151,7 @@ def start_shards(spec: ClusterSpec) -> list[list[Any]]:
             )
             for index, replica in enumerate(REPLICAS)
         ]
-        for shard in range(spec.shards)
+        for shard in shards
     ]
 
 
@@ -189,6 +189,11 @@ def start_projectors(spec: ClusterSpec) -> list[Any]:
     ]
 
 
+def start_anywhere(plain: type, name: str, spec: ClusterSpec, *arguments: Any) -> Any:
+    """Start a plain class of ours as an actor, on any node, and on another one if that dies."""
+    return make_actor(plain, name, spec, None, *arguments)
+
+
 def start_process(plain: type, name: str, spec: ClusterSpec, *arguments: Any) -> Any:
     """Start any other plain class of ours as an actor (gateways), on the node of this process and
     on no other: the address that it listens at is one of this machine."""
@@ -196,11 +201,11 @@ def start_process(plain: type, name: str, spec: ClusterSpec, *arguments: Any) ->
     return make_actor(plain, name, spec, here, *arguments, fixed=True)
 
 
-def find_shards(spec: ClusterSpec) -> list[list[Any]]:
-    """Handles of all replicas, by shard."""
+def find_stock_shards(spec: ClusterSpec) -> list[list[Any]]:
+    """Handles of the replicas of stock shards, by shard."""
     return [
         [ray.get_actor(replica_name(shard, r), namespace=spec.namespace) for r in REPLICAS]
-        for shard in range(spec.shards)
+        for shard in range(spec.stock_shards)
     ]
 
 

@@ -25,6 +25,9 @@ log = structlog.get_logger()
 ROUND_BYTES = 90_000
 """Below the 100 kB at which Ray leaves its in-line path, which costs five times as much."""
 
+LATE_PAUSE_S = 0.2
+"""Before the next look for an actor that was not started yet."""
+
 
 class ActorReplaced(LinkClosed):
     """Ray will not start this actor again; there may be another one of its name."""
@@ -34,7 +37,8 @@ class RayLink:
     """See Link and ControlLink."""
 
     def __init__(self, handle: Any, find: Callable[[], Any] | None = None) -> None:
-        """`find` looks for the actor by its name; it may block, and raises ClusterError."""
+        """`find` looks for the actor by its name; it may block, and raises ClusterError. `handle`
+        is None of an actor that may not have been started yet."""
         self.on_closed: Callable[[], None] | None = None
         self.token = ""
         self.addresses: tuple[str, ...] = ()
@@ -46,6 +50,8 @@ class RayLink:
 
     async def hello(self) -> str:
         """See Link."""
+        if self._handle is None:
+            await self._find_first()
         try:
             told = await self._call(self._handle.hello.remote)
         except ActorReplaced:
@@ -73,6 +79,8 @@ class RayLink:
 
     async def control(self, method: str, *arguments: Any) -> Any:
         """See Link. It also reaches an instance that came after the one that `hello` met."""
+        if self._handle is None:
+            raise LinkClosed("the actor was not started yet")
         remote: Callable[..., Any] = getattr(self._handle, method).remote
         ended = self._closed is not None and self._closed.done()
         return await self._call(lambda: remote(*arguments), watched=not ended)
@@ -94,6 +102,12 @@ class RayLink:
             # Also an exception that the replica's own code raised: what failed there cannot be
             # known here, and must end no gateway.
             raise LinkClosed((str(error) or repr(error)).splitlines()[0]) from error
+
+    async def _find_first(self) -> None:
+        await self._find_again()
+        if self._handle is None:
+            await asyncio.sleep(LATE_PAUSE_S)
+            raise LinkClosed("the actor was not started yet")
 
     async def _find_again(self) -> None:
         """An actor that was moved to another node is another one of the same name. On a thread,

@@ -28,12 +28,14 @@ from actors.lifeline import hold_lifeline, lifeline_path
 from actors.logs import configure_logs
 from actors.road import Road
 from actors.shard import Shard, Stores
-from actors.specs import SINK_READER, ClusterSpec, Rounds, owned_by, replica_name
+from actors.specs import RELAY_READER, SINK_READER, ClusterSpec, Rounds, owned_by, replica_name
 from actors.threads import JournalThread, SnapshotsThread
 from persistence.open import open_journal, open_snapshots
 
 log = structlog.get_logger()
 
+READERS = (SINK_READER, RELAY_READER)
+"""Of a stock shard's journal."""
 ADDRESSES_TIMEOUT_S = 5.0
 """A listener takes milliseconds; a process that has none by then has other troubles."""
 
@@ -64,7 +66,7 @@ class ShardProcess:
             clock=WallClock(),
             limits=spec.limits,
             owned_slots=owned_by(shard, spec.slots_of),
-            readers=(SINK_READER,),
+            readers=READERS if shard < spec.stock_shards else (SINK_READER,),
             kill_owner=kill_process,
         )
         self._addresses: Future[tuple[str, ...]] = Future()

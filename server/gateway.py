@@ -17,15 +17,14 @@ from actors.clock import WallClock
 from actors.hosting import Host, process_identity
 from actors.links import Link
 from actors.logs import configure_logs
-from actors.ray_link import RayLink
-from actors.road_link import RoadLink
-from actors.specs import REPLICAS, ClusterSpec, Rounds, gateway_name, replica_name
+from actors.specs import ClusterSpec, gateway_name
 from actors.threads import JournalThread
 from persistence.open import open_journal
 from persistence.sql.views import SqlViews
 from server.cluster_view import ClusterView
 from server.fronts import FrontOptions, make_front
 from server.gather import Gather, GatherLimits, Sender
+from server.links import links_of
 from server.recall import RecallingLines
 from server.services.table import Services
 
@@ -79,7 +78,7 @@ class Gateway:
         async with services.running(), asyncio.TaskGroup() as tasks:
             tasks.create_task(gather.run())
             await front.start()
-            for sender in gather.senders:
+            for sender in gather.senders[: self._spec.stock_shards]:
                 await sender.ready.wait()
             services.health.open()
             self.serving = True
@@ -104,18 +103,24 @@ class Gateway:
             Sender(
                 shard=shard,
                 gateway=gateway_name(self._own.index),
-                links=[
-                    (name, make_link(spec, replica_name(shard, name), handle))
-                    for name, handle in zip(REPLICAS, pair, strict=True)
-                ],
+                links=links,
                 clock=WallClock(),
                 limits=GatherLimits(),
                 map_version=spec.map_version,
                 on_chore=self._do_chore,
             )
-            for shard, pair in enumerate(cluster.find_shards(spec))
+            for shard, links in enumerate(self._links())
         ]
         return Gather(senders, spec.slots_of)
+
+    def _links(self) -> list[list[tuple[str, Link]]]:
+        """By shard. No sale waits for account shards, which are started when stock is served."""
+        spec = self._spec
+        stock, count = cluster.find_stock_shards(spec), spec.stock_shards
+        return [
+            *(links_of(spec, shard, pair) for shard, pair in enumerate(stock)),
+            *(links_of(spec, shard) for shard in range(count, spec.shards)),
+        ]
 
     def _open_journal(self, shard: int) -> JournalThread:
         """To read facts from: whoever watches."""
@@ -130,12 +135,6 @@ def raise_open_files() -> None:
     """As many open files as this user may have: every caller's connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def make_link(spec: ClusterSpec, name: str, handle: Any) -> Link:
-    """The link that the cluster wants to a replica, given its actor's handle."""
-    link = RayLink(handle, lambda: cluster.find(name, spec.namespace))
-    return link if spec.road.rounds is Rounds.RAY else RoadLink(link, spec.road, name=name)
 
 
 class GatewayProcess:

@@ -17,7 +17,7 @@ from actors import cluster
 from actors.certificates import NoCertificate, make_certificate
 from actors.limits import ShardLimits
 from actors.road import road_directory
-from actors.specs import REPLICAS, ClusterSpec, Places, RoadSpec, Rounds, gateway_name
+from actors.specs import RELAY_NAME, REPLICAS, ClusterSpec, Places, RoadSpec, Rounds, gateway_name
 from actors.spreading import Spreader
 from server.bootstrap import (
     CannotStart,
@@ -29,6 +29,7 @@ from server.bootstrap import (
 )
 from server.fronts import FrontOptions, check_tls
 from server.gateway import GatewayProcess, GatewaySpec
+from server.relay_process import RelayProcess
 from server.settings import Settings
 from wire.tls import TlsError
 
@@ -71,6 +72,7 @@ class Service:
         self._shards: list[list[Any]] = []
         self._projectors: list[Any] = []
         self._gateways: list[Any] = []
+        self._relays: list[Any] = []
         self._spreader: Spreader | None = None
 
     def start(self) -> None:
@@ -113,8 +115,9 @@ class Service:
         """End the processes now. Idempotent."""
         self._stop_spreading()
         replicas = [replica for pair in self._shards for replica in pair]
-        for handle in (*self._gateways, *self._projectors, *replicas):
+        for handle in (*self._gateways, *self._relays, *self._projectors, *replicas):
             cluster.kill(handle)
+        self._relays = []
         self._gateways, self._projectors, self._shards = [], [], []
         if self._connected:
             cluster.disconnect()
@@ -145,8 +148,12 @@ class Service:
         left = cluster.clear(spec)
         if left:
             self._progress(f"ended {left} processes that an earlier server had left")
-        self._progress(f"starting {spec.shards} shards, each a primary and a standby")
-        self._shards = cluster.start_shards(spec)
+        accounts = spec.shards - spec.stock_shards
+        self._progress(
+            f"starting {spec.stock_shards} stock shards and {accounts} of accounts, each a primary "
+            "and a standby"
+        )
+        self._shards = cluster.start_shards(spec, range(spec.stock_shards))
         self._gateways = [
             cluster.start_process(
                 GatewayProcess,
@@ -168,8 +175,11 @@ class Service:
             what=f"every shard to have a primary (logs: {settings.log_directory})",
         )
         watch.lap("processes")
-        # No sale waits for write-behind; whoever recovers and whoever serves has the cores first.
+        # No sale waits for accounts or write-behind; whoever recovers and whoever serves has the
+        # cores first.
+        self._shards += cluster.start_shards(spec, range(spec.stock_shards, spec.shards))
         self._projectors = cluster.start_projectors(spec)
+        self._relays = [cluster.start_anywhere(RelayProcess, RELAY_NAME, spec)]
         if settings.ray_address != "local":
             self._spreader = Spreader(spec, self._shards)
             self._spreader.start()
@@ -212,9 +222,9 @@ class Service:
         """Until every standby and every projector has folded the last entry."""
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
         behind = "shards"
-        for projector in self._projectors:
+        for process in (*self._relays, *self._projectors):
             try:
-                cluster.call(projector.drain.remote(), 5)
+                cluster.call(process.drain.remote(), 5)
             except cluster.ClusterError as error:
                 log.warning("drain_failed", error=str(error))
         while behind and time.monotonic() < deadline:
@@ -229,7 +239,12 @@ class Service:
         return not behind
 
     def _behind(self) -> str:
-        """What has not caught up; '' when all has."""
+        """What has not caught up; '' when all has. The relay first: it makes entries."""
+        relayed = {
+            source["shard"]: source["position"]
+            for relay in self._relays
+            for source in cluster.call(relay.status.remote(), 5)
+        }
         positions = {
             status["shard"]: status["position"]
             for projector in self._projectors
@@ -240,6 +255,9 @@ class Service:
             if all(status["role"] == "halted" for status in statuses):
                 continue  # There is nothing left to catch up with.
             last_seq = max(status["seq"] for status in statuses)
+            shard = statuses[0]["shard"]
+            if relayed.get(shard, last_seq) < last_seq:
+                return f"relay of shard {shard}"
             for name, status in zip(REPLICAS, statuses, strict=True):
                 if status["seq"] < last_seq and status["role"] != "halted":
                     return f"standby {name} of shard {status['shard']}"

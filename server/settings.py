@@ -58,7 +58,7 @@ class Settings(BaseModel):
         default=None,
         ge=1,
         le=64,
-        description="Shards of accounts beside them (default 1); an existing cluster keeps its own.",
+        description="Account shards beside them (default 1); an existing cluster keeps its own.",
     )
     gateways: int = Field(default=1, ge=1, le=64, description="Gateway processes on the port.")
     listen: str = Field(

@@ -1,0 +1,354 @@
+"""The relay: order facts from the journals of stock shards to account shards, each once in effect.
+
+How it works
+------------
+Each stock shard's journal is followed as write-behind follows it. The records of an entry make
+facts (`actors/core/order_facts.py`), each for one account slot, and these go to the account shard
+as lines, in order. An account shard takes a fact only if it follows the one that it took last of
+this source, and journals how far it is (its mark) in the entry of what the fact does.
+
+Rules
+-----
+* Nothing is known here that could be lost: at the start, and after any answer but yes, the marks
+  are asked for again, and the reading goes on from there. A fact sent twice is noted, not taken.
+* The journal of a stock shard is not trimmed beyond the mark that is furthest behind (reader
+  "relay"). What a mark lacks of a journal that was made anew, the facts kept in SQL have.
+* Lines of one source to one account shard wait for each other, so none overtakes another.
+* A fact on which the account shard fails three times is set aside: the mark moves over it, and the
+  log and the status say so. It must neither keep others waiting nor the journal from being trimmed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+
+from actors.clock import Clock
+from actors.core.codec import UnreadableEntry, unpack_told
+from actors.core.order_facts import order_facts
+from actors.core.outcomes import Outcome
+from actors.core.relay_commands import ENTRY_END, GET_MARKS, TAKE_FACT, GetMarks, TakeFact
+from actors.core.state import NO_MARK, Mark
+from actors.specs import RELAY_READER
+from actors.threads import AsyncJournal
+from persistence.errors import StorageError, Trimmed
+from persistence.sql.views import KeptFacts
+from server.waiting import Answer
+
+log = structlog.get_logger()
+
+CALLER = "relay"
+DRAIN_PAUSE_MS = 10
+FAILURES_MAX = 3
+"""Of one fact, before it is set aside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLimits:
+    """How much is read and sent at once, and how long is waited. Times are milliseconds."""
+
+    read_bytes: int = 500_000
+    window_lines: int = 500
+    """Lines on their way from one source to one account shard."""
+    deadline_ms: int = 5_000
+    gather_ms: int = 100
+    """Between two reads, so that busy shards are read in larger pieces."""
+    move_marks_ms: int = 1_000
+    """How often marks are moved over entries without facts for their shard."""
+    trouble_pause_ms: int = 500
+
+
+class Accounts(Protocol):
+    """The way to the account shards."""
+
+    async def submit(self, shard: int, commands: Sequence[Any]) -> Sequence[Answer]:
+        """Answers, dense and in order: the lines reach the shard in this order, or are answered
+        RETRY or UNKNOWN."""
+
+
+KeptReader = Callable[[int, int], Awaitable[KeptFacts]]
+"""Facts of a shard after an entry that SQL keeps. StorageError."""
+
+
+class Entry(NamedTuple):
+    """An entry, or what SQL keeps of one."""
+
+    seq: int
+    at_ms: int
+    records: Sequence[Any]
+
+
+class Piece(NamedTuple):
+    """Entries in order; all that there is up to `to_seq` is in them."""
+
+    entries: Sequence[Entry]
+    to_seq: int
+
+
+class Doubt(Exception):
+    """An account shard answered something else than yes: ask for its mark, and begin there."""
+
+
+class Source:
+    """Relays one stock shard."""
+
+    def __init__(
+        self,
+        *,
+        shard: int,
+        journal: AsyncJournal,
+        kept: KeptReader | None,
+        accounts: Accounts,
+        slots_of: Sequence[int],
+        account_slots: Mapping[int, int],
+        clock: Clock,
+        limits: RelayLimits,
+    ) -> None:
+        """`account_slots`: by account shard, one of its slots. Without `kept`, what the journal
+        lacks is passed over."""
+        self.shard = shard
+        self.position = 0
+        """All facts up to this entry were taken."""
+        self.lag_entries = 0
+        self.lag_ms = 0
+        self.gap_entries = 0
+        """Entries whose facts were kept nowhere any more."""
+        self.set_aside = 0
+        self.trouble = "starting"
+        self.draining = False
+        self._journal = journal
+        self._kept = kept
+        self._accounts = accounts
+        self._slots_of = slots_of
+        self._account_slots = account_slots
+        self._clock = clock
+        self._limits = limits
+        self._incarnation = ""
+        self._marks: dict[int, Mark] = {}
+        self._moved_at = 0.0
+        self._reported = -1
+        self._failures: dict[tuple[int, int, int], int] = {}
+        """(Account shard, seq, index) -> how often the shard failed on it."""
+
+    async def run(self) -> None:
+        """Follow for ever, and wait out every trouble."""
+        while True:
+            try:
+                await self._begin()
+                while True:
+                    self.trouble = ""
+                    pause_ms = await self._step()
+                    most_ms = DRAIN_PAUSE_MS if self.draining else self._limits.gather_ms
+                    await asyncio.sleep(min(pause_ms, most_ms) / 1000)
+            except (Doubt, StorageError) as error:
+                if self.trouble != str(error):
+                    log.warning("relay_waits", shard=self.shard, error=str(error))
+                self.trouble = str(error)
+            await asyncio.sleep(self._limits.trouble_pause_ms / 1000)
+
+    def status(self) -> dict[str, Any]:
+        """What operators see of it."""
+        return {
+            "shard": self.shard,
+            "position": self.position,
+            "lag_entries": self.lag_entries,
+            "lag_ms": self.lag_ms,
+            "gap_entries": self.gap_entries,
+            "set_aside": self.set_aside,
+            "trouble": self.trouble,
+        }
+
+    async def _begin(self) -> None:
+        """Ask every account shard how far it is."""
+        meta = await self._journal.read_meta()
+        self._incarnation = meta.incarnation
+        shards = list(self._account_slots)
+        self._marks = dict(
+            zip(shards, await asyncio.gather(*(self._ask(one) for one in shards)), strict=True)
+        )
+        furthest = max(seq for _, seq, _ in self._marks.values())
+        if furthest > meta.last_seq:
+            raise Doubt(
+                f"facts of entry {furthest} were taken, and the journal ends at {meta.last_seq}"
+            )
+        self.position = min(_whole(mark) for mark in self._marks.values())
+
+    async def _ask(self, shard: int) -> Mark:
+        command = GetMarks(GET_MARKS, self._account_slots[shard], self._deadline_ms(), CALLER)
+        (answer,) = await self._accounts.submit(shard, [command])
+        if answer[0] != Outcome.FOUND:
+            raise Doubt(f"account shard {shard} does not say its marks: {_told(answer)}")
+        for source, *mark in answer[1]:
+            if source == self.shard:
+                incarnation, seq, index = mark
+                return (incarnation, seq, index)
+        return NO_MARK
+
+    async def _step(self) -> float:
+        """Relay what comes next. Answers for how long to wait before the next step."""
+        meta = await self._journal.read_meta()
+        if meta.incarnation != self._incarnation:
+            raise Doubt("the journal was made anew")
+        self._measure(meta.last_seq, 0)
+        piece = await self._read()
+        await self._send(piece)
+        self._failures.clear()
+        self.position = max(self.position, piece.to_seq)
+        self._measure(meta.last_seq, piece.entries[-1].at_ms if piece.entries else 0)
+        await self._move_marks()
+        return self._limits.gather_ms if self.position >= meta.last_seq else 0
+
+    def _measure(self, last_seq: int, at_ms: int) -> None:
+        self.lag_entries = max(0, last_seq - self.position)
+        if not self.lag_entries:
+            self.lag_ms = 0
+        elif at_ms:
+            self.lag_ms = max(0, self._clock.now_ms() - at_ms)
+
+    async def _read(self) -> Piece:
+        try:
+            found = await self._journal.read(
+                after_seq=self.position, max_bytes=self._limits.read_bytes
+            )
+        except Trimmed:
+            return await self._read_kept()
+        entries = [
+            entry for one in found if (entry := self._decoded(one.seq, one.data)) is not None
+        ]
+        return Piece(entries, found[-1].seq if found else self.position)
+
+    async def _read_kept(self) -> Piece:
+        """The journal begins later: SQL may have what is missing."""
+        first_seq = (await self._journal.read_meta()).first_seq
+        if self._kept is None:
+            return self._gap(first_seq - 1)
+        kept = await self._kept(self.shard, self.position)
+        if not kept.incarnation:
+            raise Doubt("the journal begins later, and the database has nothing of this shard")
+        if kept.after_seq > self.position:
+            return self._gap(min(kept.after_seq, first_seq - 1))
+        if kept.to_seq <= self.position:
+            raise Doubt("the journal begins later, and the database has not come as far")
+        entries = [
+            entry for row in kept.rows if (entry := self._decoded(row.seq, row.data)) is not None
+        ]
+        return Piece(entries, kept.to_seq)
+
+    def _gap(self, to_seq: int) -> Piece:
+        """Go on behind what is gone. Before its first fact an account shard had none to lose."""
+        if any(mark != NO_MARK for mark in self._marks.values()):
+            self.gap_entries += to_seq - self.position
+            log.error("relay_gap", shard=self.shard, after_seq=self.position, to_seq=to_seq)
+        return Piece((), to_seq)
+
+    def _decoded(self, seq: int, data: bytes) -> Entry | None:
+        try:
+            return Entry(seq, *unpack_told(data))
+        except UnreadableEntry as error:
+            # The same entry stands among the dead letters of write-behind.
+            log.error("relay_cannot_read", shard=self.shard, seq=seq, error=str(error))
+            return None
+
+    async def _send(self, piece: Piece) -> None:
+        """Have all facts taken. Doubt."""
+        lines: dict[int, list[TakeFact]] = {}
+        for entry in piece.entries:
+            for shard, index, slot, fact in self._facts_of(entry):
+                self._add(lines.setdefault(shard, []), shard, (entry.seq, index), slot, fact)
+        sent = [self._send_to(shard, found) for shard, found in lines.items()]
+        for error in await asyncio.gather(*sent, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    def _facts_of(self, entry: Entry) -> Iterator[tuple[int, int, int, Any]]:
+        """(Account shard, index, slot, fact), numbered by account shard."""
+        facts = [
+            (self._slots_of[slot], slot, fact)
+            for slot, fact in order_facts(entry.records, entry.at_ms)
+        ]
+        left: dict[int, int] = {}
+        for shard, _, _ in facts:
+            left[shard] = left.get(shard, 0) + 1
+        count = dict.fromkeys(left, 0)
+        for shard, slot, fact in facts:
+            left[shard] -= 1
+            index = count[shard] if left[shard] else ENTRY_END
+            count[shard] += 1
+            yield shard, index, slot, fact
+
+    def _add(
+        self, lines: list[TakeFact], shard: int, place: tuple[int, int], slot: int, fact: Any
+    ) -> None:
+        """A line, unless the shard has the fact already. It follows the line before it."""
+        after = (lines[-1].seq, lines[-1].fact_index) if lines else self._marks[shard][1:]
+        if place <= after:
+            return
+        if self._failures.get((shard, *place), 0) >= FAILURES_MAX:
+            self.set_aside += 1
+            log.error("fact_set_aside", shard=self.shard, to=shard, seq=place[0], fact=repr(fact))
+            fact = ()
+        lines.append(self._line(slot, after, place, fact))
+
+    def _line(
+        self, slot: int, after: tuple[int, int], place: tuple[int, int], fact: Any
+    ) -> TakeFact:
+        return TakeFact(
+            TAKE_FACT, slot, 0, CALLER, self.shard, self._incarnation, *after, *place, fact
+        )
+
+    async def _send_to(self, shard: int, lines: Sequence[TakeFact]) -> None:
+        size = self._limits.window_lines
+        for start in range(0, len(lines), size):
+            deadline_ms = self._deadline_ms()
+            window = [
+                line._replace(deadline_ms=deadline_ms) for line in lines[start : start + size]
+            ]
+            answers = await self._accounts.submit(shard, window)
+            for line, answer in zip(window, answers, strict=True):
+                self._heed(shard, line, answer)
+
+    def _heed(self, shard: int, line: TakeFact, answer: Answer) -> None:
+        if answer[0] in (Outcome.APPLIED, Outcome.NOTED):
+            self._marks[shard] = (line.incarnation, line.seq, line.fact_index)
+            return
+        if answer[0] == Outcome.INTERNAL:
+            place = (shard, line.seq, line.fact_index)
+            self._failures[place] = self._failures.get(place, 0) + 1
+        raise Doubt(f"account shard {shard} answers {_told(answer)}")
+
+    async def _move_marks(self) -> None:
+        """Over entries that had nothing for a shard; tell the journal what is needed no more."""
+        now = asyncio.get_running_loop().time()
+        if (now - self._moved_at) * 1000 < self._limits.move_marks_ms and not self.draining:
+            return
+        self._moved_at = now
+        behind = [shard for shard, mark in self._marks.items() if _whole(mark) < self.position]
+        place = (self.position, ENTRY_END)
+        await asyncio.gather(
+            *(
+                self._send_to(
+                    shard,
+                    [self._line(self._account_slots[shard], self._marks[shard][1:], place, ())],
+                )
+                for shard in behind
+            )
+        )
+        done = min(_whole(mark) for mark in self._marks.values())
+        if done > self._reported:
+            await self._journal.set_position(RELAY_READER, done)
+            self._reported = done
+
+    def _deadline_ms(self) -> int:
+        return self._clock.now_ms() + self._limits.deadline_ms
+
+
+def _whole(mark: Mark) -> int:
+    """The entry up to which nothing is missing."""
+    _, seq, index = mark
+    return seq if index == ENTRY_END else max(0, seq - 1)
+
+
+def _told(answer: Answer) -> str:
+    return Outcome(answer[0]).name

@@ -63,6 +63,8 @@ class Follower:
         self.left: set[bytes] = set()
         self.arrived: set[bytes] = set()
         self.ended: set[bytes] = set()
+        self.marks: dict[int, int] = {}
+        """Stock shard -> the entry of its newest fact in here."""
         self._journal = journal
         self._writer = writer
 
@@ -89,6 +91,8 @@ class Follower:
         for record in content.records:
             if record.kind == r.TRANSFERRED_OUT:
                 self.left.add(record.transfer_id)
+            elif record.kind == r.FACT_TAKEN:
+                self.marks[record.source] = record.source_seq
             elif record.kind == r.TRANSFERRED_IN:
                 self.arrived.add(record.transfer_id)
             elif record.kind == r.TRANSFER_ENDED:
@@ -128,6 +132,7 @@ class Backup:
                 self._require_same(shard_map, positions)
                 self._copy_tables(view, followers)
             self._close_transfers(followers)
+            self._close_marks(followers)
             for follower, writer, _ in begun:
                 self._require_whole(follower, positions.get(follower.shard, ("", 0))[1])
                 self._facts.append(writer.finish())
@@ -224,6 +229,15 @@ class Backup:
             if not still - older:
                 return
         raise CannotBackUp("transfers between shards never come to rest; try again")
+
+    def _close_marks(self, followers: Sequence[Follower]) -> None:
+        """Follow on until the copy has every entry whose facts an account shard has in it. Account
+        shards follow no further than they have: what they know was journalled before that."""
+        known: dict[int, int] = {}
+        for follower in followers:
+            for source, seq in follower.marks.items():
+                known[source] = max(seq, known.get(source, 0))
+        self._pull([follower for follower in followers if follower.shard in known])
 
     def _require_whole(self, follower: Follower, database_seq: int) -> None:
         if follower.seq < database_seq:

@@ -237,7 +237,7 @@ def _require_shards(settings: Settings, shard_map: ShardMap) -> None:
     ):
         if wanted is not None and there and wanted != there:
             raise CannotStart(
-                f"{name}: this cluster has {there}; leave --{name.replace('_', '-')} out "
+                f"{name}: this cluster has {there}; leave it out "
                 "(changing the number of a stored cluster is not offered yet)"
             )
 

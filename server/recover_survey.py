@@ -162,8 +162,7 @@ def _slots(
         raise CannotRecover(f"shards: the cluster had {stock} by its {where}; leave --shards out")
     if account_shards is not None and count - stock not in (0, account_shards):
         raise CannotRecover(
-            f"account_shards: the cluster had {count - stock} by its {where}; leave "
-            "--account-shards out"
+            f"account_shards: the cluster had {count - stock} by its {where}; leave it out"
         )
     if max(positions) >= count:
         raise CannotRecover(

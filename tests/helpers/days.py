@@ -5,6 +5,9 @@ from contextlib import closing
 from pathlib import Path
 
 from actors.core.codec import pack_entry, unpack_entry
+from actors.core.order_facts import order_facts
+from actors.core.relay_commands import ENTRY_END
+from actors.core.relay_records import FACT_TAKEN, FactTaken
 from actors.projector import apply_batch, project
 from persistence.open import open_journal, open_sink
 from server import bootstrap
@@ -12,7 +15,9 @@ from server.bootstrap import ShardMap
 from server.settings import Settings
 from tests.helpers.histories import busy_day
 
-SHARDS = 2
+STOCK_SHARDS = 2
+SHARDS = STOCK_SHARDS + 1
+"""The last one is of accounts."""
 
 
 def split(entries: list[bytes], shards: int) -> list[list[bytes]]:
@@ -33,7 +38,28 @@ def split(entries: list[bytes], shards: int) -> list[list[bytes]]:
 
 def settings_in(directory: Path, **changes: object) -> Settings:
     """An embedded cluster of a few shards, or one on servers."""
-    return Settings.model_validate({"data_dir": directory / "data", "shards": SHARDS, **changes})
+    return Settings.model_validate(
+        {"data_dir": directory / "data", "shards": STOCK_SHARDS, **changes}
+    )
+
+
+def marks_of(stock: list[list[bytes]], incarnation: str) -> list[bytes]:
+    """The entries of an account shard that took the facts of these, which did nothing."""
+    made = []
+    for source, entries in enumerate(stock):
+        for seq, entry in enumerate(entries, 1):
+            content = unpack_entry(entry)
+            slots = [slot for slot, _ in order_facts(content.records, content.now_ms)]
+            taken = [
+                FactTaken(FACT_TAKEN, slot, source, incarnation, seq, index)
+                for index, slot in zip((*range(len(slots) - 1), ENTRY_END), slots, strict=False)
+            ]
+            if taken:
+                made.append((content.now_ms, taken))
+    made.sort(key=lambda one: one[0])
+    return [
+        pack_entry(epoch=1, now_ms=now_ms, records=records, balances=()) for now_ms, records in made
+    ]
 
 
 class StoredDay:
@@ -42,8 +68,9 @@ class StoredDay:
     def __init__(self, settings: Settings, seed: int, *, steps: int = 120) -> None:
         self.settings = settings
         self.shop = busy_day(seed, steps)
-        self.entries = split(self.shop.journal, SHARDS)
         self.map: ShardMap = bootstrap.prepare(settings, lambda _: None)
+        stock = split(self.shop.journal, STOCK_SHARDS)
+        self.entries = [*stock, marks_of(stock, self.map.incarnation)]
         with closing(open_journal(settings.journal_url)) as journal:
             for shard, entries in enumerate(self.entries):
                 fields = {"incarnation": self.map.incarnation}
@@ -54,9 +81,9 @@ class StoredDay:
                     )
 
     def project(self, seqs: list[int]) -> None:
-        """SQL gets each shard's entries up to these."""
+        """SQL gets each shard's entries up to these; of shards that are not named, none."""
         with closing(open_sink(self.settings.database_url)) as sink:
-            for shard, (entries, seq) in enumerate(zip(self.entries, seqs, strict=True)):
+            for shard, (entries, seq) in enumerate(zip(self.entries, seqs, strict=False)):
                 if not seq:
                     continue
                 with closing(open_journal(self.settings.journal_url)) as journal:

@@ -26,7 +26,7 @@ from server.restore import Restore
 from server.settings import Settings
 from server.verify import Report
 from server.verifying import verify_stores
-from tests.helpers.days import SHARDS, StoredDay, settings_in, split
+from tests.helpers.days import SHARDS, STOCK_SHARDS, StoredDay, settings_in, split
 from tests.helpers.states import folded
 
 
@@ -289,7 +289,7 @@ def _lengths(settings: Settings) -> list[int]:
 def _keep_part(day: StoredDay, settings: Settings, count: int) -> list[tuple[int, bytes]]:
     """Take all but the first entries of the day out of the journals; answers them, in the order in
     which they were decided."""
-    parts = [split([entry], SHARDS) for entry in day.shop.journal]
+    parts = [split([entry], STOCK_SHARDS) for entry in day.shop.journal]
     rest = [
         (shard, entry)
         for part in parts[count:]
@@ -299,13 +299,14 @@ def _keep_part(day: StoredDay, settings: Settings, count: int) -> list[tuple[int
     shutil.rmtree(settings.data_dir)
     day.map = prepare(settings, lambda _: None)
     with closing(open_journal(settings.journal_url)) as journal:
-        for shard in range(SHARDS):
+        for shard in range(STOCK_SHARDS):
             fields = {"incarnation": day.map.incarnation}
             journal.acquire(shard, **fields, seen_epoch=0, token="t")
             entries = [entry for part in parts[:count] for entry in part[shard]]
             day.entries[shard] = entries
             for seq, entry in enumerate(entries, 1):
                 journal.append(shard, **fields, epoch=1, seq=seq, batch_id=f"t:{seq}", entry=entry)
+    day.entries[STOCK_SHARDS:] = [[]]
     return rest
 
 

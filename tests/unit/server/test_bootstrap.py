@@ -57,8 +57,10 @@ def apply(settings: Settings, incarnation: str, seq: int, shard: int = 0) -> Non
 
 def test_a_cluster_is_made_once_and_found_again(settings: Settings) -> None:
     made = prepare(settings)
-    assert made.shards == 2
-    assert len(made.slots_of) == 1024
+    assert (made.stock_shards, made.account_shards) == (2, 1)
+    assert len(made.slots_of) == 2048
+    assert set(made.slots_of[:1024]) == {0, 1}
+    assert set(made.slots_of[1024:]) == {2}
     append(settings, made, 3)
     again = prepare(settings)
     assert (again.incarnation, again.slots_of) == (made.incarnation, made.slots_of)
@@ -69,11 +71,74 @@ def test_a_cluster_is_made_once_and_found_again(settings: Settings) -> None:
 
 
 def test_the_number_of_shards_is_chosen_once(settings: Settings) -> None:
-    assert prepare(changed(settings, shards=5)).shards == 5
-    assert prepare(settings).shards == 5
-    assert prepare(changed(settings, shards=5)).shards == 5
+    wanted = changed(settings, shards=5, account_shards=3)
+    for one in (wanted, settings, wanted):
+        made = prepare(one)
+        assert (made.shards, made.stock_shards, made.account_shards) == (8, 5, 3)
     with pytest.raises(CannotStart, match=r"^shards: this cluster has 5"):
         prepare(changed(settings, shards=4))
+    with pytest.raises(CannotStart, match=r"^account_shards: this cluster has 3"):
+        prepare(changed(settings, account_shards=1))
+
+
+def of_before_accounts(settings: Settings) -> ShardMap:
+    """A cluster as a release before account shards made it, with an entry in each journal."""
+    journal = open_journal(settings.journal_url)
+    slots_of = [slot % 2 for slot in range(1024)]
+    fields = {"incarnation": "old", "slots_of": slots_of, "ready": True}
+    journal.swap_map(expected_version=0, data=json.dumps(fields).encode())
+    old = ShardMap(1, "old", tuple(slots_of))
+    for shard in range(2):
+        journal.create(shard, incarnation="old")
+        journal.acquire(shard, incarnation="old", seen_epoch=0, token="t")
+        journal.append(shard, incarnation="old", epoch=1, seq=1, batch_id="t:1", entry=b"x")
+    journal.close()
+    return old
+
+
+def test_a_cluster_of_before_account_shards_gets_them(settings: Settings) -> None:
+    old = of_before_accounts(settings)
+    assert old.account_shards == 0
+    made = prepare(settings)
+    assert (made.stock_shards, made.account_shards) == (2, 1)
+    assert made.slots_of[:1024] == old.slots_of
+    assert made.incarnation == "old"
+    assert prepare(settings) == made
+    journal = open_journal(settings.journal_url)
+    assert [journal.read_meta(shard).last_seq for shard in range(3)] == [1, 1, 0]
+    journal.close()
+
+
+def test_an_extension_that_was_cut_off_is_finished_and_makes_no_old_journal_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_before_accounts(settings)
+    honest, made = SqliteJournal.create, []
+
+    def cut(self: SqliteJournal, shard: int, *, incarnation: str) -> None:
+        made.append(shard)
+        if len(made) == 1:
+            raise OutcomeUnknown("power cut")
+        honest(self, shard, incarnation=incarnation)
+
+    monkeypatch.setattr(SqliteJournal, "create", cut)
+    with pytest.raises(CannotStart, match="power cut"):
+        prepare(settings)
+    assert prepare(settings).account_shards == 1
+    assert made == [2, 2]
+
+
+def test_a_wiped_store_is_noticed_before_it_is_extended(settings: Settings) -> None:
+    of_before_accounts(settings)
+    journal = open_journal(settings.journal_url)
+    data = journal.read_map()[1]
+    journal.close()
+    shutil.rmtree(settings.data_dir)
+    journal = open_journal(settings.journal_url)
+    journal.swap_map(expected_version=0, data=data)
+    journal.close()
+    with pytest.raises(CannotStart, match="the journal of shard 0 is missing"):
+        prepare(settings)
 
 
 def test_a_first_start_that_was_interrupted_is_finished(

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from actors.core import state as s
-from actors.core.identity import SLOT_COUNT
+from actors.core.identity import SLOTS_IN_ALL
 from persistence.sql.dump import SqlDump
 from server import recover_state
 from server.recover_audit import AUDIT, Verdict
+from server.recover_marks import MarkRow
 from server.recover_rows import (
     TABLES,
     DocumentRow,
@@ -24,6 +25,7 @@ from server.recover_rows import (
     rows_of,
 )
 from server.recover_teams import SeatRow, TeamRow
+from tests.helpers.days import marks_of
 from tests.helpers.histories import Database, busy_day, journal_of
 from tests.helpers.states import KINDS, differences, fields_of, folded, loaded, remembered
 
@@ -48,6 +50,7 @@ UNNOTICED: dict[tuple[type[Any], str], str] = {
             (RefundRow, "updated_ms"),
             (TransferRow, "at_ms"),
             (SeatRow, "updated_ms"),
+            (MarkRow, "updated_ms"),
         ),
         "a time that only `now_ms` is made of, with all others",
     ),
@@ -55,6 +58,8 @@ UNNOTICED: dict[tuple[type[Any], str], str] = {
     (DocumentRow, "campaign_id"): "the same",
     (DocumentRow, "quantity"): "the same",
     (SeatRow, "slot"): "the id says it too",
+    (MarkRow, "slot"): "any of the shard's",
+    (MarkRow, "shard"): "the slot says it too",
 }
 """Columns whose change changes no state, and why."""
 
@@ -66,6 +71,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[s.ShardState, s
     made = []
     for seed in SEEDS:
         shop = busy_day(seed, 200)
+        shop.journal += marks_of([shop.journal], "another")
         (directory / str(seed)).mkdir()
         database = Database(directory / str(seed), directory / "template.db")
         database.follow(journal_of(shop.journal))
@@ -77,7 +83,7 @@ def rebuilt(url: str, seq: int) -> s.ShardState:
     with closing(SqlDump(url)) as dump, dump.open() as view:
         view.positions()
         found = recover_state.rebuild(
-            view, slots_of=(0,) * SLOT_COUNT, seqs=[seq], recall_after_ms=10**12
+            view, slots_of=(0,) * SLOTS_IN_ALL, seqs=[seq], recall_after_ms=10**12
         )
     assert found.differences == []
     return loaded(found.states[0])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from actors.core.campaign_config import CampaignConfig, campaign_config
+from actors.core.commission_commands import MAKE as COMMISSION_COMMANDS
 from actors.core.relay_commands import MAKE as RELAY_COMMANDS
 from actors.core.team_commands import MAKE as TEAM_COMMANDS
 
@@ -384,6 +385,7 @@ MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
     GET_CAMPAIGN: GetCampaign._make,
     RECALLED: _recalled,
     **TEAM_COMMANDS,
+    **COMMISSION_COMMANDS,
     **RELAY_COMMANDS,
 }
 """From a decoded array (its first item is the kind) to the command."""

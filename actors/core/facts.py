@@ -25,7 +25,10 @@ class OrderBound(NamedTuple):
     buyer_id: str
     share_code: str
     reserved_ms: int
+    """The binding stands from here on, so that it pays for this very order."""
     campaign_id: str = ""
+    new_buyer: bool = False
+    """The caller's word, among the claims of the reservation."""
 
 
 class OrderEarned(NamedTuple):

@@ -59,6 +59,15 @@ class Outcome(IntEnum):
     TEAM_ONLY = 66
     TEAM_FORMING = 67
 
+    NOT_DISTRIBUTOR = 80
+    NOT_ACTIVE = 81
+    SELF_REFERRAL = 82
+    CYCLE = 83
+    BOUND_ALREADY = 84
+    NOT_NEW_BUYER = 85
+    WITHDRAWAL_CLOSED = 86
+    MONTH_NOT_OVER = 87
+
     WRONG_SHARD = 90
     """The shard does not own the line's slot: routing only, never shown to a caller."""
     RECALL = 91

@@ -389,6 +389,8 @@ class Primary:
         if len(due) < room:
             ends = self._pulse.teams(self.state, now_ms, self._limits.team_records_a_round)
             self._fold(ends, records)
+        if self.state.programmes and len(due) < room:
+            self._fold(self._pulse.commission(self.state, now_ms, room), records)
         if self.state.debtors and len(due) < room:
             self._fold(self._pulse.revocations(self.state, room - len(due)), records)
         if not due:

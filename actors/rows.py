@@ -18,6 +18,7 @@ from actors.core import records as r
 from actors.core import relay_records as y
 from actors.core import state as s
 from actors.core import team_records as t
+from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.reservation_rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE, RESERVED_COLUMNS
 from actors.stock_rows import Row
 from persistence.ports import Rows
@@ -128,5 +129,6 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     t.TEAM_CLOSED: on_teams.team_closed,
     t.TEAMS_FORGOTTEN: _no_rows,
     t.TEAM_NEARLY_FULL: _no_rows,
+    **dict.fromkeys(COMMISSION_RECORDS, _no_rows),
     y.FACT_TAKEN: on_relay.fact_taken,
 }

@@ -9,17 +9,39 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.core import commands as c
+from actors.core import commission_commands as d
 from actors.core import relay_commands as y
 from actors.core import team_commands as t
 from actors.core.campaigns import campaign_view, get_campaign, put_campaign, set_campaign_state
 from actors.core.forgetting import may_be_forgotten, peek
 from actors.core.outcomes import Outcome
+from actors.core.paying_out import (
+    get_statement,
+    list_entries,
+    request_withdrawal,
+    review_withdrawal,
+    settle,
+    statement_view,
+    withdrawal_view,
+)
 from actors.core.payments import (
     begin_payment,
     confirm,
     report_failed_payment,
     report_refund,
     return_units,
+)
+from actors.core.programme import (
+    account_view,
+    apply_distributor,
+    approve_distributor,
+    bind_referrer,
+    get_account,
+    get_leaderboard,
+    get_programme,
+    hold_distributor,
+    programme_of,
+    put_rates,
 )
 from actors.core.reservations import (
     get_reservation,
@@ -94,6 +116,19 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     t.GET_TEAM: get_team,
     t.SUGGEST_TEAMS: suggest_teams,
     t.COMPLETE_TEAM: complete_team,
+    d.APPLY_DISTRIBUTOR: apply_distributor,
+    d.APPROVE_DISTRIBUTOR: approve_distributor,
+    d.BIND_REFERRER: bind_referrer,
+    d.PUT_RATES: put_rates,
+    d.GET_ACCOUNT: get_account,
+    d.LIST_ENTRIES: list_entries,
+    d.SETTLE: settle,
+    d.REQUEST_WITHDRAWAL: request_withdrawal,
+    d.REVIEW_WITHDRAWAL: review_withdrawal,
+    d.GET_STATEMENT: get_statement,
+    d.GET_LEADERBOARD: get_leaderboard,
+    d.GET_PROGRAMME: get_programme,
+    d.HOLD_DISTRIBUTOR: hold_distributor,
     y.TAKE_FACT: take_fact,
     y.GET_MARKS: get_marks,
 }
@@ -130,6 +165,20 @@ def _team_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tup
     return (answer[0], None if team is None else team_view(slot, team))
 
 
+def _account_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (answer[0], account_view(programme_of(state, command.slot), command.distributor_id))
+
+
+def _withdrawal_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    held = programme_of(state, command.slot).withdrawals.get(command.withdrawal_key)
+    return (answer[0], None if held is None else withdrawal_view(command.withdrawal_key, held))
+
+
+def _statement_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    held = programme_of(state, command.slot).distributors.get(command.distributor_id)
+    return (*answer[:3], None if held is None else statement_view(held, command.month))
+
+
 _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]] = {
     c.PUT_SKU: _pool_after,
     c.RECEIVE_STOCK: _pool_after,
@@ -140,6 +189,11 @@ _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]]
     c.PUT_CAMPAIGN: _campaign_after,
     c.SET_CAMPAIGN_STATE: _campaign_after,
     t.COMPLETE_TEAM: _team_after,
+    d.APPLY_DISTRIBUTOR: _account_after,
+    d.APPROVE_DISTRIBUTOR: _account_after,
+    d.HOLD_DISTRIBUTOR: _account_after,
+    d.SETTLE: _statement_after,
+    d.REVIEW_WITHDRAWAL: _withdrawal_after,
 }
 
 CHANGES_ITS_VIEW = frozenset(_AFTER)

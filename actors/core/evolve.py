@@ -14,6 +14,7 @@ Rules
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.core import evolve_commission as on_commission
 from actors.core import evolve_relay as on_relay
 from actors.core import evolve_reservations as on_reservations
 from actors.core import evolve_stock as on_stock
@@ -101,5 +102,6 @@ EVOLVE: dict[int, Callable[[s.ShardState, s.SlotState, Any], object]] = {
     t.TEAM_CLOSED: on_teams.team_closed,
     t.TEAMS_FORGOTTEN: on_teams.teams_forgotten,
     t.TEAM_NEARLY_FULL: on_teams.team_nearly_full,
+    **on_commission.EVOLVE,
     y.FACT_TAKEN: on_relay.fact_taken,
 }

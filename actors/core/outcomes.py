@@ -65,8 +65,9 @@ class Outcome(IntEnum):
     CYCLE = 83
     BOUND_ALREADY = 84
     NOT_NEW_BUYER = 85
-    WITHDRAWAL_CLOSED = 86
+    WITHDRAWAL_CONFLICT = 86
     MONTH_NOT_OVER = 87
+    DISTRIBUTOR_CONFLICT = 88
 
     WRONG_SHARD = 90
     """The shard does not own the line's slot: routing only, never shown to a caller."""

@@ -8,7 +8,11 @@ one. Every step is bounded, so that 100,000 reservations due at once stall nobod
 from heapq import heappush, heappushpop
 from typing import Any
 
+from actors.core.commission_records import DISTRIBUTOR_HELD, DistributorHeld
+from actors.core.commission_state import Programme
+from actors.core.earning import matured, released
 from actors.core.identity import buyer_part
+from actors.core.paying_out import SETTLE_SLICE, statements_due
 from actors.core.pools import Pool
 from actors.core.records import (
     RESERVATION_EXPIRED,
@@ -61,6 +65,21 @@ class Pulse:
             closing_teams(state, limit) if state.closing else []
         )
 
+    def commission(self, state: ShardState, now_ms: int, limit: int) -> list[Any]:
+        """Up to `limit` records of programmes, of one kind: what orders earned and is frozen no
+        longer; holds of distributors that end; what waited for that; statements of a month that is
+        over."""
+        for number, programme in state.programmes.items():
+            records = (
+                matured(programme, number, now_ms, limit)
+                or _holds_over(programme, number, now_ms, limit)
+                or released(programme, number, now_ms, limit)
+                or statements_due(programme, number, now_ms, min(limit, SETTLE_SLICE))
+            )
+            if records:
+                return records
+        return []
+
     def revocations(self, state: ShardState, limit: int) -> list[Any]:
         """The next step for every pool that owes units: newest reservations first, then the
         newest orders. Records are of different reservations, so they can be folded in order."""
@@ -80,6 +99,13 @@ class Pulse:
         for pool in [pool for pool in self._searches if pool not in state.debtors]:
             del self._searches[pool]
         return records + teams_left(seats) if seats else records
+
+
+def _holds_over(programme: Programme, number: int, now_ms: int, limit: int) -> list[Any]:
+    return [
+        DistributorHeld(DISTRIBUTOR_HELD, number, name.decode(), 0, "", "")
+        for name in programme.hold_ends.due(now_ms, limit)
+    ]
 
 
 class Search:

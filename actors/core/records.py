@@ -14,6 +14,7 @@ names the campaign it is of, so that whoever follows one campaign need remember 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.relay_records import RECORDS as RELAY_RECORDS
 from actors.core.team_records import RECORDS as TEAM_RECORDS
@@ -424,6 +425,7 @@ RECORDS: dict[int, Callable[..., Any]] = {
     RESERVATIONS_FORGOTTEN: ReservationsForgotten,
     RESERVATION_RECALLED: ReservationRecalled,
     **TEAM_RECORDS,
+    **COMMISSION_RECORDS,
     **RELAY_RECORDS,
 }
 """Kind -> class; the class is called with the journalled fields."""
@@ -435,7 +437,8 @@ UNTOLD = frozenset(
         RESERVATION_RECALLED,
         TEAMS_FORGOTTEN,
         FACT_TAKEN,
+        *COMMISSION_RECORDS,
     }
 )
-"""Kinds that the event feed never tells: refusals, and what only concerns a shard's memory, or what
-it has of another's facts."""
+"""Kinds that the event feed never tells: refusals, what only concerns a shard's memory, and what
+account shards decide."""

@@ -22,10 +22,12 @@ import msgpack
 from actors.core import state as s
 from actors.core.bloom import Segment
 from actors.core.campaign_config import CampaignConfig, campaign_config
+from actors.core.commission_rows import ledger, set_ledger
+from actors.core.commission_state import recount
 from actors.core.evolve_stock import set_group
 from actors.core.pools import Pool
 from actors.core.seats import recount_teams
-from actors.core.snapshot_rows import FILL, PACK, Filling, UnreadableSnapshot
+from actors.core.snapshot_rows import FILL, PACK, Filling, UnreadableSnapshot, table_of
 
 __all__ = ["SNAPSHOT_FORMAT", "Loader", "UnreadableSnapshot", "chunks", "digest"]
 
@@ -42,7 +44,9 @@ def chunks(state: s.ShardState) -> Iterator[bytes]:
     for number in list(state.slots):
         slot = state.slots[number]
         for name, pack in PACK.items():
-            table = getattr(slot, name)
+            table = table_of(slot, name)
+            if table is None:
+                continue
             # Both generations are taken hold of at once: they may move on while one is written.
             tables = (table.previous, table.current) if name == "refusals" else (table,)
             for part in tables:
@@ -75,6 +79,11 @@ def _table(number: int, name: str, table: Any, pack: Any) -> Iterator[bytes]:
 
 
 def _small(slot: s.SlotState) -> tuple[Any, ...]:
+    row = _stock(slot)
+    return row if slot.programme is None else (*row, ledger(slot.programme))
+
+
+def _stock(slot: s.SlotState) -> tuple[Any, ...]:
     return (
         slot.slot,
         slot.generation,
@@ -203,13 +212,15 @@ class Loader:
         state.refusal_count = sum(len(slot.refusals) for slot in state.slots.values())
         for slot in state.slots.values():
             recount_teams(state, slot)
+            if slot.programme is not None:
+                recount(slot.programme, state.now_ms)
             for pool in slot.pools():
                 if pool.owed:
                     state.debtors[pool] = s.Debt(slot.slot)
 
     def _set_small(self) -> None:
         self.state.sources = {source: tuple(mark) for source, mark in self._sources}
-        for number, generation, skus, campaigns, transfers, arrivals in self._small:
+        for number, generation, skus, campaigns, transfers, arrivals, *programme in self._small:
             slot = self.state.slot(number)
             slot.generation = generation
             for sku_id, *fields in skus:
@@ -234,6 +245,8 @@ class Loader:
                     slot.open_transfers.discard(key)
             for key, arrived in arrivals:
                 slot.arrivals.put(key, arrived)
+            for packed in programme:
+                set_ledger(self.state.programme(slot), packed)
 
 
 def _unpacked(chunk: bytes) -> Sequence[Any]:
@@ -307,14 +320,14 @@ def digest(state: s.ShardState) -> int:
     its tables are in. Refusals are left out: replicas forget them at different entries."""
     total = sum(_hash(("source", *pair)) for pair in state.sources.items())
     for slot in state.slots.values():
-        for name in ("teams", "reservations", "payments", "documents", "figures", "refunds"):
-            pack = PACK[name]
-            for key, value in getattr(slot, name).items():
+        for name, pack in PACK.items():
+            table = None if name == "refusals" else table_of(slot, name)
+            for key, value in () if table is None else table.items():
                 total += _hash((slot.slot, name, pack(key, value)))
         for at, segment in enumerate(_segments(slot)):
             total += _hash((slot.slot, "forgotten", at, segment.count, bytes(segment.bits)))
-        skus, campaigns, transfers, arrivals = _small(slot)[2:]
-        for row in (*skus, *campaigns, *transfers, *arrivals):
+        skus, campaigns, transfers, arrivals, *programme = _small(slot)[2:]
+        for row in (*skus, *campaigns, *transfers, *arrivals, *programme):
             total += _hash((slot.slot, row))
     return total % 2**64
 

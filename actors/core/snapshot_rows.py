@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from actors.core import state as s
 from actors.core.bloom import Forgotten
+from actors.core.commission_rows import FILL as COMMISSION_FILL
+from actors.core.commission_rows import PACK as COMMISSION_PACK
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
 from actors.core.team_state import TEAM_FORMING, Team
@@ -100,7 +102,7 @@ def _pack_pair(key: bytes, value: Any) -> tuple[Any, ...]:
     return (key, value)
 
 
-PACK: dict[str, Callable[[bytes, Any], tuple[Any, ...]]] = {
+PACK: dict[str, Callable[[Any, Any], tuple[Any, ...]]] = {
     "teams": _pack_team,
     "reservations": _pack_reservation,
     "payments": _pack_pair,
@@ -108,8 +110,16 @@ PACK: dict[str, Callable[[bytes, Any], tuple[Any, ...]]] = {
     "figures": _pack_pair,
     "refunds": _pack_refund,
     "refusals": _pack_pair,
+    **COMMISSION_PACK,
 }
 """Table of a slot -> how a row of it is packed."""
+
+
+def table_of(slot: s.SlotState, name: str) -> Any:
+    """A large table of a slot; None for one of a programme that it does not have."""
+    if name not in COMMISSION_PACK:
+        return getattr(slot, name)
+    return None if slot.programme is None else getattr(slot.programme, name)
 
 
 class Filling(NamedTuple):
@@ -295,6 +305,20 @@ def _fill_forgotten(filling: Filling, slot: s.SlotState, rows: Any) -> None:
         slot.forgotten.load(count, bits)
 
 
+def _fill_programme(name: str) -> Callable[[Filling, s.SlotState, Any], None]:
+    fill = COMMISSION_FILL[name]
+
+    def filled(filling: Filling, slot: s.SlotState, rows: Any) -> None:
+        state, begin_seq, _ = filling
+        programme = state.programme(slot)
+        for row in rows:
+            key, seq = fill(programme, row)
+            if seq > begin_seq and state.fuzzy is not None:
+                state.fuzzy[name, slot.slot, key] = seq
+
+    return filled
+
+
 FILL = {
     "teams": _fill_teams,
     "reservations": _fill_reservations,
@@ -304,6 +328,7 @@ FILL = {
     "refunds": _fill_refunds,
     "refusals": _fill_refusals,
     "forgotten": _fill_forgotten,
+    **{name: _fill_programme(name) for name in COMMISSION_FILL},
 }
 """Table of a slot -> what puts packed rows into it. Of rows that change, those newer than the
 snapshot's beginning are noted in `state.fuzzy`."""

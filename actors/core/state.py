@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from actors.core.bloom import Forgotten
 from actors.core.campaign_config import CampaignConfig
+from actors.core.commission_state import Programme
 from actors.core.pools import Pool
 from actors.core.tables import Counts, Deadlines, Refusals, SplitDict
 from actors.core.team_state import Team
@@ -264,6 +265,7 @@ class SlotState:
         "generation",
         "open_transfers",
         "payments",
+        "programme",
         "refunds",
         "refusals",
         "reservations",
@@ -300,6 +302,8 @@ class SlotState:
         self.teams: SplitDict[bytes, Team] = SplitDict()
         self.team_deadlines = Deadlines()
         """Of teams that are forming."""
+        self.programme: Programme | None = None
+        """Of the account slot that has it, from its first record on."""
         self.arrivals: SplitDict[bytes, bool] = SplitDict()
         """Transfer id -> arrived or turned away; kept for ever."""
 
@@ -346,6 +350,7 @@ class ShardState:
         "forgets",
         "fuzzy",
         "now_ms",
+        "programmes",
         "refusal_count",
         "refusal_count_max",
         "seq",
@@ -371,6 +376,8 @@ class ShardState:
         """Pools that owe units of a declared shortage."""
         self.closing: dict[tuple[int, str], None] = {}
         """(Slot, campaign) of campaigns that were ended with teams still forming."""
+        self.programmes: dict[int, Programme] = {}
+        """By slot: most shards have none."""
         self.forgets = False
         """A slot has forgotten reservations."""
         self.archive: dict[int, dict[bytes, Reservation]] | None = None
@@ -388,6 +395,13 @@ class ShardState:
         if slot is None:
             slot = self.slots[number] = SlotState(number)
         return slot
+
+    def programme(self, slot: SlotState) -> Programme:
+        """The slot's programme, made when first touched."""
+        programme = slot.programme
+        if programme is None:
+            programme = slot.programme = self.programmes[slot.slot] = Programme()
+        return programme
 
     def advance(self, now_ms: int) -> None:
         """Journalled time has come to `now_ms`: forget old refusals, a slice at a time."""

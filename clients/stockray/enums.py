@@ -96,6 +96,15 @@ class Status(WireEnum):
     TOO_MANY_TEAMS = 65
     TEAM_ONLY = 66
     TEAM_FORMING = 67
+    NOT_DISTRIBUTOR = 80
+    NOT_ACTIVE = 81
+    SELF_REFERRAL = 82
+    CYCLE = 83
+    BOUND_ALREADY = 84
+    NOT_NEW_BUYER = 85
+    WITHDRAWAL_CONFLICT = 86
+    MONTH_NOT_OVER = 87
+    DISTRIBUTOR_CONFLICT = 88
 
 
 class DataSource(WireEnum):

@@ -154,6 +154,24 @@ class _LineStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LineStatus
     """The line is sold to teams alone: it has no solo price."""
     LINE_STATUS_TEAM_FORMING: _LineStatus.ValueType  # 67
     """The reservation is a seat of a team that is still forming: leave the team instead."""
+    LINE_STATUS_NOT_DISTRIBUTOR: _LineStatus.ValueType  # 80
+    """The id is no distributor's."""
+    LINE_STATUS_NOT_ACTIVE: _LineStatus.ValueType  # 81
+    """The distributor is not approved, or is suspended."""
+    LINE_STATUS_SELF_REFERRAL: _LineStatus.ValueType  # 82
+    """A buyer cannot be bound to itself."""
+    LINE_STATUS_CYCLE: _LineStatus.ValueType  # 83
+    """The distributor is bound to the buyer, over however many steps."""
+    LINE_STATUS_BOUND_ALREADY: _LineStatus.ValueType  # 84
+    """The buyer is bound to another distributor, and stays so for now."""
+    LINE_STATUS_NOT_NEW_BUYER: _LineStatus.ValueType  # 85
+    """Only new buyers are bound, and this one is not said to be new."""
+    LINE_STATUS_WITHDRAWAL_CONFLICT: _LineStatus.ValueType  # 86
+    """The withdrawal is in a state from which this cannot be."""
+    LINE_STATUS_MONTH_NOT_OVER: _LineStatus.ValueType  # 87
+    """Statements are made of months that are over."""
+    LINE_STATUS_DISTRIBUTOR_CONFLICT: _LineStatus.ValueType  # 88
+    """The distributor is in a state from which this cannot be."""
 
 class LineStatus(_LineStatus, metaclass=_LineStatusEnumTypeWrapper):
     """The outcome of one line, of every call. One enum for all; numbered for ever. Each RPC's comment
@@ -278,6 +296,24 @@ LINE_STATUS_TEAM_ONLY: LineStatus.ValueType  # 66
 """The line is sold to teams alone: it has no solo price."""
 LINE_STATUS_TEAM_FORMING: LineStatus.ValueType  # 67
 """The reservation is a seat of a team that is still forming: leave the team instead."""
+LINE_STATUS_NOT_DISTRIBUTOR: LineStatus.ValueType  # 80
+"""The id is no distributor's."""
+LINE_STATUS_NOT_ACTIVE: LineStatus.ValueType  # 81
+"""The distributor is not approved, or is suspended."""
+LINE_STATUS_SELF_REFERRAL: LineStatus.ValueType  # 82
+"""A buyer cannot be bound to itself."""
+LINE_STATUS_CYCLE: LineStatus.ValueType  # 83
+"""The distributor is bound to the buyer, over however many steps."""
+LINE_STATUS_BOUND_ALREADY: LineStatus.ValueType  # 84
+"""The buyer is bound to another distributor, and stays so for now."""
+LINE_STATUS_NOT_NEW_BUYER: LineStatus.ValueType  # 85
+"""Only new buyers are bound, and this one is not said to be new."""
+LINE_STATUS_WITHDRAWAL_CONFLICT: LineStatus.ValueType  # 86
+"""The withdrawal is in a state from which this cannot be."""
+LINE_STATUS_MONTH_NOT_OVER: LineStatus.ValueType  # 87
+"""Statements are made of months that are over."""
+LINE_STATUS_DISTRIBUTOR_CONFLICT: LineStatus.ValueType  # 88
+"""The distributor is in a state from which this cannot be."""
 Global___LineStatus: _TypeAlias = LineStatus  # noqa: Y015
 
 class _ErrorReason:

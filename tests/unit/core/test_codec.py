@@ -15,8 +15,8 @@ from actors.core.snapshot import digest
 from tests.model.shop import replay
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-JOURNALS = ("journal_v1.json", "journal_v1_teams.json")
-"""The second has what came with group-buys."""
+JOURNALS = ("journal_v1.json", "journal_v1_teams.json", "journal_v1_commission.json")
+"""The second has what came with group-buys, the third what came with commission."""
 
 
 def entries_of(stored: dict[str, Any]) -> list[bytes]:
@@ -71,6 +71,8 @@ def test_a_kinds_number_never_changes() -> None:
         23: "ReservationRecalled",
         30: "TeamOpened SeatTaken TeamLed SeatMoved SeatClosed TeamFormed SeatSettled TeamClosed",
         38: "TeamsForgotten TeamNearlyFull",
+        70: "DistributorSet BuyerBound RatesPut OrderAccrued OrderReversed OrderMatured",
+        76: "MaturityMoved DistributorHeld StatementMade WithdrawalRequested WithdrawalReviewed",
     }
     told = {
         first + number: name

@@ -1,0 +1,355 @@
+"""Applying what was decided on commission.
+
+Part of `evolve.py`, whose rules hold here. While a snapshot is completed each row is changed or
+left alone by itself; the sums, the newest entries and what is counted over the rows are set at the
+end.
+"""
+
+from collections.abc import Sequence
+from sys import intern
+from typing import Any
+
+from actors.core import commission_records as r
+from actors.core import commission_state as c
+from actors.core import state as s
+from actors.core.programme_config import programme_config
+
+BOARD_MONTHS = 2
+
+
+def distributor_set(state: s.ShardState, slot: s.SlotState, record: r.DistributorSet) -> None:
+    programme = state.programme(slot)
+    distributor_id = intern(record.distributor_id)
+    if _skip(state, slot, "distributors", distributor_id.encode()):
+        return
+    distributor = programme.distributors.get(distributor_id)
+    if distributor is None:
+        distributor = c.Distributor()
+        distributor.applied_ms = state.now_ms
+        programme.distributors.put(distributor_id, distributor)
+    distributor.state = record.state
+    distributor.share_code = record.share_code
+    distributor.changed_ms = state.now_ms
+    distributor.seq = state.seq
+    if record.share_code:
+        programme.codes[record.share_code] = distributor_id
+    c.release(programme, distributor_id, distributor)
+
+
+def distributor_held(state: s.ShardState, slot: s.SlotState, record: r.DistributorHeld) -> None:
+    programme = state.programme(slot)
+    distributor = _distributor(state, slot, programme, record.distributor_id)
+    if distributor is None:
+        return
+    name = record.distributor_id.encode()
+    if distributor.held_until_ms:
+        programme.hold_ends.remove(name, distributor.held_until_ms)
+    distributor.held_until_ms = record.until_ms
+    if record.until_ms:
+        programme.hold_ends.add(name, record.until_ms, state.now_ms)
+    c.release(programme, record.distributor_id, distributor)
+
+
+def buyer_bound(state: s.ShardState, slot: s.SlotState, record: r.BuyerBound) -> None:
+    programme = state.programme(slot)
+    distributor = _distributor(state, slot, programme, record.distributor_id)
+    if distributor is not None and record.invited:
+        distributor.invited += 1
+        _count_on_board(distributor, record.month, 1, 0)
+    if _skip(state, slot, "bonds", record.buyer_id.encode()):
+        return
+    held = programme.bonds.get(record.buyer_id)
+    bonds = [] if held is None else list(held.bonds)
+    bond = c.Bond(record.from_ms, record.until_ms, intern(record.distributor_id))
+    if record.renewed:
+        same = (record.from_ms, record.distributor_id)
+        at = [at for at, old in enumerate(bonds) if (old.from_ms, old.distributor_id) == same]
+        if not at:
+            raise s.Impossible(f"entry {state.seq}: no binding of {record.from_ms} to renew")
+        bonds[at[-1]] = bond
+    else:
+        bonds.append(bond)
+        bonds.sort(key=lambda bond: bond.from_ms)
+    programme.bonds.put(record.buyer_id, c.Bonds(state.seq, tuple(bonds[-c.BONDS_MAX :])))
+
+
+def rates_put(state: s.ShardState, slot: s.SlotState, record: r.RatesPut) -> None:
+    programme = state.programme(slot)
+    key = c.version_key(record.version)
+    if state.fuzzy is not None and key in programme.rates:
+        return
+    version = c.Version(record.version, state.now_ms, programme_config(record.config), state.seq)
+    programme.rates.put(key, version)
+    if state.fuzzy is not None:
+        return
+    programme.versions.append(version)
+    programme.starts.append(version.from_ms)
+    programme.rate_lines += len(version.skus) + len(version.campaigns)
+
+
+def order_accrued(state: s.ShardState, slot: s.SlotState, record: r.OrderAccrued) -> None:
+    programme = state.programme(slot)
+    post(state, slot, programme, record.entries)
+    referrer = _distributor(state, slot, programme, record.referrer_id)
+    if referrer is not None:
+        referrer.orders += 1
+        referrer.sales_minor += record.base_minor
+        _count_on_board(referrer, record.month, 0, record.base_minor)
+    key = record.key
+    if key in programme.orders:
+        if state.fuzzy is None:
+            raise s.Impossible(f"entry {state.seq}: {record.reservation_id} has earned before")
+        return
+    order = c.Order()
+    order.base_minor = record.base_minor
+    order.quantity = record.quantity
+    order.returned = 0
+    order.referrer_id = intern(record.referrer_id)
+    order.version = record.version
+    order.month = record.month
+    order.earned_ms = record.earned_ms
+    order.matures_ms = record.matures_ms
+    order.delivered = False
+    order.seq = state.seq
+    order.earnings = tuple(
+        [c.Earning(level, intern(who), bps, amount) for level, who, bps, amount in record.shares]
+    )
+    programme.orders.put(key, order)
+    if order.earnings:
+        programme.maturing.add(key, order.matures_ms, state.now_ms)
+
+
+def order_reversed(state: s.ShardState, slot: s.SlotState, record: r.OrderReversed) -> None:
+    programme = state.programme(slot)
+    post(state, slot, programme, record.entries)
+    referrer = _distributor(state, slot, programme, record.referrer_id)
+    if referrer is not None:
+        referrer.sales_minor -= record.sales_minor
+        _count_on_board(referrer, record.sales_month, 0, -record.sales_minor)
+    if _skip(state, slot, "orders", record.key):
+        return
+    order = _order(state, programme, record)
+    if not order.returned < record.returned_total <= order.quantity:
+        raise s.Impossible(f"entry {state.seq}: {record.returned_total} units came back before")
+    order.returned = record.returned_total
+    order.seq = state.seq
+    for earning, left_minor in zip(order.earnings, record.left_minor, strict=True):
+        earning.amount_minor = left_minor
+
+
+def order_matured(state: s.ShardState, slot: s.SlotState, record: r.OrderMatured) -> None:
+    programme = state.programme(slot)
+    post(state, slot, programme, record.entries)
+    if _skip(state, slot, "orders", record.key):
+        return
+    order = _order(state, programme, record)
+    order.seq = state.seq
+    for earning in order.earnings:
+        if earning.level in record.available:
+            _become_available(state, programme, record.key, earning)
+        elif earning.level in record.waiting:
+            if earning.state != c.FROZEN:
+                raise s.Impossible(f"entry {state.seq}: {record.reservation_id} waits twice")
+            earning.state = c.WAITING
+            c.wait(programme, earning.distributor_id, record.key)
+    if not order.frozen():
+        programme.maturing.remove(record.key, order.matures_ms)
+
+
+def _order(state: s.ShardState, programme: c.Programme, record: Any) -> c.Order:
+    order = programme.orders.get(record.key)
+    if order is None:
+        raise s.Impossible(f"entry {state.seq}: {record.reservation_id} has earned nothing")
+    return order
+
+
+def _become_available(
+    state: s.ShardState, programme: c.Programme, key: bytes, earning: c.Earning
+) -> None:
+    if earning.state == c.AVAILABLE:
+        raise s.Impossible(f"entry {state.seq}: a share became available twice")
+    waited = earning.state == c.WAITING
+    earning.state = c.AVAILABLE
+    distributor = programme.distributors.get(earning.distributor_id)
+    if waited and distributor is not None:
+        distributor.waiting.pop(key, None)
+        c.release(programme, earning.distributor_id, distributor)
+
+
+def maturity_moved(state: s.ShardState, slot: s.SlotState, record: r.MaturityMoved) -> None:
+    if _skip(state, slot, "orders", record.key):
+        return
+    programme = state.programme(slot)
+    order = _order(state, programme, record)
+    if not order.frozen():
+        raise s.Impossible(f"entry {state.seq}: {record.reservation_id} is not frozen")
+    programme.maturing.remove(record.key, order.matures_ms)
+    order.matures_ms = record.matures_ms
+    order.delivered = True
+    order.seq = state.seq
+    programme.maturing.add(record.key, order.matures_ms, state.now_ms)
+
+
+def statement_made(state: s.ShardState, slot: s.SlotState, record: r.StatementMade) -> None:
+    programme = state.programme(slot)
+    post(state, slot, programme, record.entries)
+    distributor = _distributor(state, slot, programme, record.distributor_id)
+    if distributor is None:
+        return
+    sums = distributor.months.pop(record.month, None)
+    if sums is None or sums.pack()[:4] != record[7:11]:
+        raise s.Impossible(f"entry {state.seq}: a statement of {record.month} that is not its own")
+    distributor.closing_minor = record.closing_minor
+    distributor.settled_through = record.month
+    made = c.Statement(record.month, *record[4:14], state.now_ms)
+    distributor.statements = (*distributor.statements, made)[-c.STATEMENTS_KEPT :]
+    open_ones = programme.months.get(record.month)
+    if open_ones is not None:
+        open_ones.pop(record.distributor_id, None)
+        if not open_ones:
+            del programme.months[record.month]
+
+
+def withdrawal_requested(
+    state: s.ShardState, slot: s.SlotState, record: r.WithdrawalRequested
+) -> None:
+    programme = state.programme(slot)
+    post(state, slot, programme, record.entries)
+    distributor = _distributor(state, slot, programme, record.distributor_id)
+    if distributor is not None:
+        distributor.open_withdrawals += 1
+    if record.key in programme.withdrawals:
+        if state.fuzzy is None:
+            raise s.Impossible(f"entry {state.seq}: withdrawal {record.key.hex()} was requested")
+        return
+    withdrawal = c.Withdrawal()
+    withdrawal.distributor_id = intern(record.distributor_id)
+    withdrawal.amount_minor = record.amount_minor
+    withdrawal.from_settled_minor = record.from_settled_minor
+    withdrawal.fingerprint = record.fingerprint
+    withdrawal.state = c.REQUESTED
+    withdrawal.requested_ms = withdrawal.changed_ms = state.now_ms
+    withdrawal.reference = ""
+    withdrawal.seq = state.seq
+    programme.withdrawals.put(record.key, withdrawal)
+
+
+def withdrawal_reviewed(
+    state: s.ShardState, slot: s.SlotState, record: r.WithdrawalReviewed
+) -> None:
+    programme = state.programme(slot)
+    post(state, slot, programme, record.entries)
+    distributor = _distributor(state, slot, programme, record.distributor_id)
+    if distributor is not None and record.state != c.APPROVED:
+        distributor.open_withdrawals -= 1
+    if _skip(state, slot, "withdrawals", record.key):
+        return
+    withdrawal = programme.withdrawals.get(record.key)
+    if withdrawal is None or record.state not in NEXT_STATES[withdrawal.state]:
+        raise s.Impossible(f"entry {state.seq}: withdrawal {record.key.hex()} is closed or unknown")
+    withdrawal.state = record.state
+    withdrawal.reference = record.reference
+    withdrawal.changed_ms = state.now_ms
+    withdrawal.seq = state.seq
+
+
+NEXT_STATES = {
+    c.REQUESTED: (c.APPROVED, c.DECLINED),
+    c.APPROVED: (c.PAID, c.FAILED),
+    c.DECLINED: (),
+    c.PAID: (),
+    c.FAILED: (),
+}
+"""The state machine of a withdrawal as data."""
+
+
+def post(
+    state: s.ShardState, slot: s.SlotState, programme: c.Programme, entries: Sequence[Any]
+) -> None:
+    """Apply entries to the balances. Raises Impossible if one does not sum to 0."""
+    for entry in entries:
+        amounts = entry[r.AMOUNTS_FROM :]
+        if sum(amounts):
+            raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} does not sum to 0")
+        if state.fuzzy is None:
+            programme.entry_count += 1
+            if entry[0] != programme.entry_count:
+                raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} out of order")
+            programme.sums = [a + b for a, b in zip(programme.sums, amounts, strict=True)]
+            programme.recent.append((state.now_ms, *entry))
+        distributor = _distributor(state, slot, programme, entry[2])
+        if distributor is None:
+            continue
+        balances = distributor.balances = [
+            a + b for a, b in zip(distributor.balances, amounts, strict=True)
+        ]
+        if state.fuzzy is None and (balances[c.FROZEN_AT] < 0 or balances[c.AVAILABLE_AT] < 0):
+            raise s.Impossible(f"entry {state.seq}: {entry[2]} has less than nothing")
+        _count_in_month(programme, distributor, entry)
+
+
+def _count_in_month(
+    programme: c.Programme, distributor: c.Distributor, entry: Sequence[Any]
+) -> None:
+    event, distributor_id, month = entry[1], entry[2], entry[6]
+    moved_minor = entry[9] + entry[10]
+    if not moved_minor:
+        return
+    sums = distributor.months.get(month)
+    if sums is None:
+        sums = distributor.months[month] = c.Sums()
+        programme.months.setdefault(month, {})[distributor_id] = None
+    sums.count += 1
+    if event == r.BECAME_AVAILABLE:
+        sums.available_minor += moved_minor
+    elif event == r.REVERSED:
+        sums.reversed_minor -= moved_minor
+    elif event == r.WITHDRAWN:
+        sums.withdrawn_minor -= moved_minor
+    else:
+        sums.restored_minor += moved_minor
+
+
+def _count_on_board(distributor: c.Distributor, month: int, invited: int, sales_minor: int) -> None:
+    board = distributor.board
+    for at, (of, before, sales) in enumerate(board):
+        if of == month:
+            row = (month, before + invited, sales + sales_minor)
+            distributor.board = (*board[:at], row, *board[at + 1 :])
+            return
+    if not board or month > board[-1][0]:
+        distributor.board = (*board, (month, invited, sales_minor))[-BOARD_MONTHS:]
+
+
+def _distributor(
+    state: s.ShardState, slot: s.SlotState, programme: c.Programme, distributor_id: str
+) -> c.Distributor | None:
+    """Its row, to be changed; None if the snapshot that is completed has it as new or newer."""
+    if state.fuzzy is not None and _skip(state, slot, "distributors", distributor_id.encode()):
+        return None
+    distributor = programme.distributors.get(distributor_id)
+    if distributor is None:
+        raise s.Impossible(f"entry {state.seq}: no distributor {distributor_id}")
+    distributor.seq = state.seq
+    return distributor
+
+
+def _skip(state: s.ShardState, slot: s.SlotState, table: str, key: bytes) -> bool:
+    """Whether the snapshot that is being completed has the row as it is after this entry."""
+    return state.fuzzy is not None and state.fuzzy.get((table, slot.slot, key), -1) >= state.seq
+
+
+EVOLVE: dict[int, Any] = {
+    r.DISTRIBUTOR_SET: distributor_set,
+    r.BUYER_BOUND: buyer_bound,
+    r.RATES_PUT: rates_put,
+    r.ORDER_ACCRUED: order_accrued,
+    r.ORDER_REVERSED: order_reversed,
+    r.ORDER_MATURED: order_matured,
+    r.MATURITY_MOVED: maturity_moved,
+    r.DISTRIBUTOR_HELD: distributor_held,
+    r.STATEMENT_MADE: statement_made,
+    r.WITHDRAWAL_REQUESTED: withdrawal_requested,
+    r.WITHDRAWAL_REVIEWED: withdrawal_reviewed,
+}
+"""See `evolve.EVOLVE`."""

@@ -1,0 +1,238 @@
+"""A commission programme without its shell: commands and order facts in, entries journalled.
+
+`Bureau` does what a primary of an account shard does with its programme: opens an entry, decides
+and folds, closes it into bytes. Builders fill in what a test does not care about. Times are in
+milliseconds; the programme's months are those of Shanghai.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.core import commission_commands as d
+from actors.core import commission_records as cr
+from actors.core import facts as f
+from actors.core import state as s
+from actors.core.codec import pack_entry
+from actors.core.commission_state import Distributor, Programme
+from actors.core.decide import answer_after, decide
+from actors.core.earning import earn
+from actors.core.evolve import close_entry, evolve, open_entry
+from actors.core.identity import public_id, request_key
+from actors.core.outcomes import Outcome
+from actors.core.programme_config import ProgrammeConfig
+from actors.core.pulse import Pulse
+from actors.core.snapshot import Loader, chunks
+from tests.model.shop import replay
+
+SLOT = 1_500
+STOCK_SLOT = 7
+ZONE = "Asia/Shanghai"
+T0 = 1_699_000_000_000
+"""3 November 2023 there."""
+NOVEMBER, DECEMBER, JANUARY = 202311, 202312, 202401
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+FREEZE_MS = 7 * DAY_MS
+
+Answer = tuple[Any, ...]
+
+
+def config(**changes: Any) -> ProgrammeConfig:
+    """10 % and 5 %, distributors approved at once."""
+    fields: dict[str, Any] = {
+        "currency_code": "CNY",
+        "time_zone": ZONE,
+        "level1_bps": 1_000,
+        "level2_bps": 500,
+        "approve_at_once": True,
+    }
+    return ProgrammeConfig(**{**fields, **changes})
+
+
+def order_id(name: str) -> str:
+    """The reservation id that stands for a name."""
+    return public_id(STOCK_SLOT, request_key("web", name))
+
+
+class Bureau:
+    """One primary of the programme's shard."""
+
+    def __init__(self) -> None:
+        self.state = s.ShardState()
+        self.pulse = Pulse()
+        self.now_ms = T0
+        self.journal: list[bytes] = []
+        self.records: list[Any] = []
+        """All that was ever decided."""
+
+    def _entry(self, decided: Sequence[Any]) -> None:
+        if not decided:
+            return
+        balances = close_entry(self.state)
+        self.journal.append(
+            pack_entry(epoch=1, now_ms=self.now_ms, records=decided, balances=balances)
+        )
+        self.records.extend(decided)
+
+    def do(self, kind: int, *fields: Any, **named: Any) -> Answer:
+        """The answer to a command, which is an entry by itself."""
+        command = COMMANDS[kind](kind, SLOT, 0, "web", *fields, **named)
+        open_entry(self.state, len(self.journal) + 1, self.now_ms)
+        answer, records = decide(self.state, command, self.now_ms)
+        for record in records:
+            evolve(self.state, record)
+        self._entry(records)
+        return answer_after(self.state, command, answer)
+
+    def tell(self, fact: Any) -> Sequence[Any]:
+        """An order fact arrives; answers what it led to."""
+        open_entry(self.state, len(self.journal) + 1, self.now_ms)
+        records = earn(self.state, self.state.slot(SLOT), fact, self.now_ms)
+        for record in records:
+            evolve(self.state, record)
+        self._entry(records)
+        return records
+
+    def beat(self, limit: int = 100) -> list[Any]:
+        """One look of the shard at what is due, as an entry."""
+        open_entry(self.state, len(self.journal) + 1, self.now_ms)
+        records = self.pulse.commission(self.state, self.now_ms, limit)
+        for record in records:
+            evolve(self.state, record)
+        self._entry(records)
+        return records
+
+    def wait(self, ms: int, limit: int = 100) -> None:
+        """Time passes, and all that is due is decided at the end of each day."""
+        end_ms = self.now_ms + ms
+        while True:
+            self.now_ms = min(end_ms, self.now_ms + DAY_MS)
+            while self.beat(limit):
+                pass
+            if self.now_ms == end_ms:
+                return
+
+    # Builders
+
+    def open(self, *distributors: str, **changes: Any) -> None:
+        """A programme with these distributors."""
+        assert self.rates(**changes)[0] == Outcome.APPLIED
+        for name in distributors:
+            assert self.apply(name)[0] == Outcome.APPLIED
+
+    def rates(self, **changes: Any) -> Answer:
+        return self.do(d.PUT_RATES, config(**changes))
+
+    def apply(self, name: str) -> Answer:
+        return self.do(d.APPLY_DISTRIBUTOR, name)
+
+    def act(self, name: str, act: int) -> Answer:
+        return self.do(d.APPROVE_DISTRIBUTOR, name, act, "why")
+
+    def code(self, name: str) -> str:
+        return self.distributor(name).share_code
+
+    def bind(self, buyer: str, to: str, *, new: bool = False) -> Answer:
+        return self.do(d.BIND_REFERRER, buyer, self.code(to), new)
+
+    def touch(self, name: str, buyer: str, to: str, ago_ms: int = 0) -> Sequence[Any]:
+        """A reservation that carries a share code."""
+        at_ms = self.now_ms - ago_ms
+        return self.tell(
+            f.OrderBound(f.ORDER_BOUND, at_ms, order_id(name), buyer, self.code(to), at_ms)
+        )
+
+    def earned(self, name: str, buyer: str, base: int = 10_000, **fields: Any) -> Sequence[Any]:
+        """An order of `base` minor units was paid for good now, reserved `ago_ms` before."""
+        return self.tell(
+            f.OrderEarned(
+                f.ORDER_EARNED,
+                self.now_ms,
+                order_id(name),
+                buyer,
+                fields.get("campaign", ""),
+                fields.get("sku", "tea"),
+                fields.get("quantity", 1),
+                base,
+                fields.get("currency", "CNY"),
+                self.now_ms - fields.get("ago_ms", 0),
+                base,
+                "",
+            )
+        )
+
+    def returned(self, name: str, total: int, of: int = 1) -> Sequence[Any]:
+        return self.tell(f.OrderReduced(f.ORDER_REDUCED, self.now_ms, order_id(name), total, of))
+
+    def delivered(self, name: str) -> Sequence[Any]:
+        return self.tell(f.OrderDelivered(f.ORDER_DELIVERED, self.now_ms, order_id(name)))
+
+    def hold(self, name: str, for_ms: int) -> Answer:
+        until_ms = self.now_ms + for_ms if for_ms else 0
+        return self.do(d.HOLD_DISTRIBUTOR, name, until_ms, "risk")
+
+    def withdraw(self, name: str, amount: int, request: str = "w1") -> Answer:
+        return self.do(d.REQUEST_WITHDRAWAL, request, name, amount)
+
+    def review(self, key: bytes, act: int) -> Answer:
+        return self.do(d.REVIEW_WITHDRAWAL, key, act, "bank-1", "why")
+
+    def statement(self, name: str, month: int) -> Any:
+        return self.do(d.GET_STATEMENT, name, month)[1]
+
+    # What there is
+
+    @property
+    def programme(self) -> Programme:
+        programme = self.state.slot(SLOT).programme
+        assert programme is not None
+        return programme
+
+    def distributor(self, name: str) -> Distributor:
+        held = self.programme.distributors.get(name)
+        assert held is not None
+        return held
+
+    def money(self, name: str) -> tuple[int, ...]:
+        """(Frozen, available, settled, withdrawing, paid out)."""
+        return tuple(self.distributor(name).balances[1:])
+
+    def entries(self, name: str = "") -> list[cr.Entry]:
+        """All ever written, or those of a distributor."""
+        return [
+            entry
+            for record in self.records
+            for entry in getattr(record, "entries", ())
+            if name in {"", entry.distributor_id}
+        ]
+
+    # Replicas
+
+    def replica(self) -> s.ShardState:
+        """The fold of the whole journal."""
+        state = s.ShardState()
+        replay(state, self.journal, 0)
+        return state
+
+    def from_snapshot(self) -> s.ShardState:
+        """A state loaded from a snapshot of this one."""
+        loader = Loader(s.ShardState(), self.state.seq)
+        loader.read(list(chunks(self.state)))
+        return loader.state
+
+
+COMMANDS: dict[int, Any] = {
+    d.APPLY_DISTRIBUTOR: d.ApplyDistributor,
+    d.APPROVE_DISTRIBUTOR: d.ApproveDistributor,
+    d.BIND_REFERRER: d.BindReferrer,
+    d.PUT_RATES: d.PutRates,
+    d.GET_ACCOUNT: d.GetAccount,
+    d.LIST_ENTRIES: d.ListEntries,
+    d.SETTLE: d.Settle,
+    d.REQUEST_WITHDRAWAL: d.RequestWithdrawal,
+    d.REVIEW_WITHDRAWAL: d.ReviewWithdrawal,
+    d.GET_STATEMENT: d.GetStatement,
+    d.GET_LEADERBOARD: d.GetLeaderboard,
+    d.GET_PROGRAMME: d.GetProgramme,
+    d.HOLD_DISTRIBUTOR: d.HoldDistributor,
+}

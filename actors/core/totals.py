@@ -30,6 +30,8 @@ class Totals(NamedTuple):
     refund_due_minor: int
     refunded_minor: int
     broken: tuple[str, ...]
+    ledger_minor: tuple[int, ...] = (0,) * 6
+    """Of commission programmes, by account as in an entry of the ledger: their sum is 0."""
 
 
 def totals(state: s.ShardState) -> Totals:
@@ -56,4 +58,22 @@ def totals(state: s.ShardState) -> Totals:
                 due += refund.amount_minor
             else:
                 refunded += refund.amount_minor
-    return Totals(pools, reservations, tuple(sums), paid, kept, due, refunded, tuple(broken[:5]))
+    ledger = _ledger(state, broken)
+    told = tuple(broken[:5])
+    return Totals(pools, reservations, tuple(sums), paid, kept, due, refunded, told, ledger)
+
+
+def _ledger(state: s.ShardState, broken: list[str]) -> tuple[int, ...]:
+    """The sums of all distributors' balances; names those that do not sum to 0, and a programme
+    whose own sums are others."""
+    ledger = [0] * 6
+    for number, programme in state.programmes.items():
+        own = [0] * 6
+        for distributor_id, held in programme.distributors.items():
+            own = [a + b for a, b in zip(own, held.balances, strict=True)]
+            if sum(held.balances):
+                broken.append(f"distributor {distributor_id}: balances that do not sum to 0")
+        if own != programme.sums:
+            broken.append(f"programme of slot {number}: {programme.sums}, its distributors: {own}")
+        ledger = [a + b for a, b in zip(ledger, own, strict=True)]
+    return tuple(ledger)

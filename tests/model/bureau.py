@@ -66,8 +66,12 @@ class Bureau:
         """All that was ever decided."""
 
     def _entry(self, decided: Sequence[Any]) -> None:
+        """Fold and journal what was decided; nothing is no entry."""
         if not decided:
             return
+        open_entry(self.state, len(self.journal) + 1, self.now_ms)
+        for record in decided:
+            evolve(self.state, record)
         balances = close_entry(self.state)
         self.journal.append(
             pack_entry(epoch=1, now_ms=self.now_ms, records=decided, balances=balances)
@@ -77,28 +81,19 @@ class Bureau:
     def do(self, kind: int, *fields: Any, **named: Any) -> Answer:
         """The answer to a command, which is an entry by itself."""
         command = COMMANDS[kind](kind, SLOT, 0, "web", *fields, **named)
-        open_entry(self.state, len(self.journal) + 1, self.now_ms)
         answer, records = decide(self.state, command, self.now_ms)
-        for record in records:
-            evolve(self.state, record)
         self._entry(records)
         return answer_after(self.state, command, answer)
 
     def tell(self, fact: Any) -> Sequence[Any]:
         """An order fact arrives; answers what it led to."""
-        open_entry(self.state, len(self.journal) + 1, self.now_ms)
         records = earn(self.state, self.state.slot(SLOT), fact, self.now_ms)
-        for record in records:
-            evolve(self.state, record)
         self._entry(records)
         return records
 
     def beat(self, limit: int = 100) -> list[Any]:
         """One look of the shard at what is due, as an entry."""
-        open_entry(self.state, len(self.journal) + 1, self.now_ms)
         records = self.pulse.commission(self.state, self.now_ms, limit)
-        for record in records:
-            evolve(self.state, record)
         self._entry(records)
         return records
 

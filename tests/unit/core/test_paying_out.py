@@ -4,6 +4,7 @@ from actors.core import commission_commands as d
 from actors.core import commission_records as cr
 from actors.core.commission_state import STATEMENTS_KEPT, Statement
 from actors.core.outcomes import Outcome
+from actors.core.totals import totals
 from tests.model.bureau import (
     DAY_MS,
     DECEMBER,
@@ -227,3 +228,16 @@ def test_an_account_says_where_the_money_is() -> None:
     assert view[6] == (-1_200, 200, 700, 0, 300, 0)
     assert view[7:11] == (700, 2, 12_000, 1)
     assert bureau.do(d.GET_ACCOUNT, "eve")[0] == Outcome.NOT_DISTRIBUTOR
+
+
+def test_the_totals_of_a_shard_have_its_ledger_and_name_what_is_broken() -> None:
+    bureau = with_money()
+    bureau.withdraw("bob", 300)
+    found = totals(bureau.state)
+    assert (found.ledger_minor, found.broken) == ((-1_000, 0, 700, 0, 300, 0), ())
+    bureau.distributor("bob").balances[1] += 1
+    found = totals(bureau.state)
+    assert [text.split(":")[0] for text in found.broken] == [
+        "distributor bob",
+        "programme of slot 1500",
+    ]

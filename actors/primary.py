@@ -24,6 +24,7 @@ import structlog
 
 from actors.clock import ShardTime
 from actors.core import commands as c
+from actors.core import commission_commands as d
 from actors.core.chores import chores
 from actors.core.codec import pack_entry
 from actors.core.decide import CHANGES_ITS_VIEW, answer_after, decide
@@ -42,7 +43,19 @@ from persistence.errors import StorageError
 log = structlog.get_logger()
 T = TypeVar("T")
 
-READS = frozenset({c.GET_RESERVATION, c.GET_STOCK, c.GET_CAMPAIGN, GET_MARKS})
+READS = frozenset(
+    {
+        c.GET_RESERVATION,
+        c.GET_STOCK,
+        c.GET_CAMPAIGN,
+        d.GET_ACCOUNT,
+        d.LIST_ENTRIES,
+        d.GET_STATEMENT,
+        d.GET_LEADERBOARD,
+        d.GET_PROGRAMME,
+        GET_MARKS,
+    }
+)
 WHAT_IS_HELD = READS | {
     c.CONFIRM,
     c.RELEASE,

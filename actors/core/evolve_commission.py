@@ -275,17 +275,23 @@ def post(
             programme.entry_count += 1
             if entry[0] != programme.entry_count:
                 raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} out of order")
-            programme.sums = [a + b for a, b in zip(programme.sums, amounts, strict=True)]
+            _add(programme.sums, amounts)
             programme.recent.append((state.now_ms, *entry))
         distributor = _distributor(state, slot, programme, entry[2])
         if distributor is None:
             continue
-        balances = distributor.balances = [
-            a + b for a, b in zip(distributor.balances, amounts, strict=True)
-        ]
+        balances = distributor.balances
+        _add(balances, amounts)
         if state.fuzzy is None and (balances[c.FROZEN_AT] < 0 or balances[c.AVAILABLE_AT] < 0):
             raise s.Impossible(f"entry {state.seq}: {entry[2]} has less than nothing")
-        _count_in_month(programme, distributor, entry)
+        if entry[9] or entry[10]:
+            _count_in_month(programme, distributor, entry)
+
+
+def _add(balances: list[int], amounts: Sequence[int]) -> None:
+    for at, amount in enumerate(amounts):
+        if amount:
+            balances[at] += amount
 
 
 def _count_in_month(

@@ -45,6 +45,8 @@ from actors.core.state import ShardState
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
 
+ANCESTORS_MAX = 10_000
+"""Looked at for a cycle: some 10 ms."""
 BOARD_LENGTH_MAX = 10
 CODE_LENGTH = 10
 _CODE_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -325,8 +327,9 @@ def _not_bound(
             return Outcome.BOUND_ALREADY
     if config.new_buyers_only and not touch.new_buyer and not renewed:
         return Outcome.NOT_NEW_BUYER
-    if closes_cycle(programme, touch.buyer_id, distributor_id, touch.at_ms):
-        return Outcome.CYCLE
+    closed = closes_cycle(programme, touch.buyer_id, distributor_id, touch.at_ms)
+    if closed is not None:
+        return closed
     if len(programme.bonds) >= BUYERS_MAX and touch.buyer_id not in programme.bonds:
         return Outcome.LIMIT_EXCEEDED
     return None
@@ -338,18 +341,25 @@ def bond_at(programme: Programme, buyer_id: str, at_ms: int) -> Bond | None:
     return None if bonds is None else bonds.at(at_ms)
 
 
-def closes_cycle(programme: Programme, buyer_id: str, distributor_id: str, at_ms: int) -> bool:
-    """Whether the buyer is among those whom the distributor is bound to, over any number of steps,
-    then or later. Looks at each distributor once at most."""
+def closes_cycle(
+    programme: Programme, buyer_id: str, distributor_id: str, at_ms: int
+) -> Outcome | None:
+    """CYCLE if the buyer is among those whom the distributor is bound to, over any number of steps,
+    then or later. LIMIT_EXCEEDED if they are too many to tell: each is looked at once."""
+    if buyer_id not in programme.distributors:
+        # Nobody is bound to who is no distributor: most buyers.
+        return None
     seen = {distributor_id}
     ahead = [distributor_id]
     while ahead:
         name = ahead.pop()
         if name == buyer_id:
-            return True
+            return Outcome.CYCLE
+        if len(seen) > ANCESTORS_MAX:
+            return Outcome.LIMIT_EXCEEDED
         bonds = programme.bonds.get(name)
         for bond in () if bonds is None else bonds.after(at_ms):
             if bond.distributor_id not in seen:
                 seen.add(bond.distributor_id)
                 ahead.append(bond.distributor_id)
-    return False
+    return None

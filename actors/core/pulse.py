@@ -25,6 +25,8 @@ from actors.core.state import CONFIRMED, RESERVED, Debt, Reservation, Seat, Shar
 from actors.core.team_ends import closing_teams, due_teams, teams_left
 from actors.core.terms import currency_of
 
+MATURED_A_STEP = 500
+"""Orders of one record each (about 6 ms)."""
 SCAN_SLICE = 4_096
 """Reservations looked at in one step of a shortage's search (about 1 ms)."""
 
@@ -66,9 +68,10 @@ class Pulse:
         )
 
     def commission(self, state: ShardState, now_ms: int, limit: int) -> list[Any]:
-        """Up to `limit` records of programmes, of one kind: what orders earned and is frozen no
+        """Up to `limit` records of a programme, of one kind: what orders earned and is frozen no
         longer; holds of distributors that end; what waited for that; statements of a month that is
         over."""
+        limit = min(limit, MATURED_A_STEP)
         for number, programme in state.programmes.items():
             records = (
                 matured(programme, number, now_ms, limit)

@@ -116,10 +116,11 @@ def a_refund_after_the_payout_is_ignored(patch: Patch) -> None:
 
 
 def only_cycles_of_two_are_caught(patch: Patch) -> None:
-    def closes_cycle(programme: Any, buyer_id: str, distributor_id: str, at_ms: int) -> bool:
+    def closes_cycle(programme: Any, buyer_id: str, distributor_id: str, at_ms: int) -> Any:
         bonds = programme.bonds.get(distributor_id)
         bond = None if bonds is None else bonds.at(at_ms)
-        return bond is not None and bond.distributor_id == buyer_id
+        back = bond is not None and bond.distributor_id == buyer_id
+        return Outcome.CYCLE if back else None
 
     patch.setattr(programme, "closes_cycle", closes_cycle)
 

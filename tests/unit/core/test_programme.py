@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from actors.core import commission_commands as d
+from actors.core import programme
 from actors.core.commission_state import ACTIVE, APPLIED, BONDS_MAX, REJECTED, SUSPENDED
 from actors.core.outcomes import Outcome
 from actors.core.programme_config import FIRST_TOUCH, LAST_TOUCH
@@ -123,6 +124,17 @@ def test_no_cycle_of_any_length_is_closed(length: int) -> None:
     for one, other in pairwise(names):
         assert bureau.bind(one, other)[0] == Outcome.APPLIED
     assert bureau.bind(names[-1], names[0])[0] == Outcome.CYCLE
+
+
+def test_a_chain_that_is_too_long_to_look_at_is_not_made_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(programme, "ANCESTORS_MAX", 2)
+    bureau = with_distributors("d0", "d1", "d2", "d3", "d4")
+    for one, other in [("d0", "d1"), ("d1", "d2"), ("d2", "d3")]:
+        assert bureau.bind(one, other)[0] == Outcome.APPLIED
+    assert bureau.bind("d4", "d0")[0] == Outcome.LIMIT_EXCEEDED
+    assert bureau.bind("ann", "d0")[0] == Outcome.APPLIED
 
 
 def test_a_late_fact_closes_no_cycle_with_what_was_bound_since() -> None:

@@ -9,7 +9,6 @@ from sys import intern
 from typing import Any
 
 from actors.core.commission_state import (
-    RECENT_MAX,
     Bond,
     Bonds,
     Distributor,
@@ -206,12 +205,20 @@ FILL: dict[str, Callable[[Programme, Any], tuple[bytes, int]]] = {
 
 def ledger(programme: Programme) -> tuple[Any, ...]:
     """What of a programme is written in one step, at a snapshot's end."""
-    return (programme.entry_count, programme.sums, list(programme.recent))
+    return (programme.entry_count, programme.sums)
 
 
 def set_ledger(programme: Programme, packed: Any) -> None:
     """Set what `ledger` packed."""
-    programme.entry_count, sums, recent = packed
+    programme.entry_count, sums = packed
     programme.sums = list(sums)
-    programme.recent.clear()
-    programme.recent.extend(recent[-RECENT_MAX:])
+
+
+def recent(programme: Programme) -> list[Any]:
+    """The newest entries, as they are at one instant: those that come later are in the journal."""
+    return list(programme.recent)
+
+
+def fill_recent(programme: Programme, rows: Any) -> None:
+    """Take what `recent` gave."""
+    programme.recent.extend(rows)

@@ -11,7 +11,7 @@ Balances are those of the ledger: per distributor the sum of all its entries by 
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from actors.core.identity import parse_public_id, public_id
 from actors.core.programme_config import CampaignRate, ProgrammeConfig, SkuRate
@@ -316,7 +316,7 @@ class Programme:
         self.entry_count = 0
         self.sums = [0] * 6
         """Of all entries, by account: their sum is 0."""
-        self.recent: deque[tuple[object, ...]] = deque(maxlen=RECENT_MAX)
+        self.recent: deque[tuple[Any, ...]] = deque(maxlen=RECENT_MAX)
         """The newest entries, each with its instant before it."""
         # From here on: counted over the rows.
         self.codes: dict[str, str] = {}

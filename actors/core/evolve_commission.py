@@ -1,8 +1,7 @@
 """Applying what was decided on commission.
 
 Part of `evolve.py`, whose rules hold here. While a snapshot is completed each row is changed or
-left alone by itself; the sums, the newest entries and what is counted over the rows are set at the
-end.
+left alone by itself; the sums, and what is counted over the rows, are set at the end.
 """
 
 from collections.abc import Sequence
@@ -276,6 +275,8 @@ def post(
             if entry[0] != programme.entry_count:
                 raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} out of order")
             _add(programme.sums, amounts)
+        # While a snapshot is completed, the newest that it has are followed by newer ones.
+        if state.fuzzy is None or _newest(programme) < entry[0]:
             programme.recent.append((state.now_ms, *entry))
         distributor = _distributor(state, slot, programme, entry[2])
         if distributor is None:
@@ -286,6 +287,10 @@ def post(
             raise s.Impossible(f"entry {state.seq}: {entry[2]} has less than nothing")
         if entry[9] or entry[10]:
             _count_in_month(programme, distributor, entry)
+
+
+def _newest(programme: c.Programme) -> int:
+    return int(programme.recent[-1][1]) if programme.recent else 0
 
 
 def _add(balances: list[int], amounts: Sequence[int]) -> None:

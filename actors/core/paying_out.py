@@ -178,7 +178,7 @@ def list_entries(state: ShardState, command: c.ListEntries, now_ms: int) -> Deci
     programme = programme_of(state, command.slot)
     found: list[Any] = []
     for entry in reversed(programme.recent):
-        if command.before and entry[1] >= command.before:  # type: ignore[operator]
+        if command.before and entry[1] >= command.before:
             continue
         if entry[3] == command.distributor_id:
             found.append(entry)

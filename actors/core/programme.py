@@ -38,6 +38,7 @@ from actors.core.outcomes import Outcome
 from actors.core.programme_config import (
     LAST_TOUCH,
     RATE_LINES_MAX,
+    VERSION_LINES_MAX,
     VERSIONS_MAX,
     ProgrammeConfig,
 )
@@ -200,8 +201,9 @@ def put_rates(state: ShardState, command: c.PutRates, now_ms: int) -> Decision:
         for field in ("currency_code", "time_zone"):
             if getattr(before, field) != getattr(config, field):
                 return (Outcome.INVALID, number, f"{field} cannot change"), ()
-    lines = programme.rate_lines + len(config.skus) + len(config.campaigns)
-    if number >= VERSIONS_MAX or lines > RATE_LINES_MAX:
+    lines = len(config.skus) + len(config.campaigns)
+    many = lines > VERSION_LINES_MAX or programme.rate_lines + lines > RATE_LINES_MAX
+    if number >= VERSIONS_MAX or many:
         return (Outcome.LIMIT_EXCEEDED, number, "too many versions or rates"), ()
     record = RatesPut(RATES_PUT, command.slot, number + 1, config, command.caller, command.reason)
     return (Outcome.APPLIED, number + 1, ""), (record,)

@@ -15,8 +15,10 @@ the binding is valid, or whoever came last takes the buyer over once the protect
 LEVELS_MAX = 2
 """The law's limit: a rate is a pair, so that a third level cannot be said."""
 VERSIONS_MAX = 10_000
+VERSION_LINES_MAX = 1_000
+"""Rates of campaigns and SKUs in one version."""
 RATE_LINES_MAX = 200_000
-"""Rates of campaigns and SKUs over all versions together."""
+"""The same over all versions together."""
 FULL_BPS = 10_000
 
 

@@ -22,7 +22,7 @@ import msgpack
 from actors.core import state as s
 from actors.core.bloom import Segment
 from actors.core.campaign_config import CampaignConfig, campaign_config
-from actors.core.commission_rows import ledger, set_ledger
+from actors.core.commission_rows import ledger, recent, set_ledger
 from actors.core.commission_state import recount
 from actors.core.evolve_stock import set_group
 from actors.core.pools import Pool
@@ -32,8 +32,12 @@ from actors.core.snapshot_rows import FILL, PACK, Filling, UnreadableSnapshot, t
 __all__ = ["SNAPSHOT_FORMAT", "Loader", "UnreadableSnapshot", "chunks", "digest"]
 
 SNAPSHOT_FORMAT = 1
+PART_BYTES = 240 * 1024
+"""Of the small rest, in a chunk: a shop with thousands of SKUs has more than one."""
 ROWS_A_CHUNK = 1_000
-"""About 150 kB: below the 256 kB that a store takes at once, and 2 ms to make."""
+"""About 150 kB, and 2 ms to make; long names and rows are dealt to more chunks."""
+CHUNK_BYTES_MAX = 256 * 1024
+"""As much as a store takes at once (`persistence.snapshots`)."""
 
 
 def chunks(state: s.ShardState) -> Iterator[bytes]:
@@ -58,10 +62,23 @@ def chunks(state: s.ShardState) -> Iterator[bytes]:
             rows = ((segment.count, bytes(segment.bits)),)
             yield msgpack.packb((SNAPSHOT_FORMAT, "rows", number, "forgotten", rows))
             count += 1
-    small = [_small(slot) for slot in state.slots.values()]
+        for chunk in (
+            () if slot.programme is None else _rows(number, "recent", recent(slot.programme))
+        ):
+            yield chunk
+            count += 1
+    # Taken in one step, however many chunks it makes.
+    small: Any = [_small(slot) for slot in state.slots.values()]
     # Of stock shards as releases before account shards have it.
     sources = [list(state.sources.items())] if state.sources else []
-    yield msgpack.packb((SNAPSHOT_FORMAT, "end", count, state.seq, state.now_ms, small, *sources))
+    seq, now_ms, packed = state.seq, state.now_ms, msgpack.packb(small)
+    if len(packed) > PART_BYTES:
+        small = 0
+        for start in range(0, len(packed), PART_BYTES):
+            yield msgpack.packb((SNAPSHOT_FORMAT, "part", packed[start : start + PART_BYTES]))
+            count += 1
+            small += 1
+    yield msgpack.packb((SNAPSHOT_FORMAT, "end", count, seq, now_ms, small, *sources))
 
 
 def _segments(slot: s.SlotState) -> Sequence[Segment]:
@@ -75,7 +92,16 @@ def _table(number: int, name: str, table: Any, pack: Any) -> Iterator[bytes]:
         items = list(part.items())
         for start in range(0, len(items), ROWS_A_CHUNK):
             rows = [pack(key, value) for key, value in items[start : start + ROWS_A_CHUNK]]
-            yield msgpack.packb((SNAPSHOT_FORMAT, "rows", number, name, rows))
+            yield from _rows(number, name, rows)
+
+
+def _rows(number: int, name: str, rows: Sequence[Any]) -> list[bytes]:
+    """Chunks of these rows: one, or more if it were too large. All are made in one step."""
+    chunk: bytes = msgpack.packb((SNAPSHOT_FORMAT, "rows", number, name, rows))
+    if len(chunk) <= CHUNK_BYTES_MAX or len(rows) == 1:
+        return [chunk]
+    half = len(rows) // 2
+    return _rows(number, name, rows[:half]) + _rows(number, name, rows[half:])
 
 
 def _small(slot: s.SlotState) -> tuple[Any, ...]:
@@ -165,6 +191,8 @@ class Loader:
         self._end_now_ms = 0
         self._small: Any = None
         self._sources: Any = ()
+        self._parts = 0
+        """Chunks before the last one that have its small rest."""
 
     def read(self, data: Iterable[bytes]) -> None:
         """Take all chunks. Raises UnreadableSnapshot if they are not one whole snapshot."""
@@ -177,7 +205,7 @@ class Loader:
         self.state.fuzzy = {}
         self._set_small()
         filling = Filling(self.state, self.begin_seq, self._end_now_ms)
-        for chunk in data[:-1]:
+        for chunk in data[: len(data) - 1 - self._parts]:
             kind, *rest = _unpacked(chunk)
             if kind != "rows":
                 raise UnreadableSnapshot(f"{kind!r} where rows should be")
@@ -197,6 +225,19 @@ class Loader:
         self._sources = sources[0] if sources else ()
         if count != len(data) - 1:
             raise UnreadableSnapshot(f"the snapshot has {len(data) - 1} chunks of its {count}")
+        if isinstance(self._small, int):
+            self._parts = self._small
+            self._small = self._joined(data[len(data) - 1 - self._parts : -1])
+
+    def _joined(self, parts: Sequence[bytes]) -> Any:
+        """The small rest of a snapshot that has it in parts."""
+        joined = b""
+        for chunk in parts:
+            kind, *rest = _unpacked(chunk)
+            if kind != "part":
+                raise UnreadableSnapshot(f"{kind!r} where a part of the end should be")
+            joined += rest[0]
+        return msgpack.unpackb(joined, use_list=False, strict_map_key=False)
 
     def finish(self) -> None:
         """The journal was replayed to `end_seq`: set what floated."""
@@ -324,6 +365,8 @@ def digest(state: s.ShardState) -> int:
             table = None if name == "refusals" else table_of(slot, name)
             for key, value in () if table is None else table.items():
                 total += _hash((slot.slot, name, pack(key, value)))
+        if slot.programme is not None:
+            total += _hash((slot.slot, "recent", recent(slot.programme)))
         for at, segment in enumerate(_segments(slot)):
             total += _hash((slot.slot, "forgotten", at, segment.count, bytes(segment.bits)))
         skus, campaigns, transfers, arrivals, *programme = _small(slot)[2:]

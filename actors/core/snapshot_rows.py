@@ -8,6 +8,7 @@ from actors.core import state as s
 from actors.core.bloom import Forgotten
 from actors.core.commission_rows import FILL as COMMISSION_FILL
 from actors.core.commission_rows import PACK as COMMISSION_PACK
+from actors.core.commission_rows import fill_recent
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
 from actors.core.team_state import TEAM_FORMING, Team
@@ -319,6 +320,10 @@ def _fill_programme(name: str) -> Callable[[Filling, s.SlotState, Any], None]:
     return filled
 
 
+def _fill_recent(filling: Filling, slot: s.SlotState, rows: Any) -> None:
+    fill_recent(filling.state.programme(slot), rows)
+
+
 FILL = {
     "teams": _fill_teams,
     "reservations": _fill_reservations,
@@ -329,6 +334,7 @@ FILL = {
     "refusals": _fill_refusals,
     "forgotten": _fill_forgotten,
     **{name: _fill_programme(name) for name in COMMISSION_FILL},
+    "recent": _fill_recent,
 }
 """Table of a slot -> what puts packed rows into it. Of rows that change, those newer than the
 snapshot's beginning are noted in `state.fuzzy`."""

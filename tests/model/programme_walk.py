@@ -320,6 +320,7 @@ def indexes(state: s.ShardState) -> dict[str, Any]:
     ((_, programme),) = state.programmes.items()
     return {
         "codes": programme.codes,
+        "recent": list(programme.recent),
         "starts": programme.starts,
         "rate lines": programme.rate_lines,
         "maturing": _keys(programme.maturing),

@@ -13,6 +13,7 @@ from actors.core.evolve import Impossible, fold
 from actors.core.identity import public_id, request_key, slot_of
 from actors.core.outcomes import Outcome
 from actors.core.snapshot import Loader, UnreadableSnapshot, chunks, digest
+from persistence.snapshots import CHUNK_BYTES_MAX
 from tests.model.shop import T0, Shop, campaign, deadlines, limits, line, replay
 
 
@@ -253,3 +254,20 @@ def test_a_digest_tells_slots_and_tables_apart() -> None:
     one.slot(1).documents.put(bytes(16), 7)
     other.slot(2).documents.put(bytes(16), 7)
     assert digest(one) != digest(other)
+
+
+def test_no_chunk_is_larger_than_a_store_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are up to 128 characters, and a shard has thousands of SKUs."""
+    monkeypatch.setattr(snapshot, "ROWS_A_CHUNK", 1_000)
+    shop = Shop()
+    for number in range(2_000):
+        shop.sku(f"{number:0128}")
+    shop.receive(2_000, "all", sku=f"{0:0128}")
+    for number in range(1_000):
+        buyer, order = f"b{number:0127}", f"{number:0128}"
+        shop.reserve(f"r{number}", 1, sku=f"{0:0128}", buyer=buyer, order_id=order)
+    made = list(chunks(shop.state))
+    assert max(len(chunk) for chunk in made) <= CHUNK_BYTES_MAX
+    assert same(shop.from_snapshot(), shop.state)
+    with pytest.raises(UnreadableSnapshot):
+        Loader(s.ShardState(), 0).read(made[-1:])

@@ -33,6 +33,7 @@ from actors.core.forgetting import Forgetting, recall
 from actors.core.outcomes import Outcome
 from actors.core.pulse import Pulse
 from actors.core.relay_commands import GET_MARKS, TAKE_FACT
+from actors.core.risk_commands import FREEZE, GET_PROFILE, HOLD_TOLD, PULL_RISK, UNFREEZE
 from actors.core.state import ShardState
 from actors.lateness import SenderClocks
 from actors.limits import ShardLimits
@@ -54,6 +55,8 @@ READS = frozenset(
         d.GET_LEADERBOARD,
         d.GET_PROGRAMME,
         GET_MARKS,
+        GET_PROFILE,
+        PULL_RISK,
     }
 )
 WHAT_IS_HELD = READS | {
@@ -67,6 +70,9 @@ WHAT_IS_HELD = READS | {
     c.TRANSFER_IN,
     c.TRANSFER_DONE,
     TAKE_FACT,
+    FREEZE,
+    UNFREEZE,
+    HOLD_TOLD,
 }
 """What still goes through when the journal is nearly full: it serves what buyers hold already."""
 FULL_FOR_NEW_PERCENT = 90
@@ -402,6 +408,7 @@ class Primary:
         if len(due) < room:
             ends = self._pulse.teams(self.state, now_ms, self._limits.team_records_a_round)
             self._fold(ends, records)
+            self._fold(self._pulse.risk(self.state, now_ms, room - len(due)), records)
         if self.state.programmes and len(due) < room:
             self._fold(self._pulse.commission(self.state, now_ms, room), records)
         if self.state.debtors and len(due) < room:

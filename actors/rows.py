@@ -16,6 +16,7 @@ from actors import stock_rows as on_stock
 from actors import team_rows as on_teams
 from actors.core import records as r
 from actors.core import relay_records as y
+from actors.core import risk_records as k
 from actors.core import state as s
 from actors.core import team_records as t
 from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
@@ -131,4 +132,9 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     t.TEAM_NEARLY_FULL: _no_rows,
     **dict.fromkeys(COMMISSION_RECORDS, _no_rows),
     y.FACT_TAKEN: on_relay.fact_taken,
+    k.SIGNAL_NOTED: _no_rows,
+    k.BUYER_FROZEN: _no_rows,
+    k.BUYER_UNFROZEN: _no_rows,
+    k.PROFILES_RESTED: _no_rows,
+    k.HOLD_NOTED: _no_rows,
 }

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from actors.core.campaign_config import CampaignConfig, campaign_config
 from actors.core.commission_commands import MAKE as COMMISSION_COMMANDS
 from actors.core.relay_commands import MAKE as RELAY_COMMANDS
+from actors.core.risk_commands import MAKE as RISK_COMMANDS
 from actors.core.team_commands import MAKE as TEAM_COMMANDS
 
 RESERVE, CONFIRM, RELEASE, BEGIN_PAYMENT, REPORT_FAILED_PAYMENT = 1, 2, 3, 4, 5
@@ -387,5 +388,6 @@ MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
     **TEAM_COMMANDS,
     **COMMISSION_COMMANDS,
     **RELAY_COMMANDS,
+    **RISK_COMMANDS,
 }
 """From a decoded array (its first item is the kind) to the command."""

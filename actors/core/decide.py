@@ -11,6 +11,8 @@ from typing import Any
 from actors.core import commands as c
 from actors.core import commission_commands as d
 from actors.core import relay_commands as y
+from actors.core import risk
+from actors.core import risk_commands as k
 from actors.core import team_commands as t
 from actors.core.campaigns import campaign_view, get_campaign, put_campaign, set_campaign_state
 from actors.core.forgetting import may_be_forgotten, peek
@@ -131,6 +133,12 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     d.HOLD_DISTRIBUTOR: hold_distributor,
     y.TAKE_FACT: take_fact,
     y.GET_MARKS: get_marks,
+    k.GET_PROFILE: risk.get_profile,
+    k.FREEZE: risk.freeze,
+    k.UNFREEZE: risk.unfreeze,
+    k.REPORT_SIGNALS: risk.report_signals,
+    k.PULL_RISK: risk.pull_risk,
+    k.HOLD_TOLD: risk.hold_told,
 }
 
 
@@ -179,6 +187,10 @@ def _statement_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -
     return (*answer[:3], None if held is None else statement_view(held, command.month))
 
 
+def _profile_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (answer[0], risk.profile_view(state, command, state.now_ms))
+
+
 _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]] = {
     c.PUT_SKU: _pool_after,
     c.RECEIVE_STOCK: _pool_after,
@@ -194,6 +206,8 @@ _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]]
     d.HOLD_DISTRIBUTOR: _account_after,
     d.SETTLE: _statement_after,
     d.REVIEW_WITHDRAWAL: _withdrawal_after,
+    k.FREEZE: _profile_after,
+    k.UNFREEZE: _profile_after,
 }
 
 CHANGES_ITS_VIEW = frozenset(_AFTER)

@@ -17,10 +17,12 @@ from typing import Any
 from actors.core import evolve_commission as on_commission
 from actors.core import evolve_relay as on_relay
 from actors.core import evolve_reservations as on_reservations
+from actors.core import evolve_risk as on_risk
 from actors.core import evolve_stock as on_stock
 from actors.core import evolve_teams as on_teams
 from actors.core import records as r
 from actors.core import relay_records as y
+from actors.core import risk_records as k
 from actors.core import state as s
 from actors.core import team_records as t
 from actors.core.state import Impossible
@@ -104,4 +106,9 @@ EVOLVE: dict[int, Callable[[s.ShardState, s.SlotState, Any], object]] = {
     t.TEAM_NEARLY_FULL: on_teams.team_nearly_full,
     **on_commission.EVOLVE,
     y.FACT_TAKEN: on_relay.fact_taken,
+    k.SIGNAL_NOTED: on_risk.signal_noted,
+    k.BUYER_FROZEN: on_risk.buyer_frozen,
+    k.BUYER_UNFROZEN: on_risk.buyer_unfrozen,
+    k.PROFILES_RESTED: on_risk.profiles_rested,
+    k.HOLD_NOTED: on_risk.hold_noted,
 }

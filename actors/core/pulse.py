@@ -21,6 +21,7 @@ from actors.core.records import (
     ReservationRevoked,
 )
 from actors.core.refunds import payment_key
+from actors.core.risk import due_risk
 from actors.core.state import CONFIRMED, RESERVED, Debt, Reservation, Seat, ShardState, SlotState
 from actors.core.team_ends import closing_teams, due_teams, teams_left
 from actors.core.terms import currency_of
@@ -82,6 +83,10 @@ class Pulse:
             if records:
                 return records
         return []
+
+    def risk(self, state: ShardState, now_ms: int, limit: int) -> list[Any]:
+        """Up to `limit` freezes that end, and profiles that say nothing any more."""
+        return due_risk(state, now_ms, limit)
 
     def revocations(self, state: ShardState, limit: int) -> list[Any]:
         """The next step for every pool that owes units: newest reservations first, then the

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.relay_records import RECORDS as RELAY_RECORDS
+from actors.core.risk_records import RECORDS as RISK_RECORDS
 from actors.core.team_records import RECORDS as TEAM_RECORDS
 from actors.core.team_records import TEAMS_FORGOTTEN
 
@@ -427,6 +428,7 @@ RECORDS: dict[int, Callable[..., Any]] = {
     **TEAM_RECORDS,
     **COMMISSION_RECORDS,
     **RELAY_RECORDS,
+    **RISK_RECORDS,
 }
 """Kind -> class; the class is called with the journalled fields."""
 
@@ -438,7 +440,8 @@ UNTOLD = frozenset(
         TEAMS_FORGOTTEN,
         FACT_TAKEN,
         *COMMISSION_RECORDS,
+        *RISK_RECORDS,
     }
 )
 """Kinds that the event feed never tells: refusals, what only concerns a shard's memory, and what
-account shards decide."""
+account shards decide (risk is the operator's business alone)."""

@@ -24,6 +24,7 @@ from actors.core.bloom import Segment
 from actors.core.campaign_config import CampaignConfig, campaign_config
 from actors.core.commission_rows import ledger, recent, set_ledger
 from actors.core.commission_state import recount
+from actors.core.evolve_risk import recount_risk
 from actors.core.evolve_stock import set_group
 from actors.core.pools import Pool
 from actors.core.seats import recount_teams
@@ -258,6 +259,7 @@ class Loader:
             for pool in slot.pools():
                 if pool.owed:
                     state.debtors[pool] = s.Debt(slot.slot)
+        recount_risk(state)
 
     def _set_small(self) -> None:
         self.state.sources = {source: tuple(mark) for source, mark in self._sources}

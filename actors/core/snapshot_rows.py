@@ -11,6 +11,7 @@ from actors.core.commission_rows import PACK as COMMISSION_PACK
 from actors.core.commission_rows import fill_recent
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
+from actors.core.risk_state import Profile
 from actors.core.team_state import TEAM_FORMING, Team
 
 
@@ -99,6 +100,21 @@ def _pack_refund(key: bytes, refund: s.Refund) -> tuple[Any, ...]:
     )
 
 
+def _pack_profile(buyer_id: str, profile: Profile) -> tuple[Any, ...]:
+    return (
+        buyer_id,
+        profile.whole_ms,
+        profile.counts,
+        profile.failures,
+        profile.frozen_until_ms,
+        profile.cause,
+        profile.caller,
+        profile.reason,
+        profile.told_until_ms,
+        profile.seq,
+    )
+
+
 def _pack_pair(key: bytes, value: Any) -> tuple[Any, ...]:
     return (key, value)
 
@@ -112,6 +128,7 @@ PACK: dict[str, Callable[[Any, Any], tuple[Any, ...]]] = {
     "refunds": _pack_refund,
     "refusals": _pack_pair,
     **COMMISSION_PACK,
+    "profiles": _pack_profile,
 }
 """Table of a slot -> how a row of it is packed."""
 
@@ -324,6 +341,27 @@ def _fill_recent(filling: Filling, slot: s.SlotState, rows: Any) -> None:
     fill_recent(filling.state.programme(slot), rows)
 
 
+def _fill_profiles(filling: Filling, slot: s.SlotState, rows: Any) -> None:
+    state, begin_seq, _ = filling
+    for row in rows:
+        profile = Profile()
+        (
+            buyer_id,
+            profile.whole_ms,
+            profile.counts,
+            profile.failures,
+            profile.frozen_until_ms,
+            profile.cause,
+            profile.caller,
+            profile.reason,
+            profile.told_until_ms,
+            profile.seq,
+        ) = row
+        if profile.seq > begin_seq and state.fuzzy is not None:
+            state.fuzzy["profiles", slot.slot, buyer_id.encode()] = profile.seq
+        slot.profiles.put(buyer_id, profile)
+
+
 FILL = {
     "teams": _fill_teams,
     "reservations": _fill_reservations,
@@ -335,6 +373,7 @@ FILL = {
     "forgotten": _fill_forgotten,
     **{name: _fill_programme(name) for name in COMMISSION_FILL},
     "recent": _fill_recent,
+    "profiles": _fill_profiles,
 }
 """Table of a slot -> what puts packed rows into it. Of rows that change, those newer than the
 snapshot's beginning are noted in `state.fuzzy`."""

@@ -11,6 +11,7 @@ from actors.core.bloom import Forgotten
 from actors.core.campaign_config import CampaignConfig
 from actors.core.commission_state import Programme
 from actors.core.pools import Pool
+from actors.core.risk_state import Profile, RiskIndex
 from actors.core.tables import Counts, Deadlines, Refusals, SplitDict
 from actors.core.team_state import Team
 
@@ -266,6 +267,7 @@ class SlotState:
         "open_transfers",
         "payments",
         "programme",
+        "profiles",
         "refunds",
         "refusals",
         "reservations",
@@ -306,6 +308,8 @@ class SlotState:
         """Of the account slot that has it, from its first record on."""
         self.arrivals: SplitDict[bytes, bool] = SplitDict()
         """Transfer id -> arrived or turned away; kept for ever."""
+        self.profiles: SplitDict[str, Profile] = SplitDict()
+        """Of an account slot: risk profiles by buyer, of those who have one."""
 
     def pool(self, campaign_id: str, sku_id: str) -> Pool | None:
         """A campaign's pool of a SKU, or with campaign '' the SKU's base pool."""
@@ -353,6 +357,7 @@ class ShardState:
         "programmes",
         "refusal_count",
         "refusal_count_max",
+        "risk",
         "seq",
         "slots",
         "sources",
@@ -385,6 +390,8 @@ class ShardState:
         kept; for `verify`, which compares them with SQL."""
         self.archived_teams: dict[int, dict[bytes, Team]] = {}
         """By slot and key, teams as they were when they were forgotten, if `archive` is kept."""
+        self.risk = RiskIndex()
+        """Of an account shard: its profiles, counted."""
         self.refusal_count = 0
         self.refusal_count_max = refusal_count_max
         self.advanced_ms = 0

@@ -1,0 +1,74 @@
+"""What was decided on risk. Part of `records.py`, whose rules hold here."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+SIGNAL_NOTED, BUYER_FROZEN, BUYER_UNFROZEN, PROFILES_RESTED, HOLD_NOTED = range(90, 95)
+
+BY_PAYMENT_FAILURES, BY_OPERATOR = 1, 2
+"""Who froze a buyer, numbered as `stockray.v1.FreezeCause`."""
+
+
+class SignalNoted(NamedTuple):
+    """A buyer's score fell: it is whole again at `whole_ms`."""
+
+    kind: int
+    slot: int
+    buyer_id: str
+    signal: int
+    count: int
+    whole_ms: int
+    failures: tuple[int, ...]
+    """When payments of this buyer failed, as far as it matters, earliest first."""
+    reservation_id: str = ""
+    """That it is about; '' for a signal of a gateway."""
+
+
+class BuyerFrozen(NamedTuple):
+    """A buyer is frozen until then. Payment failures before it count for no other freeze."""
+
+    kind: int
+    slot: int
+    buyer_id: str
+    until_ms: int
+    cause: int
+    caller: str
+    reason: str
+
+
+class BuyerUnfrozen(NamedTuple):
+    """A freeze ended: by itself, or (`caller`) by an operator."""
+
+    kind: int
+    slot: int
+    buyer_id: str
+    by_itself: bool
+    caller: str
+    reason: str
+
+
+class ProfilesRested(NamedTuple):
+    """Profiles with nothing in them any more left memory."""
+
+    kind: int
+    slot: int
+    buyer_ids: tuple[str, ...]
+
+
+class HoldNoted(NamedTuple):
+    """The commission programme was told of the freeze that ends then; 0: of its end."""
+
+    kind: int
+    slot: int
+    buyer_id: str
+    until_ms: int
+
+
+RECORDS: dict[int, Callable[..., Any]] = {
+    SIGNAL_NOTED: SignalNoted,
+    BUYER_FROZEN: BuyerFrozen,
+    BUYER_UNFROZEN: BuyerUnfrozen,
+    PROFILES_RESTED: ProfilesRested,
+    HOLD_NOTED: HoldNoted,
+}
+"""See `records.RECORDS`."""

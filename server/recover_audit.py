@@ -42,6 +42,7 @@ _SHARD = {
     "forgets": (_D, "whether a slot has forgotten reservations"),
     "refusal_count": (_L, "0, as there are no refusals"),
     "touched": (_P, "pools of the open entry"),
+    "risk": (_P, "counted over the profiles when they are loaded"),
     "fuzzy": (_P, "while a snapshot is loaded"),
     "archive": (_P, "for `verify` only"),
     "archived_teams": (_P, "for `verify` only"),
@@ -75,6 +76,11 @@ _SLOT = {
     "transfers": (_R, "`transfers`"),
     "open_transfers": (_D, "transfers in transit; they are finished as ever"),
     "arrivals": (_R, "`stock_documents` of kind 6"),
+    "profiles": (
+        _L,
+        "every buyer begins with a whole score and no failed payments, and freezes are over: who "
+        "is to stay frozen is frozen again by an operator",
+    ),
     "teams": (
         _R,
         "`teams`; those that ended before `recall_after_ms`, of campaigns that are over, stay in "

@@ -11,6 +11,7 @@ from actors.core import facts as f
 from actors.core import relay_commands as c
 from actors.core.outcomes import Outcome
 from actors.core.relay_records import FACT_TAKEN, FactTaken
+from actors.core.risk import note
 from actors.core.state import NO_MARK, ShardState, SlotState
 
 Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -26,9 +27,9 @@ FACT_HANDLERS: dict[int, FactHandler] = {
     f.ORDER_EARNED: _nothing,
     f.ORDER_REDUCED: _nothing,
     f.ORDER_DELIVERED: _nothing,
-    f.PAYMENT_FAILED: _nothing,
-    f.UNPAID_EXPIRY: _nothing,
-    f.ORDER_RETURNED: _nothing,
+    f.PAYMENT_FAILED: note,
+    f.UNPAID_EXPIRY: note,
+    f.ORDER_RETURNED: note,
 }
 """Kind of fact -> the records that it makes in its slot."""
 

@@ -15,8 +15,13 @@ from actors.core.snapshot import digest
 from tests.model.shop import replay
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-JOURNALS = ("journal_v1.json", "journal_v1_teams.json", "journal_v1_commission.json")
-"""The second has what came with group-buys, the third what came with commission."""
+JOURNALS = (
+    "journal_v1.json",
+    "journal_v1_teams.json",
+    "journal_v1_commission.json",
+    "journal_v1_risk.json",
+)
+"""The second has what came with group-buys, the third with commission, the fourth with risk."""
 
 
 def entries_of(stored: dict[str, Any]) -> list[bytes]:
@@ -73,6 +78,7 @@ def test_a_kinds_number_never_changes() -> None:
         38: "TeamsForgotten TeamNearlyFull",
         70: "DistributorSet BuyerBound RatesPut OrderAccrued OrderReversed OrderMatured",
         76: "MaturityMoved DistributorHeld StatementMade WithdrawalRequested WithdrawalReviewed",
+        90: "SignalNoted BuyerFrozen BuyerUnfrozen ProfilesRested HoldNoted",
     }
     told = {
         first + number: name

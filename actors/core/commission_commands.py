@@ -12,7 +12,7 @@ from actors.core.programme_config import ProgrammeConfig, programme_config
 
 APPLY_DISTRIBUTOR, APPROVE_DISTRIBUTOR, BIND_REFERRER, PUT_RATES, GET_ACCOUNT = range(70, 75)
 LIST_ENTRIES, SETTLE, REQUEST_WITHDRAWAL, REVIEW_WITHDRAWAL, GET_STATEMENT = range(75, 80)
-GET_LEADERBOARD, GET_PROGRAMME, HOLD_DISTRIBUTOR = range(80, 83)
+GET_LEADERBOARD, GET_PROGRAMME, HOLD_DISTRIBUTOR, GET_REFERRER = range(80, 84)
 
 APPROVE, REJECT, SUSPEND, RESUME = 1, 2, 3, 4
 """`act` of ApproveDistributor."""
@@ -179,6 +179,18 @@ class HoldDistributor(NamedTuple):
     reason: str = ""
 
 
+class GetReferrer(NamedTuple):
+    """Read who earns from an order that a buyer would have reserved at an instant."""
+
+    kind: int
+    slot: int
+    deadline_ms: int
+    caller: str
+    buyer_id: str
+    at_ms: int = 0
+    """0: now."""
+
+
 def _put_rates(fields: Sequence[Any]) -> PutRates:
     command = PutRates._make(fields)
     return command._replace(config=programme_config(command.config))
@@ -198,5 +210,6 @@ MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
     GET_LEADERBOARD: GetLeaderboard._make,
     GET_PROGRAMME: GetProgramme._make,
     HOLD_DISTRIBUTOR: HoldDistributor._make,
+    GET_REFERRER: GetReferrer._make,
 }
 """See `commands.MAKE`."""

@@ -18,6 +18,7 @@ from actors.core.campaigns import campaign_view, get_campaign, put_campaign, set
 from actors.core.forgetting import may_be_forgotten, peek
 from actors.core.outcomes import Outcome
 from actors.core.paying_out import (
+    currency_of,
     get_statement,
     list_entries,
     request_withdrawal,
@@ -41,6 +42,7 @@ from actors.core.programme import (
     get_account,
     get_leaderboard,
     get_programme,
+    get_referrer,
     hold_distributor,
     programme_of,
     put_rates,
@@ -130,6 +132,7 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     d.GET_STATEMENT: get_statement,
     d.GET_LEADERBOARD: get_leaderboard,
     d.GET_PROGRAMME: get_programme,
+    d.GET_REFERRER: get_referrer,
     d.HOLD_DISTRIBUTOR: hold_distributor,
     y.TAKE_FACT: take_fact,
     y.GET_MARKS: get_marks,
@@ -178,8 +181,19 @@ def _account_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> 
 
 
 def _withdrawal_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
-    held = programme_of(state, command.slot).withdrawals.get(command.withdrawal_key)
-    return (answer[0], None if held is None else withdrawal_view(command.withdrawal_key, held))
+    return (answer[0], *_withdrawal_now(state, command.slot, command.withdrawal_key))
+
+
+def _requested_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*answer[:3], *_withdrawal_now(state, command.slot, answer[1]))
+
+
+def _withdrawal_now(state: ShardState, number: int, key: bytes) -> tuple[Any, ...]:
+    """(Withdrawal or None, currency)."""
+    programme = programme_of(state, number)
+    held = programme.withdrawals.get(key)
+    view = None if held is None else withdrawal_view(key, held)
+    return view, currency_of(programme)
 
 
 def _statement_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -205,6 +219,7 @@ _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]]
     d.APPROVE_DISTRIBUTOR: _account_after,
     d.HOLD_DISTRIBUTOR: _account_after,
     d.SETTLE: _statement_after,
+    d.REQUEST_WITHDRAWAL: _requested_after,
     d.REVIEW_WITHDRAWAL: _withdrawal_after,
     k.FREEZE: _profile_after,
     k.UNFREEZE: _profile_after,

@@ -163,13 +163,21 @@ def statement_view(held: Distributor, month: int) -> tuple[Any, ...] | None:
 
 
 def get_statement(state: ShardState, command: c.GetStatement, now_ms: int) -> Decision:
-    """(FOUND, statement), (NOT_FOUND, None): there is none yet, or only SQL has it still; or
-    (NOT_DISTRIBUTOR, None)."""
-    held = programme_of(state, command.slot).distributors.get(command.distributor_id)
+    """(FOUND, statement, currency), (NOT_FOUND, None, currency): there is none yet, or only SQL has
+    it still; or (NOT_DISTRIBUTOR, None, currency)."""
+    programme = programme_of(state, command.slot)
+    held = programme.distributors.get(command.distributor_id)
     if held is None:
-        return (Outcome.NOT_DISTRIBUTOR, None), ()
+        return (Outcome.NOT_DISTRIBUTOR, None, currency_of(programme)), ()
     view = statement_view(held, command.month)
-    return (Outcome.NOT_FOUND if view is None else Outcome.FOUND, view), ()
+    outcome = Outcome.NOT_FOUND if view is None else Outcome.FOUND
+    return (outcome, view, currency_of(programme)), ()
+
+
+def currency_of(programme: Programme) -> str:
+    """Of the ledger; '' before the first rates."""
+    newest = programme.newest()
+    return "" if newest is None else newest.config.currency_code
 
 
 def list_entries(state: ShardState, command: c.ListEntries, now_ms: int) -> Decision:
@@ -204,7 +212,7 @@ def withdrawal_view(key: bytes, held: Withdrawal) -> tuple[Any, ...]:
 def request_withdrawal(state: ShardState, command: c.RequestWithdrawal, now_ms: int) -> Decision:
     """(APPLIED, key, left to withdraw) or (FOUND, key, left) for a request that was made before.
     ID_REUSED, NOT_DISTRIBUTOR, NOT_ACTIVE, BUYER_FROZEN, LIMIT_EXCEEDED and EXCEEDS_AVAILABLE come
-    with (b'', left)."""
+    with (b'', left). Once folded, the withdrawal as it stands and the currency follow."""
     programme, number = programme_of(state, command.slot), command.slot
     key = request_key(command.caller, command.request_id)
     mark = fingerprint(command.distributor_id, command.amount_minor)

@@ -250,6 +250,18 @@ def get_leaderboard(state: ShardState, command: c.GetLeaderboard, now_ms: int) -
     return (Outcome.FOUND, month, best), ()
 
 
+def get_referrer(state: ShardState, command: c.GetReferrer, now_ms: int) -> Decision:
+    """(FOUND, (distributor id, from_ms, until_ms), id of whom the distributor was bound to itself
+    or '') or (NOT_FOUND, None, '')."""
+    programme, at_ms = programme_of(state, command.slot), command.at_ms or now_ms
+    bond = bond_at(programme, command.buyer_id, at_ms)
+    if bond is None:
+        return (Outcome.NOT_FOUND, None, ""), ()
+    above = bond_at(programme, bond.distributor_id, at_ms)
+    view = (bond.distributor_id, bond.from_ms, bond.until_ms)
+    return (Outcome.FOUND, view, "" if above is None else above.distributor_id), ()
+
+
 class Touch(NamedTuple):
     """A buyer met a share code."""
 

@@ -81,6 +81,11 @@ def small_key(name: str) -> Column[Any]:
     return Column(name, SmallInteger, primary_key=True, autoincrement=False, nullable=False)
 
 
+def number_key(name: str) -> Column[Any]:
+    """A 32-bit part of the primary key."""
+    return Column(name, Integer, primary_key=True, autoincrement=False, nullable=False)
+
+
 def big_key(name: str) -> Column[Any]:
     """A 64-bit part of the primary key."""
     return Column(name, BigInteger, primary_key=True, autoincrement=False, nullable=False)

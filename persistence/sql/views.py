@@ -10,15 +10,16 @@ Rules
 * All calls block; run them in a thread. They may be made by several threads at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, func, literal_column, select
 
 from persistence.ports import FactRow
 from persistence.sql.engine import connected, make_engine, parse_url
 from persistence.sql.migrate import require_revision
+from persistence.sql.paging import PAGE_SIZE_MAX, Page, Row
 from persistence.sql.tables import (
     BUYER_PARTS,
     buyer_part,
@@ -31,12 +32,10 @@ from persistence.sql.tables import (
     seats,
     teams,
 )
+from persistence.sql.views_accounts import AccountViews
 
-PAGE_SIZE_MAX = 1_000
 SEATS_MAX = 10_000
 """Of one team: those that it has at the end are 500 at most; others expired or were left."""
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +70,6 @@ class RefundFilter:
     """Became due before this time."""
 
 
-class Page(NamedTuple):
-    """Rows in order, and the key to ask for the next page with; None after the last row."""
-
-    rows: Sequence[Row]
-    after: tuple[Any, ...] | None
-
-
 class ShardPosition(NamedTuple):
     """How far a shard's journal has been applied here."""
 
@@ -100,15 +92,15 @@ class KeptFacts(NamedTuple):
     """'' when nothing of the shard was ever applied."""
 
 
-class SqlViews:
+class SqlViews(AccountViews):
     """Queries for one database. Opens nothing before its first call.
 
     Every call raises NotApplied when the database does not answer within about `timeout_ms` (up
     to four times that on a frozen one), and WrongRevision when a table is missing."""
 
     def __init__(self, url: str, *, timeout_ms: int = 2_000, connections: int = 4) -> None:
-        self._engine = make_engine(
-            parse_url(url), timeout_ms=timeout_ms, pool_size=connections, writes=False
+        super().__init__(
+            make_engine(parse_url(url), timeout_ms=timeout_ms, pool_size=connections, writes=False)
         )
 
     def require_revision(self) -> None:
@@ -291,31 +283,6 @@ class SqlViews:
         """Give up the connections. Idempotent; a later call would open new ones."""
         self._engine.dispose()
 
-    def _page(
-        self,
-        query: Select[Any],
-        *,
-        key: tuple[ColumnElement[Any], ...],
-        page_size: int,
-        after: tuple[Any, ...] | None,
-        descending: bool = False,
-    ) -> Page:
-        if not 1 <= page_size <= PAGE_SIZE_MAX:
-            raise ValueError(f"page_size must be 1 to {PAGE_SIZE_MAX}, not {page_size}")
-        if after is not None:
-            query = query.where(_beyond(key, after, descending=descending))
-        query = query.order_by(*(column.desc() if descending else column for column in key))
-        # One row more than asked tells whether there is a next page.
-        rows = self._rows(query.limit(page_size + 1))
-        if len(rows) <= page_size:
-            return Page(rows, None)
-        last = rows[page_size - 1]
-        return Page(rows[:page_size], tuple(last[column.key or ""] for column in key))
-
-    def _rows(self, query: Select[Any]) -> list[Row]:
-        with connected(self._engine) as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
-
 
 _SEAT_OF = and_(
     reservations.c.buyer_part == seats.c.buyer_part,
@@ -368,20 +335,3 @@ def _conditions(wanted: ReservationFilter) -> list[ColumnElement[bool]]:
     if wanted.to_ms is not None:
         conditions.append(columns.reserved_ms < wanted.to_ms)
     return conditions
-
-
-def _beyond(
-    key: tuple[ColumnElement[Any], ...], after: tuple[Any, ...], *, descending: bool
-) -> ColumnElement[bool]:
-    """Rows past `after`. Written so that the first column alone bounds the walk of the index:
-    MySQL finds no range in a comparison of tuples."""
-    if len(key) != len(after):
-        raise ValueError(f"a key of {len(key)} parts continues this page, not {after!r}")
-    first, value = key[0], after[0]
-    strictly: ColumnElement[bool] = first < value if descending else first > value
-    if len(key) == 1:
-        return strictly
-    bound = first <= value if descending else first >= value
-    rest = _beyond(key[1:], after[1:], descending=descending)
-    within: ColumnElement[bool] = and_(bound, or_(strictly, rest))
-    return within

@@ -26,7 +26,8 @@ from actors.core.state import (
     RETURNED,
     REVOKED,
 )
-from persistence.sql.views import Page, RefundFilter, ReservationFilter, Row
+from persistence.sql.paging import Page, Row
+from persistence.sql.views import RefundFilter, ReservationFilter
 from server.handlers import CallContext, Calls, Method
 from server.services.reservations import INVENTORY, SECKILL
 from server.services.views import ViewReader, Views, view_age

@@ -10,7 +10,7 @@ from actors.core.campaign_config import CampaignConfig
 from actors.core.identity import parse_public_id
 from actors.core.state import CONFIRMED, RESERVED
 from actors.core.team_state import TEAM_CANCELLED, TEAM_FAILED, TEAM_FORMED, TEAM_FORMING
-from persistence.sql.views import Row
+from persistence.sql.paging import Row
 from server.handlers import CallContext
 from server.services.views import ViewReader, Views, view_age
 from server.translate.pages import make_token, page_size, read_token

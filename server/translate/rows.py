@@ -11,7 +11,7 @@ from actors.core.identity import parse_public_id
 from actors.core.refunds import RefundReason
 from actors.core.state import CONFIRMED, REFUND_DUE, RESERVED, RETURNED
 from actors.core.team_state import TEAM_FORMED, TEAM_FORMING
-from persistence.sql.views import Row
+from persistence.sql.paging import Row
 from server.translate.campaign import CampaignView
 from server.translate.scalars import stamp, stamp_or_none
 from server.translate.team import MemberView, TeamView

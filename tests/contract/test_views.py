@@ -11,15 +11,10 @@ from sqlalchemy.dialects import mysql, sqlite
 
 from persistence.errors import NotApplied, WrongRevision
 from persistence.ports import Rows
+from persistence.sql.paging import Page
 from persistence.sql.sink import SqlSink
 from persistence.sql.tables import buyer_part
-from persistence.sql.views import (
-    Page,
-    RefundFilter,
-    ReservationFilter,
-    ShardPosition,
-    SqlViews,
-)
+from persistence.sql.views import RefundFilter, ReservationFilter, ShardPosition, SqlViews
 from tests.helpers.databases import KINDS, empty_database, execute, reservation_rows
 
 COUNT = 240

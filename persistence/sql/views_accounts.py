@@ -1,0 +1,155 @@
+"""The part of `views.py` about commission, whose rules hold here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
+
+from persistence.sql.paging import Page, Reading, Row
+from persistence.sql.tables import reservations, seats
+from persistence.sql.tables_accounts import (
+    commission_entries,
+    distributors,
+    statements,
+    withdrawals,
+)
+
+ACCRUED, REVERSED = 1, 2
+"""Events of entries by which an order earned, or earned less."""
+FUNNEL_ROWS_MAX = 10_000
+
+
+class AccountViews(Reading):
+    """Queries about distributors and their money."""
+
+    def list_distributors(
+        self, *, state: int, page_size: int = 100, after: tuple[str] | None = None
+    ) -> Page:
+        """Those in one state, ordered by id."""
+        query = select(distributors).where(distributors.c.state == state)
+        return self._page(
+            query, key=(distributors.c.distributor_id,), page_size=page_size, after=after
+        )
+
+    def has_entry(self, entry_id: int) -> bool:
+        """Whether an entry of the ledger is here (yet)."""
+        column = commission_entries.c.entry_id
+        return bool(self._rows(select(column).where(column == entry_id)))
+
+    def list_entries(
+        self,
+        distributor_id: str,
+        *,
+        month: int = 0,
+        page_size: int = 100,
+        after: tuple[int] | None = None,
+    ) -> Page:
+        """A distributor's entries, newest first; of one month, or of all for 0."""
+        columns = commission_entries.c
+        query = select(commission_entries).where(columns.distributor_id == distributor_id)
+        if month:
+            query = query.where(columns.month == month)
+        return self._page(
+            query, key=(columns.entry_id,), page_size=page_size, after=after, descending=True
+        )
+
+    def get_statement(self, distributor_id: str, month: int) -> Row | None:
+        """One statement, None if it is not here (yet)."""
+        columns = statements.c
+        rows = self._rows(
+            select(statements).where(
+                columns.distributor_id == distributor_id, columns.month == month
+            )
+        )
+        return rows[0] if rows else None
+
+    def list_statements(
+        self, distributor_id: str, *, page_size: int = 100, after: tuple[int] | None = None
+    ) -> Page:
+        """A distributor's statements, newest first."""
+        query = select(statements).where(statements.c.distributor_id == distributor_id)
+        return self._page(
+            query, key=(statements.c.month,), page_size=page_size, after=after, descending=True
+        )
+
+    def list_withdrawals(
+        self,
+        *,
+        state: int,
+        distributor_id: str = "",
+        page_size: int = 100,
+        after: tuple[int, str] | None = None,
+    ) -> Page:
+        """Those in one state, newest first."""
+        columns = withdrawals.c
+        query = select(withdrawals).where(columns.state == state)
+        if distributor_id:
+            query = query.where(columns.distributor_id == distributor_id)
+        key = (columns.requested_ms, columns.withdrawal_id)
+        return self._page(query, key=key, page_size=page_size, after=after, descending=True)
+
+    def funnel(
+        self, campaign_id: str, *, channel: str = "", distributor_id: str = ""
+    ) -> Sequence[Row]:
+        """What became of a campaign's reservations that carried a share code, by share code and
+        channel, in this order; `distributor_id` is the code's owner, '' for a code of nobody."""
+        columns, paid = reservations.c, _paid_for_good()
+        group = seats.c.team_id.is_not(None)
+        query = (
+            select(
+                columns.share_code,
+                columns.channel,
+                func.coalesce(distributors.c.distributor_id, "").label("distributor_id"),
+                _count(~group).label("seckill_reservations"),
+                _count(~group & paid).label("seckill_confirmed"),
+                _count(group).label("group_reservations"),
+                _count(group & paid).label("group_confirmed"),
+                _sum(paid, columns.paid_minor - func.coalesce(seats.c.settled_minor, 0)).label(
+                    "amount_minor"
+                ),
+                _sum(paid, _commission()).label("commission_minor"),
+                func.max(columns.currency_code).label("currency_code"),
+            )
+            .join_from(
+                reservations,
+                seats,
+                and_(
+                    columns.buyer_part == seats.c.buyer_part,
+                    columns.reservation_id == seats.c.reservation_id,
+                ),
+                isouter=True,
+            )
+            .join(distributors, distributors.c.share_code == columns.share_code, isouter=True)
+            .where(columns.campaign_id == campaign_id, columns.share_code != "")
+            .group_by(columns.share_code, columns.channel, distributors.c.distributor_id)
+            .order_by(columns.share_code, columns.channel)
+        )
+        if channel:
+            query = query.where(columns.channel == channel)
+        if distributor_id:
+            query = query.where(distributors.c.distributor_id == distributor_id)
+        return self._rows(query.limit(FUNNEL_ROWS_MAX))
+
+
+def _paid_for_good() -> ColumnElement[bool]:
+    """Confirmed, and if it is a seat, its team has formed with it."""
+    is_settled = or_(seats.c.team_id.is_(None), seats.c.settled_ms > 0)
+    return and_(reservations.c.confirmed_ms > 0, is_settled)
+
+
+def _count(which: ColumnElement[bool]) -> ColumnElement[Any]:
+    return func.sum(case((which, 1), else_=0))
+
+
+def _sum(which: ColumnElement[bool], amount: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.sum(case((which, amount), else_=0))
+
+
+def _commission() -> ColumnElement[Any]:
+    """What all levels have of one reservation now."""
+    columns = commission_entries.c
+    earned = select(func.coalesce(func.sum(columns.amount_minor), 0)).where(
+        columns.reservation_id == reservations.c.reservation_id,
+        columns.event.in_((ACCRUED, REVERSED)),
+    )
+    return earned.correlate(reservations).scalar_subquery()

@@ -12,6 +12,8 @@ from server.health import Health
 from server.lines import Lines
 from server.reflection import reflection_methods
 from server.services.cluster_info import ClusterInfo
+from server.services.commission import Commission
+from server.services.commission_listings import CommissionListings
 from server.services.events import Events, Journals
 from server.services.listings import Listings
 from server.services.ops import Ops
@@ -62,6 +64,7 @@ class Services:
             *self._watch.methods(),
             *Teams(lines, team_listings).methods(),
             *self._team_watch.methods(),
+            *Commission(lines, CommissionListings(lines, self.reader)).methods(),
         ]
         self._events: Events | None = None
         if journals is not None:

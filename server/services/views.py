@@ -17,14 +17,8 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from stockray_proto.v1 import common_pb2
 
-from persistence.sql.views import (
-    KeptFacts,
-    Page,
-    RefundFilter,
-    ReservationFilter,
-    Row,
-    ShardPosition,
-)
+from persistence.sql.paging import Page, Row
+from persistence.sql.views import KeptFacts, RefundFilter, ReservationFilter, ShardPosition
 from server.errors import CallError, overloaded, view_unavailable
 from server.translate.scalars import age_of
 
@@ -96,6 +90,47 @@ class Views(Protocol):
 
     def count_seats(self, team_ids: Sequence[str], states: Sequence[int]) -> Sequence[Row]:
         """Seats of teams by the state of their reservation."""
+
+    def list_distributors(
+        self, *, state: int, page_size: int = 100, after: tuple[str] | None = None
+    ) -> Page:
+        """Those in one state, ordered by id."""
+
+    def has_entry(self, entry_id: int) -> bool:
+        """Whether an entry of the ledger is here."""
+
+    def list_entries(
+        self,
+        distributor_id: str,
+        *,
+        month: int = 0,
+        page_size: int = 100,
+        after: tuple[int] | None = None,
+    ) -> Page:
+        """A distributor's entries, newest first."""
+
+    def get_statement(self, distributor_id: str, month: int) -> Row | None:
+        """One statement."""
+
+    def list_statements(
+        self, distributor_id: str, *, page_size: int = 100, after: tuple[int] | None = None
+    ) -> Page:
+        """A distributor's statements, newest first."""
+
+    def list_withdrawals(
+        self,
+        *,
+        state: int,
+        distributor_id: str = "",
+        page_size: int = 100,
+        after: tuple[int, str] | None = None,
+    ) -> Page:
+        """Those in one state, newest first."""
+
+    def funnel(
+        self, campaign_id: str, *, channel: str = "", distributor_id: str = ""
+    ) -> Sequence[Row]:
+        """What became of a campaign's reservations with a share code, by code and channel."""
 
     def list_facts(self, shard: int, *, after_seq: int, rows_max: int, bytes_max: int) -> KeptFacts:
         """Facts of a shard's entries after `after_seq`, in order."""

@@ -17,9 +17,12 @@ import msgpack
 from actors.core import commands as c
 from actors.core.chores import chores
 from actors.core.codec import pack_entry
+from actors.core.commission_state import Programme
 from actors.core.decide import answer_after, decide
+from actors.core.earning import earn
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import Forgetting, recall
+from actors.core.identity import PROGRAMME_SLOT
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
 from actors.core.pulse import Pulse
@@ -188,6 +191,29 @@ class CoreLines:
             self.state, now_ms=now_ms, recall_after_ms=0, sink_seq=sink_seq, limit=1_000
         )
         self._fold(gone, journalled)
+        self._journal(journalled)
+
+    @property
+    def programme(self) -> Programme:
+        """What the account slot holds; fails unless something was decided there."""
+        programme = self.state.slot(PROGRAMME_SLOT).programme
+        assert programme is not None
+        return programme
+
+    def learn(self, fact: Any) -> None:
+        """What the relay does: an order fact comes to the programme."""
+        open_entry(self.state, self.state.seq + 1, self.clock.now_ms())
+        slot = self.state.slot(PROGRAMME_SLOT)
+        journalled: list[Any] = []
+        self._fold(earn(self.state, slot, fact, self.clock.now_ms()), journalled)
+        self._journal(journalled)
+
+    def look_at_programme(self) -> None:
+        """What the shard's pulse does by itself: what is due in the programme is decided."""
+        open_entry(self.state, self.state.seq + 1, self.clock.now_ms())
+        journalled: list[Any] = []
+        while due := self._pulse.commission(self.state, self.clock.now_ms(), 1_000):
+            self._fold(due, journalled)
         self._journal(journalled)
 
     def chores(self) -> tuple[tuple[Any, ...], ...]:

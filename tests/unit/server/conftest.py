@@ -11,6 +11,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from stockray_proto.v1 import (
+    commission_service_pb2_grpc,
     common_pb2,
     group_buy_service_pb2_grpc,
     inventory_service_pb2_grpc,
@@ -51,6 +52,7 @@ class Gateway:
         self.inventory: Any = inventory_service_pb2_grpc.InventoryServiceStub(self.channel)
         self.seckill: Any = seckill_service_pb2_grpc.SeckillServiceStub(self.channel)
         self.teams: Any = group_buy_service_pb2_grpc.GroupBuyServiceStub(self.channel)
+        self.commission: Any = commission_service_pb2_grpc.CommissionServiceStub(self.channel)
 
     async def stock_up(self, sku_id: str = "tea", units: int = 10, price_minor: int = 500) -> None:
         """A SKU without buffer, with units."""
@@ -197,6 +199,7 @@ class View:
 
     def __init__(self, lines: CoreLines, url: str) -> None:
         self._lines = lines
+        self.url = url
         self.sink = SqlSink(url, now_ms=lines.clock.now_ms)
         self.sink.upgrade()
         self._seq = 0

@@ -25,6 +25,7 @@ from typing import Any
 
 from actors.core import records as r
 from actors.core.codec import UnreadableEntry, unpack_entry
+from actors.core.relay_records import FACT_TAKEN
 from persistence.errors import Corrupt, Trimmed
 from persistence.open import open_journal, open_sink, open_snapshots
 from persistence.ports import Journal, SnapshotInfo, Snapshots
@@ -91,7 +92,7 @@ class Follower:
         for record in content.records:
             if record.kind == r.TRANSFERRED_OUT:
                 self.left.add(record.transfer_id)
-            elif record.kind == r.FACT_TAKEN:
+            elif record.kind == FACT_TAKEN:
                 self.marks[record.source] = record.source_seq
             elif record.kind == r.TRANSFERRED_IN:
                 self.arrived.add(record.transfer_id)

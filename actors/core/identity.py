@@ -61,11 +61,22 @@ def public_id(slot: int, key: bytes) -> str:
 
 
 def parse_public_id(text: str) -> tuple[int, bytes] | None:
-    """(slot, key), or None if no id of ours can look like this."""
+    """(slot, key) of a reservation, refund or team, or None if no id of ours can look like this."""
+    found = _parse(text)
+    return found if found is not None and found[0] < SLOT_COUNT else None
+
+
+def parse_account_id(text: str) -> tuple[int, bytes] | None:
+    """(slot, key) of a withdrawal, or None if no id of ours can look like this."""
+    found = _parse(text)
+    return found if found is not None and SLOT_COUNT <= found[0] < SLOTS_IN_ALL else None
+
+
+def _parse(text: str) -> tuple[int, bytes] | None:
     if len(text) != _ID_LENGTH:
         return None
     try:
         slot, key = int(text[:3], 16), bytes.fromhex(text[3:])
     except ValueError:
         return None
-    return (slot, key) if slot < SLOT_COUNT and public_id(slot, key) == text else None
+    return (slot, key) if public_id(slot, key) == text else None

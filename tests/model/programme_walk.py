@@ -223,7 +223,7 @@ class Walk:
         request = f"w{self.count}"
         if self.withdrawals and self.random.random() < 0.2:
             request = self.random.choice(list(self.withdrawals))
-        outcome, key, _ = self.bureau.withdraw(name, amount, request)
+        outcome, key, *_ = self.bureau.withdraw(name, amount, request)
         assert outcome == self.naive.withdraw(request, name, amount, self.bureau.now_ms)
         if outcome == Outcome.APPLIED:
             self.withdrawals[request] = key

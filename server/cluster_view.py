@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 from actors import cluster
 from actors.links import LinkClosed
 from actors.shard import PromoteStatus
-from actors.specs import REPLICAS, ClusterSpec, gateway_name, projector_name, replica_name
+from actors.specs import (
+    RELAY_NAME,
+    REPLICAS,
+    ClusterSpec,
+    gateway_name,
+    projector_name,
+    replica_name,
+)
 from server.gather import Gather
 from server.services.cluster_info import (
     ActOutcome,
@@ -54,12 +61,16 @@ class ClusterView:
     async def status(self, *, timeout_s: float) -> ClusterStatus:
         """See ClusterInfo."""
         within = min(ANSWER_S, timeout_s)
-        sinks, gateways, *shards = await asyncio.gather(
+        sinks, relayed, gateways, *shards = await asyncio.gather(
             self._sinks(within),
+            self._relayed(within),
             self._gateway_statuses(within),
             *(self._replica_statuses(shard, within) for shard in range(self._spec.shards)),
         )
-        told = [self._shard(number, found, sinks) for number, found in enumerate(shards)]
+        told = [
+            self._shard(number, found, sinks, relayed.get(number, {}))
+            for number, found in enumerate(shards)
+        ]
         warnings = [
             f"shard {shard.shard}: {replica.replica_id} is {replica.state}: {replica.message}"
             for shard in told
@@ -80,9 +91,16 @@ class ClusterView:
             for number, (_, trouble) in sinks.items()
             if trouble
         ]
+        warnings += [
+            f"shard {number}: facts of its orders wait: {found['trouble']}"
+            for number, found in relayed.items()
+            if found["trouble"]
+        ]
+        # Sales go on without a shard of accounts.
+        no_sales = any(number < self._spec.stock_shards for number in without_primary)
         return ClusterStatus(
             version=VERSION,
-            health="failed" if without_primary else "degraded" if warnings else "ok",
+            health="failed" if no_sales else "degraded" if warnings else "ok",
             shard_map_version=self._spec.map_version,
             shards=told,
             gateways=gateways,
@@ -169,6 +187,13 @@ class ClusterView:
                 found[status["shard"]] = (status["position"], status["trouble"])
         return found
 
+    async def _relayed(self, within: float) -> dict[int, dict[str, Any]]:
+        """Stock shard -> how far the relay has its facts."""
+        silent = {"trouble": "the relay does not answer"}
+        found: dict[int, dict[str, Any]] = dict.fromkeys(range(self._spec.stock_shards), silent)
+        statuses = await self._ask_actor(RELAY_NAME, "status", within)
+        return found | {status["shard"]: status for status in statuses or ()}
+
     async def _ask_actor(self, name: str, method: str, within: float) -> Any:
         try:
             async with asyncio.timeout(within):
@@ -208,6 +233,7 @@ class ClusterView:
         number: int,
         found: list[dict[str, Any] | None],
         sinks: dict[int, tuple[int, str]],
+        relayed: dict[str, Any],
     ) -> ShardStatus:
         last_seq = max((status["seq"] for status in found if status), default=0)
         replicas = [
@@ -227,6 +253,10 @@ class ClusterView:
             sink_seq=sinks.get(number, (0, ""))[0],
             slot_count=self._spec.slots_of.count(number),
             incarnation=self._spec.incarnation,
+            accounts=number >= self._spec.stock_shards,
+            relay_seq=relayed.get("position", 0),
+            relay_lag_ms=relayed.get("lag_ms", 0),
+            set_aside_count=relayed.get("set_aside", 0),
             replicas=replicas,
         )
 

@@ -65,6 +65,14 @@ class ShardStatus:
     dead_letter_count: int = 0
     incarnation: str = ""
     promote_time: datetime | None = None
+    accounts: bool = False
+    """Of accounts, and not of stock."""
+    relay_seq: int = 0
+    """Of a shard of stock: the last entry whose facts all account shards have."""
+    relay_lag: timedelta | None = None
+    """None while they have all there is."""
+    set_aside_count: int = 0
+    """Facts of its orders that nothing came of: a bug of the service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

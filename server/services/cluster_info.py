@@ -46,6 +46,10 @@ class ShardStatus:
     dead_letter_count: int = 0
     incarnation: str = ""
     promoted_ms: int = 0
+    accounts: bool = False
+    relay_seq: int = 0
+    relay_lag_ms: int = 0
+    set_aside_count: int = 0
     replicas: Sequence[ReplicaStatus] = ()
 
 

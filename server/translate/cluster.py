@@ -3,7 +3,7 @@
 from stockray_proto.v1 import common_pb2, ops_service_pb2, stock_pb2
 
 from server.services.cluster_info import ReplicaReport, ReplicaStatus, ShardStatus
-from server.translate.scalars import stamp_or_none
+from server.translate.scalars import duration, stamp_or_none
 from server.validate import MESSAGE_LENGTH_MAX
 
 ROLES = {
@@ -60,6 +60,10 @@ def shard_status_message(shard: ShardStatus) -> ops_service_pb2.ShardStatus:
         dead_letter_count=shard.dead_letter_count,
         incarnation=shard.incarnation,
         promote_time=stamp_or_none(shard.promoted_ms),
+        accounts=shard.accounts,
+        relay_seq=shard.relay_seq,
+        relay_lag=duration(shard.relay_lag_ms) if shard.relay_lag_ms else None,
+        set_aside_count=shard.set_aside_count,
     )
 
 

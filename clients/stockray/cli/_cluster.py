@@ -51,6 +51,7 @@ def _status_tables(found: ClusterStatus) -> list[tuple[Sequence[str], Sequence[A
         "version": found.version,
         "map": found.shard_map_version,
         "shards": len(found.shards),
+        "account_shards": sum(shard.accounts for shard in found.shards),
         "time": found.server_time,
     }
     replicas = [
@@ -63,6 +64,7 @@ def _status_tables(found: ClusterStatus) -> list[tuple[Sequence[str], Sequence[A
             "seq": replica.seq,
             "lag": replica.lag_count,
             "sql_lag": shard.seq - shard.sink_seq,
+            "relay_lag": 0 if shard.accounts else shard.seq - shard.relay_seq,
             "snapshot": shard.snapshot_seq,
             "memory_mb": replica.memory_bytes // 1_000_000,
             "pid": replica.pid,
@@ -91,14 +93,19 @@ def list_shards(client: Client, show: Show) -> None:
                 "shard": shard.shard,
                 "epoch": shard.epoch,
                 "seq": shard.seq,
+                "kind": "accounts" if shard.accounts else "stock",
                 "sink_lag": shard.seq - shard.sink_seq,
+                "relay_lag": 0 if shard.accounts else shard.seq - shard.relay_seq,
                 "slots": shard.slot_count,
                 "primary": primary[0].state.name if primary else "NONE",
                 "standbys": [replica.state.name for replica in standby],
                 "detail": shard,
             }
         )
-    columns = ("shard", "epoch", "seq", "sink_lag", "slots", "primary", "standbys")
+    columns = (
+        *("shard", "kind", "epoch", "seq", "sink_lag", "relay_lag", "slots", "primary"),
+        "standbys",
+    )
     show.rows(rows, columns)
 
 

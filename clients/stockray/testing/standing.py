@@ -23,9 +23,11 @@ def is_whole(status: ClusterStatus) -> bool:
 
 
 def is_level(status: ClusterStatus) -> bool:
-    """Standbys and SQL stand where the primaries stand."""
+    """Standbys and SQL stand where the primaries stand, and accounts have all facts of orders."""
     return all(
-        shard.sink_seq == shard.seq and all(r.seq == shard.seq for r in shard.replicas)
+        shard.sink_seq == shard.seq
+        and all(r.seq == shard.seq for r in shard.replicas)
+        and (shard.accounts or shard.relay_seq >= shard.seq)
         for shard in status.shards
     )
 

@@ -206,6 +206,10 @@ class ShardStatus(_message.Message):
     DEAD_LETTER_COUNT_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     PROMOTE_TIME_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    RELAY_SEQ_FIELD_NUMBER: _builtins.int
+    RELAY_LAG_FIELD_NUMBER: _builtins.int
+    SET_ASIDE_COUNT_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """The shard, counted from 0."""
     epoch: _builtins.int
@@ -223,11 +227,17 @@ class ShardStatus(_message.Message):
     sink_seq: _builtins.int
     """The last entry that is in the SQL view."""
     slot_count: _builtins.int
-    """How many of the 1,024 slots the shard has."""
+    """How many slots the shard has, of the 1,024 of its kind."""
     dead_letter_count: _builtins.int
     """Records that write-behind could not turn into rows and set aside."""
     incarnation: _builtins.str
     """The incarnation of the journal; another one means another history."""
+    accounts: _builtins.bool
+    """Whether it is a shard of accounts, and not of stock."""
+    relay_seq: _builtins.int
+    """Of a shard of stock: the last entry whose facts all account shards have."""
+    set_aside_count: _builtins.int
+    """Facts of its orders that account shards failed on, so that nothing came of them."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatus]:
         """Its replicas, those that did not answer included."""
@@ -235,6 +245,10 @@ class ShardStatus(_message.Message):
     @_builtins.property
     def promote_time(self) -> _timestamp_pb2.Timestamp:
         """When the present epoch began; unset if it is not known."""
+
+    @_builtins.property
+    def relay_lag(self) -> _duration_pb2.Duration:
+        """How old what they have is; unset while they have all there is."""
 
     def __init__(
         self,
@@ -252,10 +266,14 @@ class ShardStatus(_message.Message):
         dead_letter_count: _builtins.int = ...,
         incarnation: _builtins.str = ...,
         promote_time: _timestamp_pb2.Timestamp | None = ...,
+        accounts: _builtins.bool = ...,
+        relay_seq: _builtins.int = ...,
+        relay_lag: _duration_pb2.Duration | None = ...,
+        set_aside_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["promote_time", b"promote_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promote_time", b"promote_time", "relay_lag", b"relay_lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_count", b"dead_letter_count", "epoch", b"epoch", "first_seq", b"first_seq", "incarnation", b"incarnation", "journal_bytes", b"journal_bytes", "owner", b"owner", "promote_time", b"promote_time", "replicas", b"replicas", "seq", b"seq", "shard", b"shard", "sink_seq", b"sink_seq", "slot_count", b"slot_count", "snapshot_seq", b"snapshot_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "dead_letter_count", b"dead_letter_count", "epoch", b"epoch", "first_seq", b"first_seq", "incarnation", b"incarnation", "journal_bytes", b"journal_bytes", "owner", b"owner", "promote_time", b"promote_time", "relay_lag", b"relay_lag", "relay_seq", b"relay_seq", "replicas", b"replicas", "seq", b"seq", "set_aside_count", b"set_aside_count", "shard", b"shard", "sink_seq", b"sink_seq", "slot_count", b"slot_count", "snapshot_seq", b"snapshot_seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

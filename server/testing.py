@@ -155,6 +155,10 @@ class LocalStack:
         """The processes of write-behind on a local Ray, which names its workers after classes."""
         return [pid for pid in self.pids() if b"ProjectorProcess" in _title(pid)]
 
+    def relays(self) -> list[int]:
+        """The relay's process, in the same way."""
+        return [pid for pid in self.pids() if b"RelayProcess" in _title(pid)]
+
     def stall_journal(self, *, direction: str, pid: int | None) -> None:
         """Hold back what the service and Redis send each other, of one process or of all."""
         _check("direction", direction, [way.value for way in Direction])

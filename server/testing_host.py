@@ -109,6 +109,7 @@ class Host:
             "shard_of": stack.shard_of,
             "pids": stack.pids,
             "projectors": stack.projectors,
+            "relays": stack.relays,
             "stall_journal": stack.stall_journal,
             "delay_journal": stack.delay_journal,
             "lock_journal": stack.lock_journal,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "LocalCluster", "Part"]
 
-Part = Literal["primary", "standby", "gateway", "projector", "journal", "database"]
+Part = Literal["primary", "standby", "gateway", "projector", "relay", "journal", "database"]
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 120.0
 VERIFY_TIMEOUT_S = 240.0
@@ -400,6 +400,11 @@ class LocalCluster:
             found = self._call("projectors")
             if not found:
                 raise LocalClusterError("no write-behind process runs on this cluster's own Ray")
+            return int(found[0])
+        if part == "relay":
+            found = self._call("relays")
+            if not found:
+                raise LocalClusterError("no relay runs on this cluster's own Ray")
             return int(found[0])
         if part == "gateway":
             status = self.wait_until(lambda s: bool(s.gateways), "a gateway", timeout_s=timeout_s)

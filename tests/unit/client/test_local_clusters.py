@@ -125,14 +125,20 @@ def test_books_that_do_not_balance_name_the_culprits() -> None:
 
 
 def test_a_cluster_is_whole_with_a_pair_for_each_shard_and_level_when_all_have_caught_up() -> None:
-    def standing(standby_seq: int, sink_seq: int, *, lag: int = 0) -> ClusterStatus:
+    def standing(
+        standby_seq: int, sink_seq: int, *, lag: int = 0, relay_seq: int = 5
+    ) -> ClusterStatus:
         ready = ReplicaState.READY
         primary = ReplicaStatus(role=ReplicaRole.PRIMARY, state=ready, seq=5, pid=11)
         standby = ReplicaStatus(
             role=ReplicaRole.STANDBY, state=ready, seq=standby_seq, pid=12, lag_count=lag
         )
         return ClusterStatus(
-            shards=(ShardStatus(seq=5, sink_seq=sink_seq, replicas=(primary, standby)),)
+            shards=(
+                ShardStatus(
+                    seq=5, sink_seq=sink_seq, relay_seq=relay_seq, replicas=(primary, standby)
+                ),
+            )
         )
 
     assert is_whole(standing(5, 5))
@@ -140,6 +146,7 @@ def test_a_cluster_is_whole_with_a_pair_for_each_shard_and_level_when_all_have_c
     assert is_level(standing(5, 5))
     assert not is_level(standing(4, 5))
     assert not is_level(standing(5, 4))
+    assert not is_level(standing(5, 5, relay_seq=4))
     assert pid_of(standing(5, 5), 0, ReplicaRole.STANDBY) == 12
     alone = ClusterStatus(shards=(ShardStatus(replicas=standing(5, 5).shards[0].replicas[:1]),))
     assert not is_whole(alone)

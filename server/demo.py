@@ -368,7 +368,7 @@ async def _group_rush_through_a_kill(client: AsyncClient, rush: GroupRush, watch
 async def primary_pid(client: AsyncClient, campaign_id: str) -> int:
     """Process id of the primary that decides on a campaign."""
     status = await client.cluster_status()
-    shard = slot_of(campaign_id) % len(status.shards)
+    shard = slot_of(campaign_id) % len(status.stock_shards)
     for replica in status.shards[shard].replicas:
         if replica.role is ReplicaRole.PRIMARY:
             return replica.pid

@@ -128,6 +128,11 @@ class ClusterStatus:
     server_time: datetime | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def stock_shards(self) -> tuple[ShardStatus, ...]:
+        """The shards of stock, which come first."""
+        return tuple(shard for shard in self.shards if not shard.accounts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvariantCount:

@@ -168,7 +168,7 @@ async def until_paired(client: AsyncClient, *, shard: int | None = None) -> Shar
             if not error.retriable:
                 raise
         else:
-            found = status.shards[slot_of(CAMPAIGN) % len(status.shards)]
+            found = status.stock_shards[slot_of(CAMPAIGN) % len(status.stock_shards)]
             roles = sorted(replica.role for replica in found.replicas)
             level = all(replica.seq >= found.seq for replica in found.replicas)
             if level and roles == [ReplicaRole.PRIMARY, ReplicaRole.STANDBY]:

@@ -114,7 +114,7 @@ def open_files_max(pid: int) -> int:
 def service_roles(status: ClusterStatus, serve_pid: int) -> dict[str, list[int]]:
     """The processes of a service that this machine runs: those of the benchmark's shard, its
     gateways, write-behind, and the stores that this run started."""
-    shard = status.shards[slot_of(CAMPAIGN) % len(status.shards)]
+    shard = status.stock_shards[slot_of(CAMPAIGN) % len(status.stock_shards)]
     names = {ReplicaRole.PRIMARY: "shard", ReplicaRole.STANDBY: "standby"}
     roles: dict[str, list[int]] = {"gateway": [gateway.pid for gateway in status.gateways]}
     for replica in shard.replicas:

@@ -393,5 +393,5 @@ def _what(load: LoadOptions, tool: str) -> str:
 
 
 def _memory(status: ClusterStatus) -> dict[str, int]:
-    shard = status.shards[slot_of(CAMPAIGN) % len(status.shards)]
+    shard = status.stock_shards[slot_of(CAMPAIGN) % len(status.stock_shards)]
     return {replica.role.name.lower(): replica.memory_bytes for replica in shard.replicas}

@@ -153,7 +153,7 @@ class Finder:
         deadline = time.monotonic() + STATUS_TIMEOUT_S
         while True:
             status = await self.status()
-            shard = status.shards[number % len(status.shards)]
+            shard = status.stock_shards[number % len(status.stock_shards)]
             found = [r for r in shard.replicas if r.role is role]
             if found:
                 break
@@ -161,7 +161,7 @@ class Finder:
                 raise NoVictim(f"shard {shard.shard} has no {role.name.lower()}")
             await asyncio.sleep(ASK_EVERY_S)
         if part != "raylet":
-            return Victim.of(found[0].replica_id, [found[0].pid], number % len(status.shards))
+            return Victim.of(found[0].replica_id, [found[0].pid], shard.shard)
         node = self._stage.node_of(found[0].pid)
         if node is None:
             raise NoVictim(f"{found[0].replica_id} runs on no node of ours")

@@ -14,7 +14,7 @@ from server.soak.sampler import HANDLES, MEMORY, RAY, SQL_TABLES, THREADS
 MB = 1_000_000
 FILLED_S = 100.0
 """Reservations leave memory a minute after they ended; by then as many leave as come."""
-ROLES = ("gateway", "projector", "serve", "gcs", "raylet", "ray", "client")
+ROLES = ("gateway", "projector", "relay", "serve", "gcs", "raylet", "ray", "client")
 KEPT: Mapping[str, float] = {
     "sales": 4,
     "payments": 300,

@@ -25,6 +25,7 @@ from server.soak.sampler import Sampler, control_address, rows_in_memory, stood
 from server.verifying import verify_stores
 
 SHARDS = 2
+ACCOUNT_SHARDS = 1
 PROMOTED = 0
 """The shard whose primary changes; the other one's processes live through the whole run."""
 GRACE_MS = 2_000
@@ -86,7 +87,7 @@ def run_soak(options: SoakOptions, watcher: Watcher) -> SoakResult:
         watcher.say("draining the service (SIGTERM)")
         result.drained = child.terminate() == 0
     result.left = _left_of(family)
-    result.verdicts = judge(result.samples, bounds_of(SHARDS))
+    result.verdicts = judge(result.samples, bounds_of(SHARDS + ACCOUNT_SHARDS))
     watcher.say("verifying what is left on disk")
     result.report = verify_stores(settings, claims=result.claims, acks=acks)
     return result
@@ -160,7 +161,7 @@ class Soak:
         self._census = count_gcs
         self._result = result
         self._watcher = watcher
-        self._sampler = Sampler(settings, child.pid, shards=SHARDS)
+        self._sampler = Sampler(settings, child.pid, shards=SHARDS + ACCOUNT_SHARDS)
         self._promotions = 0
 
     async def play(self) -> list[Any]:

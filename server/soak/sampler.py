@@ -22,6 +22,7 @@ NAMED = {
     "gcs_server": "gcs",
     "raylet": "raylet",
     "ray::ProjectorProcess": "projector",
+    "ray::RelayProcess": "relay",
     "ray::GatewayProcess": "gateway",
 }
 """Role by how a process calls itself."""

@@ -119,7 +119,8 @@ def test_the_facts_of_the_feed_are_restored(
 ) -> None:
     monkeypatch.setattr(dump, "LARGE_ROWS_AT_ONCE", 3)
     before = facts_kept(day.settings)
-    assert all(kept.rows and not kept.after_seq for kept in before)
+    # What an account shard has of others' facts is none of its own.
+    assert all(kept.rows and not kept.after_seq for kept in before[:STOCK_SHARDS])
     take(day.settings, tmp_path / "copy")
     settings, _ = bring_back(tmp_path / "copy", tmp_path / "second")
     assert facts_kept(settings) == before

@@ -24,9 +24,9 @@ import structlog
 
 from actors.clock import ShardTime
 from actors.core import commands as c
-from actors.core import commission_commands as d
 from actors.core.chores import chores
 from actors.core.codec import pack_entry
+from actors.core.commission_commands import READS as COMMISSION_READS
 from actors.core.decide import CHANGES_ITS_VIEW, answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import Forgetting, recall
@@ -44,21 +44,14 @@ from persistence.errors import StorageError
 log = structlog.get_logger()
 T = TypeVar("T")
 
-READS = frozenset(
-    {
-        c.GET_RESERVATION,
-        c.GET_STOCK,
-        c.GET_CAMPAIGN,
-        d.GET_ACCOUNT,
-        d.LIST_ENTRIES,
-        d.GET_STATEMENT,
-        d.GET_LEADERBOARD,
-        d.GET_PROGRAMME,
-        GET_MARKS,
-        GET_PROFILE,
-        PULL_RISK,
-    }
-)
+READS = COMMISSION_READS | {
+    c.GET_RESERVATION,
+    c.GET_STOCK,
+    c.GET_CAMPAIGN,
+    GET_MARKS,
+    GET_PROFILE,
+    PULL_RISK,
+}
 WHAT_IS_HELD = READS | {
     c.CONFIRM,
     c.RELEASE,

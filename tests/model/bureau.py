@@ -65,7 +65,7 @@ class Bureau:
         self.records: list[Any] = []
         """All that was ever decided."""
 
-    def _entry(self, decided: Sequence[Any]) -> None:
+    def entry(self, decided: Sequence[Any]) -> None:
         """Fold and journal what was decided; nothing is no entry."""
         if not decided:
             return
@@ -82,19 +82,19 @@ class Bureau:
         """The answer to a command, which is an entry by itself."""
         command = COMMANDS[kind](kind, SLOT, 0, "web", *fields, **named)
         answer, records = decide(self.state, command, self.now_ms)
-        self._entry(records)
+        self.entry(records)
         return answer_after(self.state, command, answer)
 
     def tell(self, fact: Any) -> Sequence[Any]:
         """An order fact arrives; answers what it led to."""
         records = earn(self.state, self.state.slot(SLOT), fact, self.now_ms)
-        self._entry(records)
+        self.entry(records)
         return records
 
     def beat(self, limit: int = 100) -> list[Any]:
         """One look of the shard at what is due, as an entry."""
         records = self.pulse.commission(self.state, self.now_ms, limit)
-        self._entry(records)
+        self.entry(records)
         return records
 
     def wait(self, ms: int, limit: int = 100) -> None:

@@ -17,6 +17,8 @@ Addressed = tuple[int, Any]
 """An account slot, and a fact for it."""
 
 DELIVERED_STAGE = 2
+NEW_BUYER_CLAIM = "new_user"
+"""Among the claims of a reservation: the caller's word that the buyer is new."""
 
 
 def _id(record: Any) -> str:
@@ -35,6 +37,7 @@ def _reserved(record: Any, at_ms: int) -> Iterator[Addressed]:
                 record.share_code,
                 at_ms,
                 record.campaign_id,
+                NEW_BUYER_CLAIM in record.claims,
             ),
         )
 

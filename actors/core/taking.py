@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.core import facts as f
 from actors.core import relay_commands as c
+from actors.core.earning import earn
 from actors.core.outcomes import Outcome
 from actors.core.relay_records import FACT_TAKEN, FactTaken
 from actors.core.risk import note
@@ -18,15 +19,11 @@ Decision = tuple[tuple[Any, ...], tuple[Any, ...]]
 FactHandler = Callable[[ShardState, SlotState, Any, int], Sequence[Any]]
 
 
-def _nothing(state: ShardState, slot: SlotState, fact: Any, now_ms: int) -> Sequence[Any]:
-    return ()
-
-
 FACT_HANDLERS: dict[int, FactHandler] = {
-    f.ORDER_BOUND: _nothing,
-    f.ORDER_EARNED: _nothing,
-    f.ORDER_REDUCED: _nothing,
-    f.ORDER_DELIVERED: _nothing,
+    f.ORDER_BOUND: earn,
+    f.ORDER_EARNED: earn,
+    f.ORDER_REDUCED: earn,
+    f.ORDER_DELIVERED: earn,
     f.PAYMENT_FAILED: note,
     f.UNPAID_EXPIRY: note,
     f.ORDER_RETURNED: note,

@@ -95,6 +95,9 @@ def serve(
         Path | None, typer.Option(help="PEM file of who vouches for callers; asks them for one.")
     ] = None,
     rounds: Annotated[str | None, typer.Option(help="Gateway to shard: road, tcp or ray.")] = None,
+    risk_profile: Annotated[
+        str | None, typer.Option(help="Rates per buyer and address: default, strict or off.")
+    ] = None,
     accept_journal: Annotated[
         bool | None,
         typer.Option("--accept-journal", help="Start over a journal that lost its end."),
@@ -120,6 +123,7 @@ def serve(
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
         rounds=rounds,
+        risk_profile=risk_profile,
         accept_journal=accept_journal,
         expiry_grace_ms=expiry_grace_ms,
     ).settings

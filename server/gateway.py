@@ -22,6 +22,7 @@ from actors.threads import JournalThread
 from persistence.open import open_journal
 from persistence.sql.views import SqlViews
 from server.cluster_view import ClusterView
+from server.edge import PROFILES, Edge
 from server.fronts import FrontOptions, make_front
 from server.gather import Gather, GatherLimits, Sender
 from server.links import links_of
@@ -45,6 +46,8 @@ class GatewaySpec:
     reflection: bool
     count: int
     """Gateways of the cluster."""
+    risk_profile: str
+    """Of `edge.PROFILES`, or 'off'."""
 
 
 class Gateway:
@@ -71,6 +74,7 @@ class Gateway:
             cluster=view,
             journals=self._open_journal,
             shards=self._spec.shards,
+            edge=Edge(PROFILES.get(self._own.risk_profile), gateways=self._own.count),
             reflection=self._own.reflection,
         )
         front = make_front(self._own.front, services.table)

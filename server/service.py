@@ -165,6 +165,7 @@ class Service:
                     reflection=settings.reflection,
                     front=front_options(settings),
                     count=settings.gateways,
+                    risk_profile=settings.risk_profile,
                 ),
             )
             for index in range(settings.gateways)

@@ -93,6 +93,10 @@ class Settings(BaseModel):
         description="Gateway to shard: road (Unix socket, TCP to other machines), tcp or ray.",
     )
     reflection: bool = Field(default=True, description="Serve gRPC reflection and channelz.")
+    risk_profile: Literal["default", "strict", "off"] = Field(
+        default="default",
+        description="Rates per buyer, address and device; off: none (freezes hold all the same).",
+    )
     accept_journal: bool = Field(
         default=False,
         description="Start although the journal ends before the database's position.",

@@ -41,7 +41,12 @@ JOURNALS = ("sqlite", "redis")
 DATABASES = ("sqlite", "mariadb")
 OWN_SETTINGS = ("data_dir", "journal", "database")
 """What a stack decides itself."""
-DEFAULTS: Mapping[str, Any] = {"listen": "127.0.0.1:0", "expiry_grace_ms": 2_000}
+DEFAULTS: Mapping[str, Any] = {
+    "listen": "127.0.0.1:0",
+    "expiry_grace_ms": 2_000,
+    # Tests have one buyer ask as often as they like, unless rates are what they test.
+    "risk_profile": "off",
+}
 DIRECTORY_BYTES_MAX = 24
 """Longest path of the directory: Ray's sockets below it have 107 bytes for theirs."""
 CLAIMS_TIMEOUT_S = 10.0

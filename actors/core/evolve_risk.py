@@ -14,7 +14,7 @@ def signal_noted(state: s.ShardState, slot: s.SlotState, record: r.SignalNoted) 
     profile = _profile(state, slot, record.buyer_id)
     profile.whole_ms = record.whole_ms
     counts = list(profile.counts)
-    counts[record.signal] += record.count
+    counts[record.signal] += record.times
     profile.counts = tuple(counts)
     if record.signal == FAILED_PAYMENT:
         profile.failures = tuple(record.failures)

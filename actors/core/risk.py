@@ -62,7 +62,7 @@ def note(state: ShardState, slot: SlotState, fact: Any, now_ms: int) -> Sequence
 
 def report_signals(state: ShardState, command: c.ReportSignals, now_ms: int) -> Decision:
     """(NOTED). A report that comes twice counts twice: it is no money."""
-    count = max(1, min(command.count, HITS_A_REPORT_MAX))
+    count = max(1, min(command.times, HITS_A_REPORT_MAX))
     slot = state.slot(command.slot)
     records = _signalled(
         state, slot, command.buyer_id, RATE_HIT, count=count, at_ms=now_ms, now_ms=now_ms

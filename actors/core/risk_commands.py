@@ -51,7 +51,7 @@ class ReportSignals(NamedTuple):
     deadline_ms: int
     caller: str
     buyer_id: str
-    count: int
+    times: int
 
 
 class PullRisk(NamedTuple):

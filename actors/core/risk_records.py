@@ -16,7 +16,7 @@ class SignalNoted(NamedTuple):
     slot: int
     buyer_id: str
     signal: int
-    count: int
+    times: int
     whole_ms: int
     failures: tuple[int, ...]
     """When payments of this buyer failed, as far as it matters, earliest first."""

@@ -28,6 +28,7 @@ from stockray.enums import (
     DataSource,
     FactKind,
     FreedUnitPolicy,
+    FreezeCause,
     FulfilmentStage,
     PaymentOutcome,
     RefundOutcome,
@@ -117,6 +118,7 @@ from stockray.results import (
     StockChange,
     TransferStockResult,
 )
+from stockray.risk import FreezeResult, GetProfileResult, RiskProfile, UnfreezeResult
 from stockray.sync import Client, SyncPager
 
 __all__ = [
@@ -152,10 +154,13 @@ __all__ = [
     "FeedCursor",
     "FieldViolation",
     "FreedUnitPolicy",
+    "FreezeCause",
+    "FreezeResult",
     "FulfilmentStage",
     "GatewayStatus",
     "GetCampaignResult",
     "GetGroupCampaignResult",
+    "GetProfileResult",
     "GetReservationResult",
     "GetStockResult",
     "GetTeamResult",
@@ -198,6 +203,7 @@ __all__ = [
     "ReserveResult",
     "RestockTo",
     "ReturnUnitsResult",
+    "RiskProfile",
     "SeatResult",
     "ServerError",
     "Session",
@@ -223,6 +229,7 @@ __all__ = [
     "TransferStockResult",
     "Unauthenticated",
     "Unavailable",
+    "UnfreezeResult",
     "VerifyReport",
     "format_cursors",
     "parse_cursors",

@@ -11,6 +11,7 @@ from stockray._group_buy import GroupBuyCalls
 from stockray._operations import OperationCalls
 from stockray._reservations import ReservationCalls
 from stockray._reserving import ReservingCalls
+from stockray._risk import RiskCalls
 from stockray._stock import StockCalls
 
 
@@ -21,6 +22,7 @@ class AsyncClient(
     CampaignCalls,
     GroupBuyCalls,
     EventCalls,
+    RiskCalls,
     OperationCalls,
 ):
     """A client of one cluster, for one event loop and any number of its tasks.

@@ -15,6 +15,7 @@ __all__ = [
     "DataSource",
     "FactKind",
     "FreedUnitPolicy",
+    "FreezeCause",
     "FulfilmentStage",
     "PaymentOutcome",
     "RefundOutcome",
@@ -211,6 +212,14 @@ class TeamState(WireEnum):
     FORMED = 2
     FAILED = 3
     CANCELLED = 4
+
+
+class FreezeCause(WireEnum):
+    """Who froze a buyer."""
+
+    UNSPECIFIED = 0
+    PAYMENT_FAILURES = 1
+    OPERATOR = 2
 
 
 class FactKind(WireEnum):

@@ -7,6 +7,7 @@ from typing import Any
 
 from server.admission import Admission, AdmissionLimits
 from server.channelz import Channelz
+from server.edge import Edge, GuardedLines
 from server.handlers import HandlerTable, Method, wall_ms
 from server.health import Health
 from server.lines import Lines
@@ -19,6 +20,7 @@ from server.services.listings import Listings
 from server.services.ops import Ops
 from server.services.polling import Polling, WatchLimits
 from server.services.reservations import Reservations
+from server.services.risk import Risk
 from server.services.seckill import Campaigns
 from server.services.stock import StockKeeping
 from server.services.team_listings import TeamListings
@@ -35,7 +37,7 @@ class Services:
     `health.open()` begins to take calls, `health.drain()` ends it. Streams move while `running()`
     is entered. Without `views` lists answer VIEW_UNAVAILABLE, without `cluster` there is no
     OpsService, without `journals` of the `shards` no EventService, without `reflection` neither
-    reflection nor channelz."""
+    reflection nor channelz, without an `edge` nobody is refused before a shard is asked."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Services:
         views: Views | None = None,
         cluster: ClusterInfo | None = None,
         journals: Journals | None = None,
+        edge: Edge | None = None,
         shards: int = 1,
         limits: AdmissionLimits | None = None,
         watch_limits: WatchLimits | None = None,
@@ -51,6 +54,10 @@ class Services:
         reflection: bool = True,
     ) -> None:
         self.admission = Admission(limits)
+        self.edge = edge
+        self._unguarded = lines
+        if edge is not None:
+            lines = GuardedLines(lines, edge)
         self.transfers = Transfers(lines, now_ms=now_ms)
         self.reader = ViewReader(views)
         self._watch = StockWatch(lines, limits=watch_limits, now_ms=now_ms)
@@ -65,6 +72,7 @@ class Services:
             *Teams(lines, team_listings).methods(),
             *self._team_watch.methods(),
             *Commission(lines, CommissionListings(lines, self.reader)).methods(),
+            *Risk(lines).methods(),
         ]
         self._events: Events | None = None
         if journals is not None:
@@ -97,6 +105,8 @@ class Services:
             watching = [tasks.create_task(polling.run()) for polling in self._polled()]
             if self._events is not None:
                 watching.append(tasks.create_task(self._events.run()))
+            if self.edge is not None:
+                watching.append(tasks.create_task(self.edge.run(self._unguarded)))
             try:
                 yield
             finally:

@@ -16,7 +16,7 @@ from stockray_proto.v1 import common_pb2, inventory_service_pb2, reservation_pb2
 from actors.core.commands import DEFAULT_PAYABLE, RESERVE, Reserve
 from actors.core.identity import SLOT_COUNT
 from actors.core.outcomes import Outcome
-from server.translate.scalars import RETRY_AFTER, SLOT_OF_KEY, stamp
+from server.translate.scalars import SLOT_OF_KEY, advice_of, stamp
 from server.validate import (
     CLAIMS_MAX,
     ID_LENGTH_MAX,
@@ -33,9 +33,12 @@ RESULT_BYTES_MAX = 4_096
 """Above any result: three ids of 128 characters with four bytes each, and 256 of a message."""
 ONLY_SESSION = "main"
 
-_RESERVED, _RETRY, _UNKNOWN = int(Outcome.RESERVED), int(Outcome.RETRY), int(Outcome.UNKNOWN)
+_RESERVED = int(Outcome.RESERVED)
 _INVALID, _SOLD_OUT = int(Outcome.INVALID), int(Outcome.SOLD_OUT)
-NOT_LOOKED_UP = frozenset({Outcome.ID_REUSED, Outcome.NOT_FOUND})
+NOT_LOOKED_UP = frozenset(
+    {Outcome.ID_REUSED, Outcome.NOT_FOUND, Outcome.RATE_LIMITED, Outcome.BUYER_FROZEN}
+)
+"""Of these nothing is said of what is left: no shard, or no pool, was looked at."""
 PAYABLE_TOO_HIGH = "payable_minor: at most unit price x quantity"
 
 _new_reserve = partial(tuple.__new__, Reserve)
@@ -267,8 +270,9 @@ def as_field(result: bytes) -> bytes:
 def _other(command: Reserve, answer: tuple[Any, ...]) -> reservation_pb2.ReserveResult:
     status: Any = answer[0]
     result = reservation_pb2.ReserveResult(status=status, request_id=command.request_id)
-    if status in (_RETRY, _UNKNOWN):
-        result.retry_after.CopyFrom(RETRY_AFTER)
+    advice = advice_of(answer)
+    if advice is not None:
+        result.retry_after.CopyFrom(advice)
     elif status == _INVALID:
         result.message = PAYABLE_TOO_HIGH
     elif status == _SOLD_OUT:

@@ -1,5 +1,8 @@
 """Instants, durations, advice to wait, and the slots of keys."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from stockray_proto.v1 import common_pb2
@@ -31,6 +34,13 @@ def duration(length_ms: int) -> Duration:
 def retry_after(outcome: int) -> Duration | None:
     """The advice that goes with an outcome; None (an unset field) for most."""
     return RETRY_AFTER if outcome in WAITING else None
+
+
+def advice_of(answer: Sequence[Any]) -> Duration | None:
+    """The advice that goes with an answer: what the edge says of a rate, else `retry_after`."""
+    if answer[0] == Outcome.RATE_LIMITED:
+        return duration(answer[1])
+    return retry_after(answer[0])
 
 
 def age_of(

@@ -28,11 +28,10 @@ from server.translate.reserve import (
     tag,
     wish_violations,
 )
-from server.translate.scalars import RETRY_AFTER, SLOT_OF_KEY, stamp
+from server.translate.scalars import SLOT_OF_KEY, advice_of, stamp
 from server.validate import CLAIMS_MAX, ID_LENGTH_MAX, LINE_UNITS_MAX, MONEY_MAX_MINOR, Violations
 
 _RESERVED, _INVALID = int(Outcome.RESERVED), int(Outcome.INVALID)
-_RETRY, _UNKNOWN = int(Outcome.RETRY), int(Outcome.UNKNOWN)
 TEAMS_REMEMBERED_MAX = 65_536
 
 _new_join = partial(tuple.__new__, t.JoinTeam)
@@ -187,8 +186,9 @@ def seat_result(request_id: str, slot: int, answer: tuple[Any, ...]) -> bytes:
 def _other(request_id: str, answer: tuple[Any, ...]) -> group_buy_service_pb2.SeatResult:
     status: Any = answer[0]
     result = group_buy_service_pb2.SeatResult(status=status, request_id=request_id)
-    if status in (_RETRY, _UNKNOWN):
-        result.retry_after.CopyFrom(RETRY_AFTER)
+    advice = advice_of(answer)
+    if advice is not None:
+        result.retry_after.CopyFrom(advice)
     elif status == _INVALID:
         result.message = PAYABLE_TOO_HIGH
     if len(answer) > 1 and status not in NOT_LOOKED_UP:

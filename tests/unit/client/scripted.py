@@ -25,6 +25,7 @@ from stockray_proto.v1 import (
     inventory_service_pb2,
     ops_service_pb2,
     reservation_pb2,
+    risk_service_pb2,
     seckill_service_pb2,
 )
 
@@ -35,6 +36,7 @@ SERVICES = [
     ops_service_pb2.DESCRIPTOR.services_by_name["OpsService"],
     group_buy_service_pb2.DESCRIPTOR.services_by_name["GroupBuyService"],
     event_service_pb2.DESCRIPTOR.services_by_name["EventService"],
+    risk_service_pb2.DESCRIPTOR.services_by_name["RiskService"],
 ]
 
 

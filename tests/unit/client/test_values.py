@@ -23,6 +23,7 @@ from stockray import (
     group_buy,
     records,
     results,
+    risk,
 )
 from stockray import enums as client_enums
 from stockray._codec import read, write
@@ -36,6 +37,7 @@ from stockray_proto.v1 import (
     inventory_service_pb2,
     ops_service_pb2,
     reservation_pb2,
+    risk_service_pb2,
     seckill_service_pb2,
     stock_pb2,
 )
@@ -50,6 +52,7 @@ MODULES = (
     seckill_service_pb2,
     group_buy_service_pb2,
     event_service_pb2,
+    risk_service_pb2,
     ops_service_pb2,
 )
 
@@ -251,7 +254,7 @@ def test_every_record_mirrors_its_message() -> None:
         for module in MODULES
         for name, kind in module.DESCRIPTOR.message_types_by_name.items()
     }
-    for module in (records, results, cluster, group_buy, events):
+    for module in (records, results, cluster, group_buy, events, risk):
         for name in set(module.__all__) - NO_MESSAGE - FUNCTIONS:
             message = RENAMED.get(name) or (
                 name if name in wire else name.replace("Result", "Response")

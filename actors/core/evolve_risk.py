@@ -37,12 +37,14 @@ def buyer_unfrozen(state: s.ShardState, slot: s.SlotState, record: r.BuyerUnfroz
     profile = _profile(state, slot, record.buyer_id)
     if not profile.frozen_until_ms and state.fuzzy is None:
         raise s.Impossible(f"entry {state.seq}: {record.buyer_id} is not frozen")
-    if record.by_itself and not profile.untold():
-        # What the programme was told of ends there by itself, too.
-        profile.told_until_ms = 0
+    if record.by_itself:
+        if not profile.untold():
+            # What the programme was told of ends there by itself, too.
+            profile.told_until_ms = 0
+    else:
+        profile.failures = ()
     profile.frozen_until_ms = 0
     profile.cause, profile.caller, profile.reason = 0, "", ""
-    profile.failures = ()
     _changed(state, record.buyer_id, profile)
 
 

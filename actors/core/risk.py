@@ -118,12 +118,16 @@ def _with_failure(failures: tuple[int, ...], at_ms: int) -> tuple[int, ...]:
 
 
 def _freezes_until(failures: tuple[int, ...]) -> int:
-    """When a freeze by these failures ends; 0 if they make none."""
+    """When a freeze by these failures ends, as the last of them say; 0 if they make none."""
     last = FAILURES_TO_FREEZE - 1
-    for first_ms, third_ms in zip(failures, failures[last:], strict=False):
-        if third_ms - first_ms <= FAILURE_WINDOW_MS:
-            return third_ms + FREEZE_MS
-    return 0
+    return max(
+        (
+            third_ms + FREEZE_MS
+            for first_ms, third_ms in zip(failures, failures[last:], strict=False)
+            if third_ms - first_ms <= FAILURE_WINDOW_MS
+        ),
+        default=0,
+    )
 
 
 def get_profile(state: ShardState, command: c.GetProfile, now_ms: int) -> Decision:
@@ -148,7 +152,7 @@ def freeze(state: ShardState, command: c.Freeze, now_ms: int) -> Decision:
 def unfreeze(state: ShardState, command: c.Unfreeze, now_ms: int) -> Decision:
     """(APPLIED, view), also for a buyer who is not frozen."""
     profile = state.slot(command.slot).profiles.get(command.buyer_id)
-    if profile is None or not profile.frozen_until_ms:
+    if profile is None or profile.frozen_until_ms <= now_ms:
         return (Outcome.APPLIED, profile_view(state, command, now_ms)), ()
     ended = r.BuyerUnfrozen(
         r.BUYER_UNFROZEN, command.slot, command.buyer_id, False, command.caller, command.reason

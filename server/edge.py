@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from actors.core.commands import RESERVE
+from actors.core.commission_commands import BIND_REFERRER
 from actors.core.identity import ACCOUNT_SLOT_COUNT, SLOT_COUNT, account_slot
 from actors.core.outcomes import Outcome
 from actors.core.risk_commands import PULL_RISK, REPORT_SIGNALS, PullRisk, ReportSignals
@@ -38,7 +39,6 @@ log = structlog.get_logger("server.edge")
 
 Answer = tuple[Any, ...]
 
-BIND_REFERRER = 72
 GUARDED = frozenset({RESERVE, OPEN_TEAM, JOIN_TEAM, BIND_REFERRER})
 """Kinds of commands that the edge may refuse."""
 PULL_EVERY_S = 0.25
@@ -101,7 +101,7 @@ class Edge:
 
     def refusal(self, command: Any) -> Answer | None:
         """The answer to a guarded command that goes no further: (BUYER_FROZEN,) or
-        (RATE_LIMITED, milliseconds to wait). None takes its tokens."""
+        (RATE_LIMITED, None, milliseconds to wait). None takes its tokens."""
         buyer_id = command.buyer_id
         for known in self._sets:
             watched = known.rows.get(buyer_id)
@@ -125,7 +125,7 @@ class Edge:
             self.refused[why] += 1
             if why != "ip":
                 self._hit(buyer_id)
-            return (Outcome.RATE_LIMITED, int(wait * 1_000) + 1)
+            return (Outcome.RATE_LIMITED, None, int(wait * 1_000) + 1)
         buyers.take(buyer_id, now)
         if ip:
             addresses.take(ip, now)

@@ -14,10 +14,11 @@ import structlog
 
 from actors import cluster
 from actors.clock import WallClock
+from actors.core.chores import TELL_HOLD
 from actors.hosting import Host, process_identity
 from actors.links import Link
 from actors.logs import configure_logs
-from actors.specs import ClusterSpec, gateway_name
+from actors.specs import REPLICAS, ClusterSpec, gateway_name, replica_name
 from actors.threads import JournalThread
 from persistence.open import open_journal
 from persistence.sql.views import SqlViews
@@ -32,6 +33,8 @@ from server.services.table import Services
 log = structlog.get_logger()
 
 DRAIN_GRACE_S = 10.0
+EDGE_PATIENCE_S = 5.0
+"""Account shards that fail over for longer keep nobody from buying."""
 WATCHERS_NOTICE_S = 0.2
 """Between NOT_SERVING and the end of new calls: time for health watchers to move their traffic."""
 
@@ -68,13 +71,14 @@ class Gateway:
         view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self.draining.set)
         views = SqlViews(self._spec.places.database_url)
         lines = RecallingLines(gather, views.get_reservation, WallClock())
+        edge = Edge(PROFILES.get(self._own.risk_profile), gateways=self._own.count)
         services = self._services = Services(
             lines,
             views=views,
             cluster=view,
             journals=self._open_journal,
             shards=self._spec.shards,
-            edge=Edge(PROFILES.get(self._own.risk_profile), gateways=self._own.count),
+            edge=edge,
             reflection=self._own.reflection,
         )
         front = make_front(self._own.front, services.table)
@@ -84,6 +88,7 @@ class Gateway:
             await front.start()
             for sender in gather.senders[: self._spec.stock_shards]:
                 await sender.ready.wait()
+            await self._learn_who_is_frozen(edge)
             services.health.open()
             self.serving = True
             log.info("gateway_serves", listen=self._own.listen)
@@ -95,6 +100,17 @@ class Gateway:
             self.serving = False
             self._drained.set()
             log.info("gateway_drained")
+
+    async def _learn_who_is_frozen(self, edge: Edge) -> None:
+        """A gateway that comes to a running cluster knows before it serves. The first ones do not
+        wait: accounts are started when stock is served, and a sale never waits for them."""
+        if not accounts_run(self._spec):
+            return
+        try:
+            async with asyncio.timeout(EDGE_PATIENCE_S):
+                await edge.ready.wait()
+        except TimeoutError:
+            log.warning("serves_without_knowing_who_is_frozen")
 
     async def drain(self) -> None:
         """See `GatewayProcess.drain`."""
@@ -131,14 +147,27 @@ class Gateway:
         return JournalThread(open_journal(self._spec.places.journal_url), shard)
 
     async def _do_chore(self, chore: tuple[Any, ...]) -> None:
-        if self._services is not None:
-            await self._services.transfers.finish(chore)
+        services = self._services
+        if services is not None:
+            told = chore[0] == TELL_HOLD
+            await (services.holds if told else services.transfers).finish(chore)
 
 
 def raise_open_files() -> None:
     """As many open files as this user may have: every caller's connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def accounts_run(spec: ClusterSpec) -> bool:
+    """Whether the account shards were started before."""
+    try:
+        for shard in range(spec.stock_shards, spec.shards):
+            for replica in REPLICAS:
+                cluster.find(replica_name(shard, replica), spec.namespace)
+    except cluster.ClusterError:
+        return False
+    return True
 
 
 class GatewayProcess:

@@ -3,19 +3,22 @@
 A chore is repeated until it is done, by whichever gateway asks, so every step of it is idempotent.
 """
 
+from itertools import islice
 from typing import Any
 
+from actors.core.identity import account_slot
 from actors.core.state import CAMPAIGN_ENDED, ShardState, SlotState
 
-FINISH_TRANSFER, RETURN_LEFTOVER = 1, 2
+FINISH_TRANSFER, RETURN_LEFTOVER, TELL_HOLD = 1, 2, 3
 
 CHORES_A_ROUND = 64
 
 
 def chores(state: ShardState, now_ms: int) -> tuple[tuple[Any, ...], ...]:
-    """Up to 64 of: (FINISH_TRANSFER, slot, transfer id, SKU, from campaign, to campaign, units) and
-    (RETURN_LEFTOVER, slot, campaign, SKU, available, granted)."""
-    found: list[tuple[Any, ...]] = []
+    """Up to 64 of: (FINISH_TRANSFER, slot, transfer id, SKU, from campaign, to campaign, units),
+    (RETURN_LEFTOVER, slot, campaign, SKU, available, granted) and (TELL_HOLD, slot, buyer, frozen
+    until or 0, why)."""
+    found: list[tuple[Any, ...]] = _holds(state) if state.risk.untold else []
     for slot in state.slots.values():
         if len(found) >= CHORES_A_ROUND:
             break
@@ -24,6 +27,17 @@ def chores(state: ShardState, now_ms: int) -> tuple[tuple[Any, ...], ...]:
         if slot.campaigns:
             found.extend(_leftovers(slot, now_ms))
     return tuple(found[:CHORES_A_ROUND])
+
+
+def _holds(state: ShardState) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for buyer_id in islice(state.risk.untold, CHORES_A_ROUND):
+        number = account_slot(buyer_id)
+        profile = state.slot(number).profiles.get(buyer_id)
+        if profile is not None:
+            until_ms = profile.frozen_until_ms
+            found.append((TELL_HOLD, number, buyer_id, until_ms, profile.reason))
+    return found
 
 
 def _unfinished(slot: SlotState) -> list[tuple[Any, ...]]:

@@ -10,6 +10,7 @@ from server.channelz import Channelz
 from server.edge import Edge, GuardedLines
 from server.handlers import HandlerTable, Method, wall_ms
 from server.health import Health
+from server.holds import Holds
 from server.lines import Lines
 from server.reflection import reflection_methods
 from server.services.cluster_info import ClusterInfo
@@ -59,6 +60,7 @@ class Services:
         if edge is not None:
             lines = GuardedLines(lines, edge)
         self.transfers = Transfers(lines, now_ms=now_ms)
+        self.holds = Holds(lines, now_ms=now_ms)
         self.reader = ViewReader(views)
         self._watch = StockWatch(lines, limits=watch_limits, now_ms=now_ms)
         team_listings = TeamListings(self.reader)

@@ -39,7 +39,7 @@ def retry_after(outcome: int) -> Duration | None:
 def advice_of(answer: Sequence[Any]) -> Duration | None:
     """The advice that goes with an answer: what the edge says of a rate, else `retry_after`."""
     if answer[0] == Outcome.RATE_LIMITED:
-        return duration(answer[1])
+        return duration(answer[2])
     return retry_after(answer[0])
 
 

@@ -11,7 +11,7 @@ from stockray_proto.v1 import common_pb2, inventory_service_pb2, stock_pb2
 
 from actors.core import commands as c
 from server.handlers import CallContext
-from server.translate.scalars import age_of, duration, retry_after, slot_of_pool
+from server.translate.scalars import advice_of, age_of, duration, slot_of_pool
 from server.validate import (
     DOCUMENT_UNITS_MAX,
     PAYMENT_WINDOW_MAX_MS,
@@ -66,7 +66,7 @@ def item(answer: Sequence[Any], index: int, default: Any = None) -> Any:
 
 def head(answer: Sequence[Any], message: str = "") -> dict[str, Any]:
     """The fields that every answer to one thing begins with."""
-    return {"status": answer[0], "message": message, "retry_after": retry_after(answer[0])}
+    return {"status": answer[0], "message": message, "retry_after": advice_of(answer)}
 
 
 def put_sku_command(request: inventory_service_pb2.PutSkuRequest, context: CallContext) -> c.PutSku:

@@ -7,19 +7,21 @@ from typing import Any
 import grpc.aio
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from stockray_proto.v1 import commission_service_pb2 as commission
+from stockray_proto.v1 import commission_service_pb2_grpc, risk_service_pb2_grpc
 from stockray_proto.v1 import common_pb2 as com
 from stockray_proto.v1 import group_buy_service_pb2 as buy
 from stockray_proto.v1 import inventory_service_pb2 as inv
 from stockray_proto.v1 import reservation_pb2 as res
 from stockray_proto.v1 import risk_service_pb2 as risk
-from stockray_proto.v1 import risk_service_pb2_grpc
 from stockray_proto.v1 import seckill_service_pb2 as sec
 
 from actors.core import commands as c
 from actors.core import facts as f
 from actors.core import relay_commands as y
 from actors.core import risk_commands as k
-from actors.core.identity import account_slot
+from actors.core.commission_commands import HOLD_DISTRIBUTOR
+from actors.core.identity import PROGRAMME_SLOT, account_slot
 from actors.core.outcomes import Outcome
 from server import edge as edges
 from server.buckets import Rate
@@ -204,6 +206,20 @@ async def test_a_frozen_buyer_makes_nothing_new_and_keeps_what_is_held(empty: Gu
     assert refunded.status in (com.LINE_STATUS_APPLIED, com.LINE_STATUS_NOTED)
 
 
+async def test_binding_is_refused_to_who_is_frozen_or_asks_too_often(guarded: Guarded) -> None:
+    stub: Any = commission_service_pb2_grpc.CommissionServiceStub(guarded.gateway.channel)
+    request = commission.BindReferrerRequest(buyer=buyer("u-1"), share_code="nobodys")
+    for _ in range(3):
+        asked = await stub.BindReferrer(request)
+        assert asked.status not in (com.LINE_STATUS_RATE_LIMITED, com.LINE_STATUS_BUYER_FROZEN)
+    refused = await stub.BindReferrer(request)
+    assert refused.status == com.LINE_STATUS_RATE_LIMITED
+    assert refused.retry_after == Duration(nanos=501_000_000)
+    await guarded.freeze("u-1")
+    refused = await stub.BindReferrer(request)
+    assert (refused.status, refused.HasField("binding")) == (com.LINE_STATUS_BUYER_FROZEN, False)
+
+
 async def test_a_freeze_ends_by_an_operator_or_by_itself(guarded: Guarded) -> None:
     await guarded.freeze("u-1")
     assert await guarded.ask("one") == com.LINE_STATUS_BUYER_FROZEN
@@ -347,3 +363,28 @@ def test_a_set_of_one_shard_says_nothing_of_another() -> None:
     one.take((Outcome.FOUND, True, 5, 5, False, (("ann", 9, 0),)), 1.0)
     other.take((Outcome.FOUND, True, 5, 5, False, ()), 1.0)
     assert (list(one.rows), list(other.rows)) == (["ann"], [])
+
+
+async def test_the_programme_holds_what_a_frozen_distributor_earns(guarded: Guarded) -> None:
+    lines, holds = guarded.lines, guarded.gateway.services.holds
+    stub: Any = commission_service_pb2_grpc.CommissionServiceStub(guarded.gateway.channel)
+    applied = await stub.ApplyDistributor(commission.ApplyDistributorRequest(distributor_id="ann"))
+    assert applied.status == com.LINE_STATUS_APPLIED
+    for buyer_id in ("ann", "nobody"):
+        await guarded.freeze(buyer_id)
+    assert {chore[2] for chore in lines.chores()} == {"ann", "nobody"}
+    for chore in lines.chores():
+        assert await holds.finish(chore)
+    assert lines.chores() == ()
+    programme = lines.state.slot(PROGRAMME_SLOT).programme
+    assert programme is not None
+    held = programme.distributors.get("ann")
+    assert held is not None
+    assert held.held_until_ms == guarded.clock.now_ms() + 24 * HOUR_MS
+    await guarded.risk.Unfreeze(risk.UnfreezeRequest(buyer_id="ann", reason="no fraud"))
+    (chore,) = lines.chores()
+    lines.failures[HOLD_DISTRIBUTOR] = [Outcome.UNKNOWN]
+    assert not await holds.finish(chore)
+    assert lines.chores() == (chore,)
+    assert await holds.finish(chore)
+    assert (held.held_until_ms, lines.chores()) == (0, ())

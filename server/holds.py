@@ -1,0 +1,49 @@
+"""Telling the commission programme of freezes: what a frozen distributor earned is held, not lost.
+
+A buyer's freeze is decided in the buyer's account slot, and the programme is another one's. So the
+first says what the programme does not know of (a chore, as of `actors/core/chores.py`), and any
+gateway tells it and then says that it was told. Both steps are idempotent. A hold ends by itself
+when its freeze would have.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.core.commission_commands import HOLD_DISTRIBUTOR, HoldDistributor
+from actors.core.identity import PROGRAMME_SLOT
+from actors.core.outcomes import Outcome
+from actors.core.risk_commands import HOLD_TOLD, HoldTold
+from server.handlers import OWN_CALLER, wall_ms
+from server.lines import Lines
+
+TELL_DEADLINE_MS = 5_000
+KNOWN = (Outcome.APPLIED, Outcome.NOT_DISTRIBUTOR)
+"""What the programme says once it knows: most buyers are no distributors."""
+
+
+class Holds:
+    """Tells what is to be told."""
+
+    def __init__(self, lines: Lines, *, now_ms: Callable[[], int] = wall_ms) -> None:
+        self._lines = lines
+        self._now_ms = now_ms
+
+    async def finish(self, chore: Sequence[Any]) -> bool:
+        """One chore (TELL_HOLD, slot, buyer, until, reason). False if it is to be tried again."""
+        _, slot, buyer_id, until_ms, reason = chore
+        deadline_ms = self._now_ms() + TELL_DEADLINE_MS
+        hold = HoldDistributor(
+            HOLD_DISTRIBUTOR,
+            PROGRAMME_SLOT,
+            deadline_ms,
+            OWN_CALLER,
+            buyer_id,
+            until_ms,
+            reason,
+        )
+        (answer,) = await self._lines.submit([hold])
+        if answer[0] not in KNOWN:
+            return False
+        told = HoldTold(HOLD_TOLD, slot, deadline_ms, OWN_CALLER, buyer_id, until_ms)
+        (answer,) = await self._lines.submit([told])
+        return bool(answer[0] == Outcome.NOTED)

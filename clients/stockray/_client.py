@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from stockray._campaigns import CampaignCalls
+from stockray._commission import CommissionCalls
 from stockray._events import EventCalls
 from stockray._group_buy import GroupBuyCalls
 from stockray._operations import OperationCalls
@@ -21,6 +22,7 @@ class AsyncClient(
     StockCalls,
     CampaignCalls,
     GroupBuyCalls,
+    CommissionCalls,
     EventCalls,
     RiskCalls,
     OperationCalls,

@@ -12,6 +12,7 @@ from stockray._session import Session
 from stockray.cluster import (
     ClusterStatus,
     DrainResult,
+    FunnelReport,
     PromoteResult,
     ShardReport,
     SnapshotReport,
@@ -25,6 +26,7 @@ VERIFY = Method(OPS + "Verify", wire.VerifyResponse.FromString)
 TAKE_SNAPSHOT = Method(OPS + "TakeSnapshot", wire.TakeSnapshotResponse.FromString)
 PROMOTE = Method(OPS + "Promote", wire.PromoteResponse.FromString)
 DRAIN_GATEWAY = Method(OPS + "DrainGateway", wire.DrainGatewayResponse.FromString)
+GET_FUNNEL = Method(OPS + "GetFunnel", wire.GetFunnelResponse.FromString)
 
 
 class OperationCalls(Session):
@@ -90,3 +92,21 @@ class OperationCalls(Session):
         """Takes a gateway out of service; an empty id means whichever one is asked."""
         request = wire.DrainGatewayRequest(gateway_id=gateway_id, reason=reason)
         return await self._ask(DrainResult, DRAIN_GATEWAY, request, timeout_ms=timeout_ms)
+
+    async def get_funnel(
+        self,
+        campaign_ids: Sequence[str],
+        *,
+        channel: str = "",
+        distributor_id: str = "",
+        timeout_ms: int | None = None,
+    ) -> FunnelReport:
+        """What share codes brought to 1-20 campaigns, by campaign, share code and channel.
+
+        Reserved and confirmed by feature, paid, and the commission; from the SQL view.
+        """
+        request = wire.GetFunnelRequest(
+            campaign_ids=campaign_ids, channel=channel, distributor_id=distributor_id
+        )
+        found = await self._fetch(GET_FUNNEL, request, timeout_ms=timeout_ms)
+        return read(FunnelReport, found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from stockray.enums import ClusterHealth, ReplicaRole, ReplicaState, Status
-from stockray.records import ShardPosition, Stock
+from stockray.records import DataAge, ShardPosition, Stock
 from stockray.results import Answer
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "ClusterStatus",
     "DataPlace",
     "DrainResult",
+    "FunnelReport",
+    "FunnelRow",
     "GatewayStatus",
     "InvariantCount",
     "PromoteResult",
@@ -199,6 +201,32 @@ class SnapshotReport:
     """One result for each asked shard, in order."""
 
     results: tuple[SnapshotResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelRow:
+    """What became of the reservations of one campaign, share code and channel."""
+
+    campaign_id: str = ""
+    share_code: str = ""
+    channel: str = ""
+    distributor_id: str = ""
+    seckill_reservation_count: int = 0
+    seckill_confirmed_count: int = 0
+    group_reservation_count: int = 0
+    group_confirmed_count: int = 0
+    amount_minor: int = 0
+    currency_code: str = ""
+    commission_minor: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelReport:
+    """The answer to `get_funnel`; `truncated` when there are more rows than one answer has."""
+
+    rows: tuple[FunnelRow, ...] = ()
+    truncated: bool = False
+    age: DataAge | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

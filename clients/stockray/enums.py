@@ -10,13 +10,18 @@ from enum import IntEnum
 from typing import Self
 
 __all__ = [
+    "BindingPolicy",
     "CampaignPhase",
     "ClusterHealth",
+    "CommissionEvent",
     "DataSource",
+    "DistributorAct",
+    "DistributorState",
     "FactKind",
     "FreedUnitPolicy",
     "FreezeCause",
     "FulfilmentStage",
+    "LeaderboardKind",
     "PaymentOutcome",
     "RefundOutcome",
     "RefundReason",
@@ -27,6 +32,8 @@ __all__ = [
     "RestockTo",
     "Status",
     "TeamState",
+    "WithdrawalAct",
+    "WithdrawalState",
 ]
 
 
@@ -212,6 +219,76 @@ class TeamState(WireEnum):
     FORMED = 2
     FAILED = 3
     CANCELLED = 4
+
+
+class DistributorState(WireEnum):
+    """Where a distributor stands."""
+
+    UNSPECIFIED = 0
+    APPLIED = 1
+    ACTIVE = 2
+    REJECTED = 3
+    SUSPENDED = 4
+
+
+class DistributorAct(WireEnum):
+    """What an operator does about a distributor."""
+
+    UNSPECIFIED = 0
+    APPROVE = 1
+    REJECT = 2
+    SUSPEND = 3
+    RESUME = 4
+
+
+class BindingPolicy(WireEnum):
+    """Who keeps a buyer that meets a second share code."""
+
+    UNSPECIFIED = 0
+    FIRST_TOUCH = 1
+    LAST_TOUCH = 2
+
+
+class CommissionEvent(WireEnum):
+    """Why money of a distributor moved."""
+
+    UNSPECIFIED = 0
+    ACCRUED = 1
+    REVERSED = 2
+    BECAME_AVAILABLE = 3
+    SETTLED = 4
+    WITHDRAWN = 5
+    WITHDRAWAL_RESTORED = 6
+    PAID_OUT = 7
+
+
+class WithdrawalState(WireEnum):
+    """Where a withdrawal stands."""
+
+    UNSPECIFIED = 0
+    REQUESTED = 1
+    APPROVED = 2
+    REJECTED = 3
+    PAID = 4
+    FAILED = 5
+
+
+class WithdrawalAct(WireEnum):
+    """What an operator does about a withdrawal."""
+
+    UNSPECIFIED = 0
+    APPROVE = 1
+    REJECT = 2
+    REPORT_PAID = 3
+    REPORT_FAILED = 4
+
+
+class LeaderboardKind(WireEnum):
+    """What a leaderboard counts."""
+
+    UNSPECIFIED = 0
+    INVITES = 1
+    SALES = 2
 
 
 class FreezeCause(WireEnum):

@@ -16,7 +16,6 @@ from persistence.sql.tables_accounts import (
 
 ACCRUED, REVERSED = 1, 2
 """Events of entries by which an order earned, or earned less."""
-FUNNEL_ROWS_MAX = 10_000
 
 
 class AccountViews(Reading):
@@ -89,7 +88,7 @@ class AccountViews(Reading):
         return self._page(query, key=key, page_size=page_size, after=after, descending=True)
 
     def funnel(
-        self, campaign_id: str, *, channel: str = "", distributor_id: str = ""
+        self, campaign_id: str, *, channel: str = "", distributor_id: str = "", rows_max: int
     ) -> Sequence[Row]:
         """What became of a campaign's reservations that carried a share code, by share code and
         channel, in this order; `distributor_id` is the code's owner, '' for a code of nobody."""
@@ -128,7 +127,7 @@ class AccountViews(Reading):
             query = query.where(columns.channel == channel)
         if distributor_id:
             query = query.where(distributors.c.distributor_id == distributor_id)
-        return self._rows(query.limit(FUNNEL_ROWS_MAX))
+        return self._rows(query.limit(rows_max))
 
 
 def _paid_for_good() -> ColumnElement[bool]:

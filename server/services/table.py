@@ -17,6 +17,7 @@ from server.services.cluster_info import ClusterInfo
 from server.services.commission import Commission
 from server.services.commission_listings import CommissionListings
 from server.services.events import Events, Journals
+from server.services.funnel import Funnel
 from server.services.listings import Listings
 from server.services.ops import Ops
 from server.services.polling import Polling, WatchLimits
@@ -84,6 +85,7 @@ class Services:
             methods.extend(self._events.methods())
         if cluster is not None:
             methods.extend(Ops(cluster).methods())
+            methods.extend(Funnel(self.reader).methods())
         names = {method.path.split("/")[1] for method in methods}
         self.health = Health(names, self.admission, on_drain=self._drain)
         self.table = HandlerTable([*methods, *self.health.methods()], self.admission, now_ms=now_ms)

@@ -128,7 +128,7 @@ class Views(Protocol):
         """Those in one state, newest first."""
 
     def funnel(
-        self, campaign_id: str, *, channel: str = "", distributor_id: str = ""
+        self, campaign_id: str, *, channel: str = "", distributor_id: str = "", rows_max: int
     ) -> Sequence[Row]:
         """What became of a campaign's reservations with a share code, by code and channel."""
 

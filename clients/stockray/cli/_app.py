@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from stockray.cli import _campaigns, _cluster, _events, _reservations, _risk, _stock, _teams
+from stockray.cli import (
+    _campaigns,
+    _cluster,
+    _distributors,
+    _events,
+    _reservations,
+    _risk,
+    _stock,
+    _teams,
+)
 from stockray.cli._command import FAILED, say
 
 GROUP = "stockray.commands"
@@ -23,7 +32,16 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    for module in (_cluster, _campaigns, _stock, _reservations, _teams, _risk, _events):
+    for module in (
+        _cluster,
+        _campaigns,
+        _stock,
+        _reservations,
+        _teams,
+        _distributors,
+        _risk,
+        _events,
+    ):
         module.register(app)
     problem = _add_service_commands(app)
     known = {command.name for command in app.registered_commands}

@@ -957,3 +957,135 @@ class DrainGatewayResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainGatewayResponse: _TypeAlias = DrainGatewayResponse  # noqa: Y015
+
+@_typing.final
+class GetFunnelRequest(_message.Message):
+    """Which reservations to follow through the funnel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_IDS_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    DISTRIBUTOR_ID_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """Only this channel (`Attribution.channel`); empty for all."""
+    distributor_id: _builtins.str
+    """Only share codes of this distributor; empty for all."""
+    @_builtins.property
+    def campaign_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required, 1-20 of them: the campaigns."""
+
+    def __init__(
+        self,
+        *,
+        campaign_ids: _abc.Iterable[_builtins.str] | None = ...,
+        channel: _builtins.str = ...,
+        distributor_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign_ids", b"campaign_ids", "channel", b"channel", "distributor_id", b"distributor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFunnelRequest: _TypeAlias = GetFunnelRequest  # noqa: Y015
+
+@_typing.final
+class FunnelRow(_message.Message):
+    """Reservations of one campaign, share code and channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_ID_FIELD_NUMBER: _builtins.int
+    SHARE_CODE_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    DISTRIBUTOR_ID_FIELD_NUMBER: _builtins.int
+    SECKILL_RESERVATION_COUNT_FIELD_NUMBER: _builtins.int
+    SECKILL_CONFIRMED_COUNT_FIELD_NUMBER: _builtins.int
+    GROUP_RESERVATION_COUNT_FIELD_NUMBER: _builtins.int
+    GROUP_CONFIRMED_COUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    COMMISSION_MINOR_FIELD_NUMBER: _builtins.int
+    campaign_id: _builtins.str
+    """The campaign."""
+    share_code: _builtins.str
+    """The share code that the reservations carried."""
+    channel: _builtins.str
+    """The channel that they came by; empty for those without one."""
+    distributor_id: _builtins.str
+    """Whose share code it is; empty for nobody's."""
+    seckill_reservation_count: _builtins.int
+    """Reservations without a team, whatever became of them."""
+    seckill_confirmed_count: _builtins.int
+    """Of them, those that were paid."""
+    group_reservation_count: _builtins.int
+    """Seats of teams, whatever became of them."""
+    group_confirmed_count: _builtins.int
+    """Of them, those that were paid and whose team has formed."""
+    amount_minor: _builtins.int
+    """What was paid for the confirmed ones in the end, in minor units: of a seat its final price.
+    Returns do not lower it.
+    """
+    currency_code: _builtins.str
+    """ISO 4217 code of the amount; empty when nothing had a price."""
+    commission_minor: _builtins.int
+    """What all levels have of the confirmed ones by now, in minor units of the programme's currency:
+    returns lower it. Who earns is who was bound, so not all of it need be the distributor's.
+    """
+    def __init__(
+        self,
+        *,
+        campaign_id: _builtins.str = ...,
+        share_code: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        distributor_id: _builtins.str = ...,
+        seckill_reservation_count: _builtins.int = ...,
+        seckill_confirmed_count: _builtins.int = ...,
+        group_reservation_count: _builtins.int = ...,
+        group_confirmed_count: _builtins.int = ...,
+        amount_minor: _builtins.int = ...,
+        currency_code: _builtins.str = ...,
+        commission_minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "campaign_id", b"campaign_id", "channel", b"channel", "commission_minor", b"commission_minor", "currency_code", b"currency_code", "distributor_id", b"distributor_id", "group_confirmed_count", b"group_confirmed_count", "group_reservation_count", b"group_reservation_count", "seckill_confirmed_count", b"seckill_confirmed_count", "seckill_reservation_count", b"seckill_reservation_count", "share_code", b"share_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunnelRow: _TypeAlias = FunnelRow  # noqa: Y015
+
+@_typing.final
+class GetFunnelResponse(_message.Message):
+    """The answer to `GetFunnel`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """True when there are more: ask for fewer campaigns, one channel or one distributor."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunnelRow]:
+        """By campaign in the order asked for, share code and channel; at most 5,000."""
+
+    @_builtins.property
+    def age(self) -> _common_pb2.DataAge:
+        """How old the answer is."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___FunnelRow] | None = ...,
+        truncated: _builtins.bool = ...,
+        age: _common_pb2.DataAge | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "rows", b"rows", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFunnelResponse: _TypeAlias = GetFunnelResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class OpsServiceStub(object):
                 request_serializer=stockray__proto_dot_v1_dot_ops__service__pb2.DrainGatewayRequest.SerializeToString,
                 response_deserializer=stockray__proto_dot_v1_dot_ops__service__pb2.DrainGatewayResponse.FromString,
                 _registered_method=True)
+        self.GetFunnel = channel.unary_unary(
+                '/stockray.v1.OpsService/GetFunnel',
+                request_serializer=stockray__proto_dot_v1_dot_ops__service__pb2.GetFunnelRequest.SerializeToString,
+                response_deserializer=stockray__proto_dot_v1_dot_ops__service__pb2.GetFunnelResponse.FromString,
+                _registered_method=True)
 
 
 class OpsServiceServicer(object):
@@ -113,6 +118,14 @@ class OpsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFunnel(self, request, context):
+        """What became of reservations that carried a share code, from the SQL view: reserved by feature,
+        confirmed, paid, and what commission it cost; by campaign, share code and channel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OpsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -140,6 +153,11 @@ def add_OpsServiceServicer_to_server(servicer, server):
                     servicer.DrainGateway,
                     request_deserializer=stockray__proto_dot_v1_dot_ops__service__pb2.DrainGatewayRequest.FromString,
                     response_serializer=stockray__proto_dot_v1_dot_ops__service__pb2.DrainGatewayResponse.SerializeToString,
+            ),
+            'GetFunnel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFunnel,
+                    request_deserializer=stockray__proto_dot_v1_dot_ops__service__pb2.GetFunnelRequest.FromString,
+                    response_serializer=stockray__proto_dot_v1_dot_ops__service__pb2.GetFunnelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -278,6 +296,33 @@ class OpsService(object):
             '/stockray.v1.OpsService/DrainGateway',
             stockray__proto_dot_v1_dot_ops__service__pb2.DrainGatewayRequest.SerializeToString,
             stockray__proto_dot_v1_dot_ops__service__pb2.DrainGatewayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFunnel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stockray.v1.OpsService/GetFunnel',
+            stockray__proto_dot_v1_dot_ops__service__pb2.GetFunnelRequest.SerializeToString,
+            stockray__proto_dot_v1_dot_ops__service__pb2.GetFunnelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,10 @@ class OpsServiceStub:
     """Takes a gateway out of service: its health turns NOT_SERVING, calls in flight finish, new ones
     are refused with DRAINING, then it stops. Answers NOT_FOUND, APPLIED (it is draining).
     """
+    GetFunnel: _grpc.UnaryUnaryMultiCallable[_ops_service_pb2.GetFunnelRequest, _ops_service_pb2.GetFunnelResponse]
+    """What became of reservations that carried a share code, from the SQL view: reserved by feature,
+    confirmed, paid, and what commission it cost; by campaign, share code and channel.
+    """
 
 @_typing.type_check_only
 class OpsServiceAsyncStub(OpsServiceStub):
@@ -92,6 +96,10 @@ class OpsServiceAsyncStub(OpsServiceStub):
     DrainGateway: _aio.UnaryUnaryMultiCallable[_ops_service_pb2.DrainGatewayRequest, _ops_service_pb2.DrainGatewayResponse]  # type: ignore[assignment]
     """Takes a gateway out of service: its health turns NOT_SERVING, calls in flight finish, new ones
     are refused with DRAINING, then it stops. Answers NOT_FOUND, APPLIED (it is draining).
+    """
+    GetFunnel: _aio.UnaryUnaryMultiCallable[_ops_service_pb2.GetFunnelRequest, _ops_service_pb2.GetFunnelResponse]  # type: ignore[assignment]
+    """What became of reservations that carried a share code, from the SQL view: reserved by feature,
+    confirmed, paid, and what commission it cost; by campaign, share code and channel.
     """
 
 class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -152,6 +160,16 @@ class OpsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ops_service_pb2.DrainGatewayResponse, _abc.Awaitable[_ops_service_pb2.DrainGatewayResponse]]:
         """Takes a gateway out of service: its health turns NOT_SERVING, calls in flight finish, new ones
         are refused with DRAINING, then it stops. Answers NOT_FOUND, APPLIED (it is draining).
+        """
+
+    @_abc_1.abstractmethod
+    def GetFunnel(
+        self,
+        request: _ops_service_pb2.GetFunnelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ops_service_pb2.GetFunnelResponse, _abc.Awaitable[_ops_service_pb2.GetFunnelResponse]]:
+        """What became of reservations that carried a share code, from the SQL view: reserved by feature,
+        confirmed, paid, and what commission it cost; by campaign, share code and channel.
         """
 
 def add_OpsServiceServicer_to_server(servicer: OpsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from stockray_proto.v1 import (
+    commission_service_pb2,
     common_pb2,
     event_service_pb2,
     group_buy_service_pb2,
@@ -35,6 +36,7 @@ SERVICES = [
     inventory_service_pb2.DESCRIPTOR.services_by_name["InventoryService"],
     ops_service_pb2.DESCRIPTOR.services_by_name["OpsService"],
     group_buy_service_pb2.DESCRIPTOR.services_by_name["GroupBuyService"],
+    commission_service_pb2.DESCRIPTOR.services_by_name["CommissionService"],
     event_service_pb2.DESCRIPTOR.services_by_name["EventService"],
     risk_service_pb2.DESCRIPTOR.services_by_name["RiskService"],
 ]

@@ -19,6 +19,7 @@ from stockray import (
     Sku,
     Status,
     cluster,
+    commission,
     events,
     group_buy,
     records,
@@ -31,6 +32,7 @@ from stockray._ids import IdMaker
 from stockray._verbs import frame
 from stockray.options import OptionChanges
 from stockray_proto.v1 import (
+    commission_service_pb2,
     common_pb2,
     event_service_pb2,
     group_buy_service_pb2,
@@ -51,6 +53,7 @@ MODULES = (
     inventory_service_pb2,
     seckill_service_pb2,
     group_buy_service_pb2,
+    commission_service_pb2,
     event_service_pb2,
     risk_service_pb2,
     ops_service_pb2,
@@ -242,6 +245,7 @@ RENAMED = {
     "TeamChange": "WatchTeamResponse",
     "FactBatch": "WatchResponse",
     "FactBuyer": "BuyerContext",
+    "FunnelReport": "GetFunnelResponse",
 }
 NO_MESSAGE = {"Answer", "ConfirmResult", "ReleaseResult", "ReserveResult", "SeatResult"}
 FUNCTIONS = {"format_cursors", "parse_cursors"}
@@ -254,7 +258,7 @@ def test_every_record_mirrors_its_message() -> None:
         for module in MODULES
         for name, kind in module.DESCRIPTOR.message_types_by_name.items()
     }
-    for module in (records, results, cluster, group_buy, events, risk):
+    for module in (records, results, cluster, group_buy, commission, events, risk):
         for name in set(module.__all__) - NO_MESSAGE - FUNCTIONS:
             message = RENAMED.get(name) or (
                 name if name in wire else name.replace("Result", "Response")

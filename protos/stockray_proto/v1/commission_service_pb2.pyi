@@ -21,8 +21,8 @@ A distributor is a buyer: its id is its buyer id.
   The money is frozen until the freeze is over, then available, then settled by the statement of
   its month, then paid out by a withdrawal.
 * Units that come back reverse what they earned, at the rates of the order, from wherever the
-  money is by then. What was settled or paid out already becomes a debt: balances go below 0 and
-  are carried into the next statement.
+  money is by then. What was paid out already becomes a debt: what is settled goes below 0 and is
+  carried into the next statement.
 * The ledger is double-entry: the six amounts of each entry sum to 0, and so do all balances.
 
 Amounts of this service are in minor units of the programme's currency. Entries, balances and
@@ -548,9 +548,9 @@ class LedgerAmounts(_message.Message):
     frozen_minor: _builtins.int
     """Earned, and may still be reversed by a return in time."""
     available_minor: _builtins.int
-    """The freeze is over. Below 0 with a debt."""
+    """The freeze is over."""
     settled_minor: _builtins.int
-    """Is in a statement. Below 0 with a debt."""
+    """Is in a statement. A balance below 0 is a debt: what came back had been paid out."""
     withdrawing_minor: _builtins.int
     """Is on its way out."""
     paid_out_minor: _builtins.int

@@ -219,7 +219,7 @@ class CommissionServiceServicer(object):
 
     def GetStatement(self, request, context):
         """Reads a distributor's statement of a month: from the account shard, fenced, or from the SQL view
-        when it left memory. Answers NOT_DISTRIBUTOR, NOT_FOUND (no statement of this month), FOUND.
+        when it left memory. A month without entries has none. Answers NOT_DISTRIBUTOR, NOT_FOUND, FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,8 +21,8 @@ A distributor is a buyer: its id is its buyer id.
   The money is frozen until the freeze is over, then available, then settled by the statement of
   its month, then paid out by a withdrawal.
 * Units that come back reverse what they earned, at the rates of the order, from wherever the
-  money is by then. What was settled or paid out already becomes a debt: balances go below 0 and
-  are carried into the next statement.
+  money is by then. What was paid out already becomes a debt: what is settled goes below 0 and is
+  carried into the next statement.
 * The ledger is double-entry: the six amounts of each entry sum to 0, and so do all balances.
 
 Amounts of this service are in minor units of the programme's currency. Entries, balances and
@@ -108,7 +108,7 @@ class CommissionServiceStub:
     """
     GetStatement: _grpc.UnaryUnaryMultiCallable[_commission_service_pb2.GetStatementRequest, _commission_service_pb2.GetStatementResponse]
     """Reads a distributor's statement of a month: from the account shard, fenced, or from the SQL view
-    when it left memory. Answers NOT_DISTRIBUTOR, NOT_FOUND (no statement of this month), FOUND.
+    when it left memory. A month without entries has none. Answers NOT_DISTRIBUTOR, NOT_FOUND, FOUND.
     """
     ListStatements: _grpc.UnaryUnaryMultiCallable[_commission_service_pb2.ListStatementsRequest, _commission_service_pb2.ListStatementsResponse]
     """Lists a distributor's statements from the SQL view, newest first."""
@@ -190,7 +190,7 @@ class CommissionServiceAsyncStub(CommissionServiceStub):
     """
     GetStatement: _aio.UnaryUnaryMultiCallable[_commission_service_pb2.GetStatementRequest, _commission_service_pb2.GetStatementResponse]  # type: ignore[assignment]
     """Reads a distributor's statement of a month: from the account shard, fenced, or from the SQL view
-    when it left memory. Answers NOT_DISTRIBUTOR, NOT_FOUND (no statement of this month), FOUND.
+    when it left memory. A month without entries has none. Answers NOT_DISTRIBUTOR, NOT_FOUND, FOUND.
     """
     ListStatements: _aio.UnaryUnaryMultiCallable[_commission_service_pb2.ListStatementsRequest, _commission_service_pb2.ListStatementsResponse]  # type: ignore[assignment]
     """Lists a distributor's statements from the SQL view, newest first."""
@@ -335,7 +335,7 @@ class CommissionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_commission_service_pb2.GetStatementResponse, _abc.Awaitable[_commission_service_pb2.GetStatementResponse]]:
         """Reads a distributor's statement of a month: from the account shard, fenced, or from the SQL view
-        when it left memory. Answers NOT_DISTRIBUTOR, NOT_FOUND (no statement of this month), FOUND.
+        when it left memory. A month without entries has none. Answers NOT_DISTRIBUTOR, NOT_FOUND, FOUND.
         """
 
     @_abc_1.abstractmethod

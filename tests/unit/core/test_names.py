@@ -34,6 +34,15 @@ def test_a_public_id_reads_back(slot: int, key: bytes) -> None:
     assert identity.parse_public_id(identity.public_id(slot, key)) == (slot, key)
 
 
+@given(slot=st.integers(1024, 2047), key=st.binary(min_size=16, max_size=16))
+def test_an_id_of_an_account_slot_is_never_taken_for_an_order(slot: int, key: bytes) -> None:
+    text = identity.public_id(slot, key)
+    assert identity.parse_account_id(text) == (slot, key)
+    assert identity.parse_public_id(text) is None
+    order = identity.public_id(slot - identity.SLOT_COUNT, key)
+    assert identity.parse_account_id(order) is None
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -196,6 +196,7 @@ def show_bench(result: BenchResult, console: Console) -> None:
         ("cold start (s)", result.cold_start_s),
         ("memory", result.memory),
         ("idle connections", result.idle),
+        ("honest buyers of one address who gave up (%)", result.honest_refused_percent),
     ):
         if values:
             console.print(f"{title}: " + "  ".join(f"{k} {v:,}" for k, v in values.items()))

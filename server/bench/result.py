@@ -86,6 +86,8 @@ class BenchResult:
     cold_start_s: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)
+    honest_refused_percent: dict[str, float] = field(default_factory=dict)
+    """Of so many honest buyers behind one address, by risk profile, who gave up."""
     acks_checked: int = 0
     """Sales of the generators that were looked for in the journal, one by one."""
     invariants: dict[str, Any] = field(default_factory=dict)

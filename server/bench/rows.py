@@ -19,6 +19,7 @@ from stockray import AsyncClient, ClusterStatus
 from actors.core.identity import slot_of
 from server.bench import clients
 from server.bench.generators import Generators, has_h2load, measure_h2load
+from server.bench.honest import measure_honest
 from server.bench.idle import idle_connections
 from server.bench.kills import measure_kills
 from server.bench.opening import open_reservations
@@ -125,6 +126,10 @@ class Rows:
             ]
             await self._take(chosen(rows, options.rows))
         self._result.ratios = ratios(self._result, options)
+        self._result.honest_refused_percent = {
+            f"{crowd.risk_profile}, {crowd.buyers:,}": round(crowd.turned_away_percent, 1)
+            for crowd in measure_honest()
+        }
         if options.idle_connections:
             await self._measure_idle()
         if options.open_reservations:

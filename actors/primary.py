@@ -26,15 +26,13 @@ from actors.clock import ShardTime
 from actors.core import commands as c
 from actors.core.chores import chores
 from actors.core.codec import pack_entry
-from actors.core.commission_commands import READS as COMMISSION_READS
 from actors.core.decide import CHANGES_ITS_VIEW, answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import Forgetting, recall
 from actors.core.outcomes import Outcome
 from actors.core.pulse import Pulse
-from actors.core.relay_commands import GET_MARKS, TAKE_FACT
-from actors.core.risk_commands import FREEZE, GET_PROFILE, HOLD_TOLD, PULL_RISK, UNFREEZE
 from actors.core.state import ShardState
+from actors.fullness import has_room_for
 from actors.lateness import SenderClocks
 from actors.limits import ShardLimits
 from actors.rounds import Answers, Round, RoundStatus
@@ -44,31 +42,6 @@ from persistence.errors import StorageError
 log = structlog.get_logger()
 T = TypeVar("T")
 
-READS = COMMISSION_READS | {
-    c.GET_RESERVATION,
-    c.GET_STOCK,
-    c.GET_CAMPAIGN,
-    GET_MARKS,
-    GET_PROFILE,
-    PULL_RISK,
-}
-WHAT_IS_HELD = READS | {
-    c.CONFIRM,
-    c.RELEASE,
-    c.BEGIN_PAYMENT,
-    c.REPORT_FAILED_PAYMENT,
-    c.RETURN_UNITS,
-    c.REPORT_REFUND,
-    c.REPORT_FULFILMENT,
-    c.TRANSFER_IN,
-    c.TRANSFER_DONE,
-    TAKE_FACT,
-    FREEZE,
-    UNFREEZE,
-    HOLD_TOLD,
-}
-"""What still goes through when the journal is nearly full: it serves what buyers hold already."""
-FULL_FOR_NEW_PERCENT = 90
 _WRONG_SHARD, _RETRY = (Outcome.WRONG_SHARD,), (Outcome.RETRY,)
 DUE_EVERY_MS = 50
 SPLIT_LINES = 16
@@ -351,7 +324,7 @@ class Primary:
                 return _WRONG_SHARD
             if line[2] < sender_ms:
                 return _RETRY
-            if self.full_percent >= FULL_FOR_NEW_PERCENT and not self._has_room_for(line):
+            if self.full_percent and not has_room_for(line, self.full_percent):
                 return _RETRY
             command = c.MAKE[kind](line)
             brought = recall(state, command) if kind == c.RECALLED else ()
@@ -381,11 +354,6 @@ class Primary:
         for record in decided:
             evolve(state, record)
             records.append(record)
-
-    def _has_room_for(self, line: tuple[Any, ...]) -> bool:
-        """Whether a journal that is nearly full, or full, still takes a command of this kind."""
-        kind = line[5][0] if line[0] == c.RECALLED else line[0]
-        return kind in (READS if self.full_percent >= 100 else WHAT_IS_HELD)
 
     def _decide_due(self, now_ms: int, records: list[Any]) -> None:
         """Expiries and revocations, folded like any other record. Not while it is quiet: after a

@@ -60,9 +60,24 @@ async def ask_everywhere(stack: Stack, sku_id: str, buyer_id: str) -> set[Status
     return answers
 
 
+async def accounts_know(client: AsyncClient, sku_id: str) -> None:
+    """Until account shards, which start last, have learned of a failure by the relay."""
+    reservation_id = await hold(client, sku_id, "first", "first")
+    await client.report_payment(
+        reservation_id, payment_id="p-first", outcome=PaymentOutcome.FAILED, paid_minor=500
+    )
+
+    async def learned() -> bool:
+        profile = (await client.get_profile("first")).profile
+        return profile is not None and profile.failed_payment_count == 1
+
+    assert await within(30, learned)
+
+
 async def test_three_failures_on_two_shards_freeze_at_every_gateway(guarded: Stack) -> None:
     async with guarded.client() as client:
         skus = await stock(client)
+        await accounts_know(client, skus[1])
         paid = await hold(client, skus[0], "thief", "paid")
         held = [await hold(client, sku_id, "thief", sku_id) for sku_id in skus]
         assert (await client.confirm(paid, payment_id="p-paid", paid_minor=500)).ok

@@ -3,23 +3,23 @@
 Every function answers (table, key columns, other columns). Rows of one key are merged over a batch,
 the later record's columns winning, so that a batch has one row per key and the sink's guard by
 (generation, seq) never has to choose within an entry. Columns that a record does not speak of are
-left out, and stay as they are in SQL. Most rows of a sale are new reservations: these alone are
-made without dicts (`reserved_values`).
+left out, and stay as they are in SQL. Most rows of a sale are new reservations, and most of a
+programme entries of its ledger: these alone are made without dicts.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors import commission_rows as on_commission
 from actors import relay_rows as on_relay
 from actors import reservation_rows as on_reservations
+from actors import risk_rows as on_risk
 from actors import stock_rows as on_stock
 from actors import team_rows as on_teams
 from actors.core import records as r
 from actors.core import relay_records as y
-from actors.core import risk_records as k
 from actors.core import state as s
 from actors.core import team_records as t
-from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.reservation_rows import PAYMENT_KEPT, PAYMENT_REFUND_DUE, RESERVED_COLUMNS
 from actors.stock_rows import Row
 from persistence.ports import Rows
@@ -37,6 +37,7 @@ class RowBatch:
         self._shard = shard
         self._rows: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = {}
         self._reserved: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._entries: list[tuple[Any, ...]] = []
         self._balances: dict[tuple[str, str], tuple[int, int, r.Balance]] = {}
 
     def add(self, seq: int, now_ms: int, record: Any) -> None:
@@ -47,6 +48,8 @@ class RowBatch:
         for table, own_key, columns in ROWS[record.kind](record, now_ms):
             key = {"shard": self._shard, **own_key} if table == on_relay.MARKS else own_key
             self._put(table, key, {"slot": record.slot, **columns}, seq)
+        if record.kind in on_commission.WITH_ENTRIES:
+            self._entries.extend(on_commission.entry_values(record, now_ms, seq))
 
     def add_balance(self, seq: int, now_ms: int, balance: r.Balance) -> None:
         """A pool as it stands after an entry."""
@@ -60,6 +63,8 @@ class RowBatch:
         groups: dict[tuple[str, tuple[str, ...]], list[tuple[object, ...]]] = {}
         if self._reserved:
             groups["reservations", RESERVED_COLUMNS] = list(self._reserved.values())
+        if self._entries:
+            groups[on_commission.ENTRIES, on_commission.ENTRY_COLUMNS] = self._entries
         for (table, _), row in self._rows.items():
             names = tuple(sorted(row))
             groups.setdefault((table, names), []).append(tuple([row[name] for name in names]))
@@ -130,11 +135,7 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     t.TEAM_CLOSED: on_teams.team_closed,
     t.TEAMS_FORGOTTEN: _no_rows,
     t.TEAM_NEARLY_FULL: _no_rows,
-    **dict.fromkeys(COMMISSION_RECORDS, _no_rows),
+    **on_commission.ROWS,
     y.FACT_TAKEN: on_relay.fact_taken,
-    k.SIGNAL_NOTED: _no_rows,
-    k.BUYER_FROZEN: _no_rows,
-    k.BUYER_UNFROZEN: _no_rows,
-    k.PROFILES_RESTED: _no_rows,
-    k.HOLD_NOTED: _no_rows,
+    **on_risk.ROWS,
 }

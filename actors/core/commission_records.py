@@ -65,6 +65,8 @@ class DistributorSet(NamedTuple):
     """'' until it is approved for the first time; then it stays."""
     caller: str
     reason: str
+    applies: bool = False
+    """It was none before."""
 
 
 class BuyerBound(NamedTuple):

@@ -125,6 +125,7 @@ def apply_distributor(state: ShardState, command: c.ApplyDistributor, now_ms: in
         _new_code(programme, command.distributor_id) if at_once else "",
         command.caller,
         command.reason,
+        applies=True,
     )
     return (Outcome.APPLIED, None), (record,)
 
@@ -336,7 +337,8 @@ def _not_bound(
         return Outcome.SELF_REFERRAL
     renewed = bond is not None and bond.distributor_id == distributor_id
     if bond is not None and not renewed:
-        protected_until_ms = bond.from_ms + config.protection_ms
+        # Of two touches in one millisecond the first counts: bindings of a buyer never begin at once.
+        protected_until_ms = bond.from_ms + max(1, config.protection_ms)
         if config.policy != LAST_TOUCH or touch.at_ms < protected_until_ms:
             return Outcome.BOUND_ALREADY
     if config.new_buyers_only and not touch.new_buyer and not renewed:

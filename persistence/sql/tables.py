@@ -13,7 +13,7 @@ Rules
 
 from zlib import crc32
 
-from sqlalchemy import Column, Index, MetaData, Table, text
+from sqlalchemy import Column, Index, Table, text
 
 from persistence.sql.columns import (
     OPTIONS,
@@ -30,11 +30,10 @@ from persistence.sql.columns import (
     small_key,
     words,
 )
+from persistence.sql.tables_accounts import metadata
 
 BUYER_PARTS = 64
 """Values of `buyer_part`: four for each of the 16 partitions, so that these can be split twice."""
-
-metadata = MetaData()
 
 
 def buyer_part(buyer_id: str) -> int:
@@ -331,20 +330,6 @@ facts = Table(
     big_key("seq"),
     big("at_ms"),
     blob("data"),
-    **OPTIONS,
-)
-
-# How far each account shard has the facts of each stock shard (`source`).
-marks = Table(
-    "marks",
-    metadata,
-    small_key("shard"),
-    small_key("source"),
-    *origin(),
-    identifier("incarnation"),
-    big("source_seq"),
-    big("source_index"),
-    big("updated_ms"),
     **OPTIONS,
 )
 

@@ -1,4 +1,5 @@
-"""Tables of what account shards decide on commission. Part of `tables.py`, whose rules hold here.
+"""Tables of what account shards decide on commission and risk. Part of `tables.py`, whose rules
+hold here. `bonds` are bindings of buyers; `commission_orders` are orders that a distributor brought.
 
 An entry's amounts are those of the ledger, and `amount_minor` is what the distributor got by it
 (below 0: what was taken back): the commission of an order is the sum of it over the entries of its
@@ -13,14 +14,17 @@ from persistence.sql.columns import (
     big_key,
     identifier,
     identifier_key,
+    long_document,
     number,
     number_key,
     origin,
     small,
+    small_key,
     words,
 )
 
 metadata = MetaData()
+"""Of all tables: `tables.py` adds its own."""
 
 distributors = Table(
     "distributors",
@@ -35,6 +39,72 @@ distributors = Table(
     big("updated_ms"),
     Index("ix_distributors_state", "state", "distributor_id"),
     Index("ix_distributors_code", "share_code"),
+    **OPTIONS,
+)
+
+bonds = Table(
+    "bonds",
+    metadata,
+    identifier_key("buyer_id"),
+    big_key("from_ms"),
+    identifier_key("distributor_id"),
+    *origin(),
+    big("until_ms"),
+    identifier("share_code"),
+    small("invited"),
+    number("month"),
+    identifier("reservation_id"),
+    identifier("caller"),
+    big("bound_ms"),
+    big("updated_ms"),
+    Index("ix_bonds_distributor", "distributor_id", "from_ms", "buyer_id"),
+    **OPTIONS,
+)
+
+commission_rates = Table(
+    "commission_rates",
+    metadata,
+    number_key("version"),
+    *origin(),
+    big("from_ms"),
+    long_document("config_json"),
+    identifier("caller"),
+    words("reason"),
+    big("updated_ms"),
+    **OPTIONS,
+)
+
+# What each level got at first, and whether it still waits; what is left of it, its entries say.
+commission_orders = Table(
+    "commission_orders",
+    metadata,
+    identifier_key("reservation_id"),
+    *origin(),
+    identifier("buyer_id"),
+    identifier("referrer_id"),
+    identifier("campaign_id"),
+    identifier("sku_id"),
+    identifier("share_code"),
+    big("quantity"),
+    big("returned_quantity"),
+    big("base_minor"),
+    words("currency_code", 8),
+    number("version"),
+    number("month"),
+    identifier("level1_id"),
+    number("level1_bps"),
+    big("level1_minor"),
+    small("level1_state"),
+    identifier("level2_id"),
+    number("level2_bps"),
+    big("level2_minor"),
+    small("level2_state"),
+    big("reserved_ms"),
+    big("earned_ms"),
+    big("matures_ms"),
+    small("delivered"),
+    big("updated_ms"),
+    Index("ix_orders_referrer", "referrer_id", "earned_ms", "reservation_id"),
     **OPTIONS,
 )
 
@@ -53,7 +123,6 @@ commission_entries = Table(
     small("level"),
     number("version"),
     number("month"),
-    small("state"),
     big("amount_minor"),
     big("expense_minor"),
     big("frozen_minor"),
@@ -87,6 +156,7 @@ statements = Table(
     number("entry_count"),
     words("currency_code", 8),
     big("made_ms"),
+    big("updated_ms"),
     **OPTIONS,
 )
 
@@ -97,6 +167,7 @@ withdrawals = Table(
     *origin(),
     identifier("caller"),
     identifier("request_id"),
+    big("fingerprint"),
     identifier("distributor_id"),
     big("amount_minor"),
     big("from_settled_minor"),
@@ -105,8 +176,45 @@ withdrawals = Table(
     identifier("reference"),
     big("requested_ms"),
     big("changed_ms"),
+    big("updated_ms"),
     # In the order of a page (requested_ms, withdrawal_id) within a state; every listing names one.
     Index("ix_withdrawals_state", "state", "requested_ms", "withdrawal_id"),
     Index("ix_withdrawals_distributor", "distributor_id", "state", "requested_ms", "withdrawal_id"),
+    **OPTIONS,
+)
+
+# A row stays when its profile left memory (`rested`). Of a freeze that is over (`frozen` is 0) it
+# keeps the end, and whether it ended by itself.
+risk_profiles = Table(
+    "risk_profiles",
+    metadata,
+    identifier_key("buyer_id"),
+    *origin(),
+    small("rested"),
+    big("whole_ms"),
+    words("failures_json"),
+    small("frozen"),
+    big("frozen_until_ms"),
+    small("ended_by_itself"),
+    small("cause"),
+    identifier("caller"),
+    words("reason"),
+    big("told_until_ms"),
+    big("updated_ms"),
+    Index("ix_profiles_frozen", "frozen", "frozen_until_ms", "buyer_id"),
+    **OPTIONS,
+)
+
+# How far each account shard has the facts of each stock shard (`source`).
+marks = Table(
+    "marks",
+    metadata,
+    small_key("shard"),
+    small_key("source"),
+    *origin(),
+    identifier("incarnation"),
+    big("source_seq"),
+    big("source_index"),
+    big("updated_ms"),
     **OPTIONS,
 )

@@ -143,7 +143,7 @@ class Naive:
             return Outcome.NOT_ACTIVE
         if buyer == to:
             return Outcome.SELF_REFERRAL
-        protected = bond is not None and at_ms - bond.from_ms < config.protection_ms
+        protected = bond is not None and at_ms - bond.from_ms < max(1, config.protection_ms)
         if bond is not None and not same and (not last or protected):
             return Outcome.BOUND_ALREADY
         if config.new_buyers_only and not new and not same:

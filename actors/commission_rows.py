@@ -1,0 +1,238 @@
+"""Records of the commission programme as SQL rows. See `rows.py`.
+
+Entries of the ledger are rows of their own, which never change (`entry_values`): most rows of a
+programme are these, so they are made without dicts.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from actors.core import commission_records as r
+from actors.core import commission_state as c
+from actors.core import state as s
+from actors.core.identity import public_id
+from actors.stock_rows import Row
+
+ENTRIES = "commission_entries"
+ENTRY_COLUMNS = (
+    "entry_id",
+    "slot",
+    "generation",
+    "seq",
+    "distributor_id",
+    "event",
+    "reservation_id",
+    "withdrawal_id",
+    "campaign_id",
+    "sku_id",
+    "share_code",
+    "level",
+    "version",
+    "month",
+    "amount_minor",
+    "expense_minor",
+    "frozen_minor",
+    "available_minor",
+    "settled_minor",
+    "withdrawing_minor",
+    "paid_out_minor",
+    "at_ms",
+)
+"""In the table's own order: then the sink has nothing to put in order."""
+OF_WITHDRAWALS = frozenset({r.WITHDRAWN, r.WITHDRAWAL_RESTORED, r.PAID_OUT})
+WITH_ENTRIES = frozenset(
+    kind for kind, record in r.RECORDS.items() if "entries" in getattr(record, "_fields", ())
+)
+"""Kinds of records that have entries."""
+
+
+def entry_values(record: Any, now_ms: int, seq: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of a record's entries, as `ENTRY_COLUMNS` says. What the order was of is in the
+    entries by which it earned."""
+    slot = record.slot
+    of = ("", "", "")
+    if record.kind == r.ORDER_ACCRUED:
+        of = (record.campaign_id, record.sku_id, record.share_code)
+    for number, event, distributor_id, about, level, version, month, *amounts in record.entries:
+        is_withdrawal = event in OF_WITHDRAWALS
+        yield (
+            number,
+            slot,
+            s.GENERATION,
+            seq,
+            distributor_id,
+            event,
+            "" if is_withdrawal else about,
+            about if is_withdrawal else "",
+            *of,
+            level,
+            version,
+            month,
+            -amounts[c.EXPENSE_AT],
+            *amounts,
+            now_ms,
+        )
+
+
+def distributor_set(record: r.DistributorSet, now_ms: int) -> Sequence[Row]:
+    columns: dict[str, Any] = {
+        "state": record.state,
+        "share_code": record.share_code,
+        "changed_ms": now_ms,
+        "updated_ms": now_ms,
+    }
+    if record.applies:
+        columns["applied_ms"] = now_ms
+    return [_distributor(record, columns)]
+
+
+def distributor_held(record: r.DistributorHeld, now_ms: int) -> Sequence[Row]:
+    return [_distributor(record, {"held_until_ms": record.until_ms, "updated_ms": now_ms})]
+
+
+def buyer_bound(record: r.BuyerBound, now_ms: int) -> Sequence[Row]:
+    key = {
+        "buyer_id": record.buyer_id,
+        "from_ms": record.from_ms,
+        "distributor_id": record.distributor_id,
+    }
+    columns: dict[str, Any] = {"until_ms": record.until_ms, "updated_ms": now_ms}
+    if not record.renewed:
+        columns |= {
+            "share_code": record.share_code,
+            "invited": int(record.invited),
+            "month": record.month,
+            "reservation_id": record.reservation_id,
+            "caller": record.caller,
+            "bound_ms": now_ms,
+        }
+    return [("bonds", key, columns)]
+
+
+def rates_put(record: r.RatesPut, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "from_ms": now_ms,
+        "config_json": json.dumps(record.config, ensure_ascii=False),
+        "caller": record.caller,
+        "reason": record.reason,
+        "updated_ms": now_ms,
+    }
+    return [("commission_rates", {"version": record.version}, columns)]
+
+
+def order_accrued(record: r.OrderAccrued, now_ms: int) -> Sequence[Row]:
+    columns: dict[str, Any] = {
+        "buyer_id": record.buyer_id,
+        "referrer_id": record.referrer_id,
+        "campaign_id": record.campaign_id,
+        "sku_id": record.sku_id,
+        "share_code": record.share_code,
+        "quantity": record.quantity,
+        "base_minor": record.base_minor,
+        "currency_code": record.currency_code,
+        "version": record.version,
+        "month": record.month,
+        "reserved_ms": record.reserved_ms,
+        "earned_ms": record.earned_ms,
+        "matures_ms": record.matures_ms,
+        "updated_ms": now_ms,
+    }
+    for level, distributor_id, rate_bps, amount_minor in record.shares:
+        columns[f"level{level}_id"] = distributor_id
+        columns[f"level{level}_bps"] = rate_bps
+        columns[f"level{level}_minor"] = amount_minor
+        columns[f"level{level}_state"] = c.FROZEN
+    return [_order(record, columns)]
+
+
+def order_reversed(record: r.OrderReversed, now_ms: int) -> Sequence[Row]:
+    columns = {"returned_quantity": record.returned_total, "updated_ms": now_ms}
+    return [_order(record, columns)]
+
+
+def order_matured(record: r.OrderMatured, now_ms: int) -> Sequence[Row]:
+    columns = {"updated_ms": now_ms}
+    columns |= {f"level{level}_state": c.AVAILABLE for level in record.available}
+    columns |= {f"level{level}_state": c.WAITING for level in record.waiting}
+    return [_order(record, columns)]
+
+
+def maturity_moved(record: r.MaturityMoved, now_ms: int) -> Sequence[Row]:
+    columns = {"matures_ms": record.matures_ms, "delivered": 1, "updated_ms": now_ms}
+    return [_order(record, columns)]
+
+
+def statement_made(record: r.StatementMade, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "starts_ms": record.starts_ms,
+        "ends_ms": record.ends_ms,
+        "opening_minor": record.opening_minor,
+        "available_minor": record.available_minor,
+        "reversed_minor": record.reversed_minor,
+        "withdrawn_minor": record.withdrawn_minor,
+        "restored_minor": record.restored_minor,
+        "closing_minor": record.closing_minor,
+        "moved_minor": record.moved_minor,
+        "entry_count": record.entry_count,
+        "currency_code": record.currency_code,
+        "made_ms": now_ms,
+        "updated_ms": now_ms,
+    }
+    key = {"distributor_id": record.distributor_id, "month": record.month}
+    return [("statements", key, columns)]
+
+
+def withdrawal_requested(record: r.WithdrawalRequested, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "caller": record.caller,
+        "request_id": record.request_id,
+        "fingerprint": record.fingerprint,
+        "distributor_id": record.distributor_id,
+        "amount_minor": record.amount_minor,
+        "from_settled_minor": record.from_settled_minor,
+        "currency_code": record.currency_code,
+        "state": c.REQUESTED,
+        "requested_ms": now_ms,
+        "changed_ms": now_ms,
+        "updated_ms": now_ms,
+    }
+    return [_withdrawal(record, columns)]
+
+
+def withdrawal_reviewed(record: r.WithdrawalReviewed, now_ms: int) -> Sequence[Row]:
+    columns = {
+        "state": record.state,
+        "reference": record.reference,
+        "changed_ms": now_ms,
+        "updated_ms": now_ms,
+    }
+    return [_withdrawal(record, columns)]
+
+
+def _distributor(record: Any, columns: dict[str, Any]) -> Row:
+    return "distributors", {"distributor_id": record.distributor_id}, columns
+
+
+def _order(record: Any, columns: dict[str, Any]) -> Row:
+    return "commission_orders", {"reservation_id": record.reservation_id}, columns
+
+
+def _withdrawal(record: Any, columns: dict[str, Any]) -> Row:
+    return "withdrawals", {"withdrawal_id": public_id(record.slot, record.key)}, columns
+
+
+ROWS = {
+    r.DISTRIBUTOR_SET: distributor_set,
+    r.BUYER_BOUND: buyer_bound,
+    r.RATES_PUT: rates_put,
+    r.ORDER_ACCRUED: order_accrued,
+    r.ORDER_REVERSED: order_reversed,
+    r.ORDER_MATURED: order_matured,
+    r.MATURITY_MOVED: maturity_moved,
+    r.DISTRIBUTOR_HELD: distributor_held,
+    r.STATEMENT_MADE: statement_made,
+    r.WITHDRAWAL_REQUESTED: withdrawal_requested,
+    r.WITHDRAWAL_REVIEWED: withdrawal_reviewed,
+}
+"""See `rows.ROWS`."""

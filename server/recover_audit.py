@@ -42,6 +42,7 @@ _SHARD = {
     "forgets": (_D, "whether a slot has forgotten reservations"),
     "refusal_count": (_L, "0, as there are no refusals"),
     "touched": (_P, "pools of the open entry"),
+    "programmes": (_D, "the slot that has a programme"),
     "risk": (_P, "counted over the profiles when they are loaded"),
     "fuzzy": (_P, "while a snapshot is loaded"),
     "archive": (_P, "for `verify` only"),
@@ -76,11 +77,8 @@ _SLOT = {
     "transfers": (_R, "`transfers`"),
     "open_transfers": (_D, "transfers in transit; they are finished as ever"),
     "arrivals": (_R, "`stock_documents` of kind 6"),
-    "profiles": (
-        _L,
-        "every buyer begins with a whole score and no failed payments, and freezes are over: who "
-        "is to stay frozen is frozen again by an operator",
-    ),
+    "profiles": (_R, "`risk_profiles`"),
+    "programme": (_R, "the tables of commission, by their `slot`"),
     "teams": (
         _R,
         "`teams`; those that ended before `recall_after_ms`, of campaigns that are over, stay in "
@@ -258,6 +256,128 @@ _TRANSFER = {
     "fingerprint": (_R, "`transfers`; made from the row's fields before schema 0003"),
 }
 
+_PROGRAMME = {
+    "distributors": (_R, "`distributors`"),
+    "bonds": (_R, "`bonds`"),
+    "orders": (_R, "`commission_orders`"),
+    "withdrawals": (_R, "`withdrawals`"),
+    "rates": (_R, "`commission_rates`"),
+    "entry_count": (_R, "rows of `commission_entries`"),
+    "sums": (_R, "the amounts in `commission_entries`"),
+    "recent": (_R, "the newest of `commission_entries`"),
+    "codes": (_D, "share codes of the distributors"),
+    "versions": (_D, "the rates by their numbers"),
+    "starts": (_D, "when each of them began"),
+    "rate_lines": (_D, "counted over the rates"),
+    "maturing": (_D, "orders with a share that is frozen; it becomes available as ever"),
+    "hold_ends": (_D, "distributors that are held"),
+    "released": (_D, "distributors that are held no more, with shares that wait"),
+    "months": (_D, "the open months of the distributors"),
+}
+_DISTRIBUTOR = {
+    "state": (_R, "`distributors`"),
+    "share_code": (_R, "`distributors`"),
+    "applied_ms": (_R, "`distributors`"),
+    "changed_ms": (_R, "`distributors`"),
+    "held_until_ms": (_R, "`distributors`"),
+    "balances": (_R, "the sums of its entries in `commission_entries`"),
+    "months": (_R, "its entries of the months without a statement"),
+    "closing_minor": (_R, "its newest row in `statements`"),
+    "settled_through": (_R, "its newest row in `statements`"),
+    "statements": (_R, "its newest rows in `statements`; all of them stay in SQL, as ever"),
+    "orders": (_R, "rows of `commission_orders` that it brought"),
+    "sales_minor": (_R, "what was paid for these, less what came back"),
+    "invited": (_R, "rows of `bonds` that count as invitations"),
+    "board": (_R, "the same by month"),
+    "open_withdrawals": (_D, "its withdrawals that are requested or approved"),
+    "seq": (_N, "the youngest row about it"),
+    "waiting": (_D, "orders with a share that waits for it"),
+}
+_SUMS = {
+    "available_minor": (_R, "`commission_entries`"),
+    "reversed_minor": (_R, "`commission_entries`"),
+    "withdrawn_minor": (_R, "`commission_entries`"),
+    "restored_minor": (_R, "`commission_entries`"),
+    "count": (_R, "`commission_entries`"),
+}
+_STATEMENT = dict.fromkeys(
+    (
+        "month",
+        "starts_ms",
+        "ends_ms",
+        "opening_minor",
+        "available_minor",
+        "reversed_minor",
+        "withdrawn_minor",
+        "restored_minor",
+        "closing_minor",
+        "moved_minor",
+        "entry_count",
+        "made_ms",
+    ),
+    (_R, "`statements`"),
+)
+_BONDS = {
+    "seq": (_R, "the youngest row of the buyer in `bonds`"),
+    "bonds": (_R, "the buyer's rows in `bonds`"),
+}
+_BOND = dict.fromkeys(("from_ms", "until_ms", "distributor_id"), (_R, "`bonds`"))
+_ORDER = {
+    "base_minor": (_R, "`commission_orders`"),
+    "quantity": (_R, "`commission_orders`"),
+    "returned": (_R, "`commission_orders.returned_quantity`"),
+    "referrer_id": (_R, "`commission_orders`"),
+    "version": (_R, "`commission_orders`"),
+    "month": (_R, "`commission_orders`"),
+    "earned_ms": (_R, "`commission_orders`"),
+    "matures_ms": (_R, "`commission_orders`"),
+    "delivered": (_R, "`commission_orders`"),
+    "earnings": (_R, "the levels in `commission_orders`"),
+    "seq": (_R, "`commission_orders`"),
+}
+_EARNING = {
+    "level": (_R, "the columns of the level in `commission_orders`"),
+    "distributor_id": (_R, "`commission_orders.level1_id`, `level2_id`"),
+    "rate_bps": (_R, "`commission_orders.level1_bps`, `level2_bps`"),
+    "full_minor": (_R, "`commission_orders.level1_minor`, `level2_minor`"),
+    "amount_minor": (_R, "the entries of the order and level, what was reversed taken off"),
+    "state": (_R, "`commission_orders.level1_state`, `level2_state`"),
+}
+_WITHDRAWAL = dict.fromkeys(
+    (
+        "amount_minor",
+        "changed_ms",
+        "distributor_id",
+        "fingerprint",
+        "from_settled_minor",
+        "reference",
+        "requested_ms",
+        "seq",
+        "state",
+    ),
+    (_R, "`withdrawals`"),
+)
+_VERSION = {
+    "number": (_R, "`commission_rates.version`"),
+    "from_ms": (_R, "`commission_rates`"),
+    "config": (_R, "`commission_rates.config_json`"),
+    "seq": (_R, "`commission_rates`"),
+    "campaigns": (_D, "the configuration's rates of campaigns"),
+    "skus": (_D, "the configuration's rates of SKUs"),
+}
+_PROFILE = {
+    "whole_ms": (_R, "`risk_profiles`"),
+    "counts": (_L, "signals are counted from 0 again; nothing is decided by it"),
+    "failures": (_R, "`risk_profiles.failures_json`"),
+    "frozen_until_ms": (_R, "`risk_profiles`"),
+    "cause": (_R, "`risk_profiles`"),
+    "caller": (_R, "`risk_profiles`"),
+    "reason": (_R, "`risk_profiles`"),
+    "told_until_ms": (_R, "`risk_profiles`"),
+    "seq": (_R, "`risk_profiles`"),
+    "due_ms": (_D, "when the freeze ends or the score is whole"),
+}
+
 _KINDS: dict[str, dict[str, tuple[Verdict, str]]] = {
     "ShardState": _SHARD,
     "SlotState": _SLOT,
@@ -275,6 +395,17 @@ _KINDS: dict[str, dict[str, tuple[Verdict, str]]] = {
     "Payment": _PAYMENT,
     "Refund": _REFUND,
     "Transfer": _TRANSFER,
+    "Programme": _PROGRAMME,
+    "Distributor": _DISTRIBUTOR,
+    "Sums": _SUMS,
+    "Statement": _STATEMENT,
+    "Bonds": _BONDS,
+    "Bond": _BOND,
+    "Order": _ORDER,
+    "Earning": _EARNING,
+    "Withdrawal": _WITHDRAWAL,
+    "Version": _VERSION,
+    "Profile": _PROFILE,
     "Debt": {"slot": (_D, "the slot of the pool that owes")},
 }
 

@@ -18,6 +18,7 @@ from actors.core.refunds import failed_key, payment_key
 from actors.reservation_rows import PAYMENT_FAILED, PAYMENT_KEPT
 from actors.stock_rows import DOCUMENT_ARRIVAL, DOCUMENT_FAILED_PAYMENT, DOCUMENT_RETURN
 from persistence.sql.dump import View
+from server.recover_accounts import TABLES as ACCOUNT_TABLES
 from server.recover_marks import MarkRow
 from server.recover_teams import SeatRow, TeamRow, packed_seat
 
@@ -188,6 +189,7 @@ TABLES: dict[type[Any], str] = {
     TeamRow: "teams",
     ReservationRow: "reservations",
     MarkRow: "marks",
+    **ACCOUNT_TABLES,
 }
 
 

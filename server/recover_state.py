@@ -21,6 +21,18 @@ from actors.core.snapshot_rows import FILL, Filling
 from actors.core.team_state import TEAM_FORMING
 from actors.stock_rows import DOCUMENT_ARRIVAL
 from persistence.sql.dump import View
+from server.recover_accounts import (
+    Accounts,
+    BondRow,
+    DistributorRow,
+    EntryRow,
+    OrderRow,
+    ProfileRow,
+    RateRow,
+    StatementRow,
+    WithdrawalRow,
+    put_profile,
+)
 from server.recover_marks import MarkRow, put_mark
 from server.recover_rows import (
     CampaignRow,
@@ -142,6 +154,7 @@ class _Rebuilding:
         self._rebuilt = rebuilt
         self._sums = rebuilt.sums
         self._teams = Teams(rebuilt.differ)
+        self._accounts = Accounts(rebuilt.differ)
 
     def run(self) -> Rebuilt:
         """Everything. The order matters: pools need their SKUs, teams their pools and seats,
@@ -157,11 +170,25 @@ class _Rebuilding:
         self._each(TeamRow, self._team)
         self._each(ReservationRow, self._reservation)
         self._each(MarkRow, lambda state, _, row: put_mark(state, row))
+        self._accounts_of_slots()
         self._teams.compare()
         for state in self._rebuilt.states:
             for slot in state.slots.values():
                 self._compare_sums(slot)
         return self._rebuilt
+
+    def _accounts_of_slots(self) -> None:
+        """Distributors before all that is about them."""
+        accounts = self._accounts
+        self._each(RateRow, accounts.put_rates)
+        self._each(DistributorRow, accounts.put_distributor)
+        self._each(BondRow, accounts.put_bond)
+        self._each(OrderRow, accounts.put_order)
+        self._each(EntryRow, accounts.put_entry)
+        self._each(StatementRow, accounts.put_statement)
+        self._each(WithdrawalRow, accounts.put_withdrawal)
+        self._each(ProfileRow, lambda _, slot, row: put_profile(slot, row))
+        accounts.compare()
 
     def _each(self, kind: type[Any], put: Callable[[s.ShardState, s.SlotState, Any], None]) -> None:
         count = 0
@@ -278,6 +305,7 @@ def _name(row: Any) -> str:
 def counted(states: Iterable[s.ShardState]) -> dict[str, int]:
     """How much was rebuilt, by kind."""
     slots = [slot for state in states for slot in state.slots.values()]
+    programmes = [slot.programme for slot in slots if slot.programme is not None]
     return {
         "skus": sum(len(slot.skus) for slot in slots),
         "campaigns": sum(len(slot.campaigns) for slot in slots),
@@ -286,5 +314,10 @@ def counted(states: Iterable[s.ShardState]) -> dict[str, int]:
         "payments": sum(len(slot.payments) for slot in slots),
         "refunds": sum(len(slot.refunds) for slot in slots),
         "request_ids": sum(len(slot.documents) for slot in slots),
+        "distributors": sum(len(one.distributors) for one in programmes),
+        "commission_orders": sum(len(one.orders) for one in programmes),
+        "ledger_entries": sum(one.entry_count for one in programmes),
+        "withdrawals": sum(len(one.withdrawals) for one in programmes),
+        "risk_profiles": sum(len(slot.profiles) for slot in slots),
         "transfers_under_way": sum(len(slot.open_transfers) for slot in slots),
     }

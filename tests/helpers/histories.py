@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from actors.core import commands as c
 from actors.core.codec import pack_entry, unpack_entry
-from actors.core.identity import SLOT_COUNT, public_id, slot_of
+from actors.core.identity import SLOTS_IN_ALL, public_id, slot_of
 from actors.core.outcomes import Outcome
 from actors.limits import ShardLimits
 from actors.projector import Projector, project
@@ -21,6 +21,7 @@ from persistence.sql.dump import SqlDump
 from persistence.sql.sink import SqlSink
 from server.bootstrap import ShardMap
 from server.verify import Ack, ReplicaClaim, Report, Verifier
+from tests.helpers.account_acts import AccountActs
 from tests.helpers.loop_stores import LoopJournal
 from tests.helpers.shells import LIMITS
 from tests.model.shop import MINUTE_MS, T0, Shop, line
@@ -28,7 +29,7 @@ from tests.model.team_shop import TeamShop, group_line, rules
 
 T = TypeVar("T")
 INCARNATION = "first"
-MAP = ShardMap(1, INCARNATION, (0,) * SLOT_COUNT)
+MAP = ShardMap(1, INCARNATION, (0,) * SLOTS_IN_ALL)
 
 
 class DayShop(TeamShop):
@@ -205,6 +206,24 @@ def busy_day(seed: int, steps: int = 120) -> Shop:
     day = Day(seed)
     for _ in range(steps):
         day.step()
+    return day.shop
+
+
+def full_day(seed: int, steps: int = 120) -> Shop:
+    """The same with an account shard in one: it takes the shop's own facts, and ends months
+    later."""
+    day = Day(seed)
+    acts = AccountActs(day.shop, seed, INCARNATION)
+    taken = 0
+    for step in range(steps):
+        day.step()
+        if acts.chance.random() < 0.5:
+            acts.act()
+        if acts.chance.random() < 0.5 or step == steps - 1:
+            for seq in range(taken + 1, len(day.shop.journal) + 1):
+                acts.take(0, seq, day.shop.journal[seq - 1])
+                taken = seq
+    acts.pass_months()
     return day.shop
 
 

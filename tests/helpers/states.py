@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from actors.core import commission_state as c
 from actors.core import state as s
 from actors.core.campaign_config import CampaignConfig, CampaignLine, GroupRules, Tier
 from actors.core.codec import unpack_entry
 from actors.core.evolve import fold
 from actors.core.evolve_reservations import counted_units
 from actors.core.pools import Pool
+from actors.core.risk_state import Profile
 from actors.core.snapshot import Loader, chunks
 from actors.core.tables import Counts
 from actors.core.team_state import Group, Team
@@ -30,6 +32,17 @@ KINDS: dict[str, type[Any]] = {
     "Payment": s.Payment,
     "Refund": s.Refund,
     "Transfer": s.Transfer,
+    "Programme": c.Programme,
+    "Distributor": c.Distributor,
+    "Sums": c.Sums,
+    "Statement": c.Statement,
+    "Bonds": c.Bonds,
+    "Bond": c.Bond,
+    "Order": c.Order,
+    "Earning": c.Earning,
+    "Withdrawal": c.Withdrawal,
+    "Version": c.Version,
+    "Profile": Profile,
     "Debt": s.Debt,
 }
 
@@ -102,7 +115,7 @@ def _as_pairs(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, dict):
         # Pools as keys are the same pools by name; a slot may have been touched and hold nothing.
         return {_key(key): part for key, part in value.items() if not _is_empty(part)}
-    if isinstance(value, tuple) and value and type(value[0]).__name__ in {*KINDS, "Counts"}:
+    if isinstance(value, tuple | list) and value and type(value[0]).__name__ in {*KINDS, "Counts"}:
         return dict(enumerate(value))
     if hasattr(value, "buckets"):
         return _due(value)
@@ -113,6 +126,7 @@ def _is_empty(part: Any) -> bool:
     if hasattr(part, "buckets"):
         return not part.buckets
     tables = ("skus", "campaigns", "documents", "payments", "refunds", "transfers", "arrivals")
+    tables += ("profiles",)
     return isinstance(part, s.SlotState) and not any(len(getattr(part, name)) for name in tables)
 
 

@@ -25,8 +25,7 @@ from server.recover_rows import (
     rows_of,
 )
 from server.recover_teams import SeatRow, TeamRow
-from tests.helpers.days import marks_of
-from tests.helpers.histories import Database, busy_day, journal_of
+from tests.helpers.histories import Database, full_day, journal_of
 from tests.helpers.states import KINDS, differences, fields_of, folded, loaded, remembered
 
 SEEDS = (3, 4, 29)
@@ -70,8 +69,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[s.ShardState, s
     directory = tmp_path_factory.mktemp("days")
     made = []
     for seed in SEEDS:
-        shop = busy_day(seed, 200)
-        shop.journal += marks_of([shop.journal], "another")
+        shop = full_day(seed, 200)
         (directory / str(seed)).mkdir()
         database = Database(directory / str(seed), directory / "template.db")
         database.follow(journal_of(shop.journal))

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.core.identity import SLOT_COUNT
+from actors.core.identity import SLOTS_IN_ALL
 from persistence.sql.dump import SqlDump
 from server.recover_state import Rebuilt, rebuild
-from tests.helpers.histories import Database, busy_day, journal_of
+from tests.helpers.histories import Database, full_day, journal_of
 from tests.helpers.states import differences, folded, loaded, remembered
 
-SLOTS = (0,) * SLOT_COUNT
+SLOTS = (0,) * SLOTS_IN_ALL
 NEVER_MS = 10**12
 
 
@@ -33,7 +33,7 @@ def from_sql(url: str, seq: int, recall_after_ms: int = NEVER_MS) -> Rebuilt:
 def test_what_sql_has_makes_the_state_that_the_journal_made(
     seed: int, tmp_path: Path, template: Path
 ) -> None:
-    shop = busy_day(seed)
+    shop = full_day(seed)
     database = Database(tmp_path, template)
     database.follow(journal_of(shop.journal))
     rebuilt = from_sql(database.url, len(shop.journal))

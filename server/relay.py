@@ -87,6 +87,22 @@ class Piece(NamedTuple):
     to_seq: int
 
 
+def numbered_facts(
+    slots_of: Sequence[int], records: Sequence[Any], at_ms: int
+) -> Iterator[tuple[int, int, int, Any]]:
+    """(Account shard, index, slot, fact) of an entry, numbered by account shard."""
+    facts = [(slots_of[slot], slot, fact) for slot, fact in order_facts(records, at_ms)]
+    left: dict[int, int] = {}
+    for shard, _, _ in facts:
+        left[shard] = left.get(shard, 0) + 1
+    count = dict.fromkeys(left, 0)
+    for shard, slot, fact in facts:
+        left[shard] -= 1
+        index = count[shard] if left[shard] else ENTRY_END
+        count[shard] += 1
+        yield shard, index, slot, fact
+
+
 class Doubt(Exception):
     """An account shard answered something else than yes: ask for its mark, and begin there."""
 
@@ -255,28 +271,14 @@ class Source:
         """Have all facts taken. Doubt."""
         lines: dict[int, list[TakeFact]] = {}
         for entry in piece.entries:
-            for shard, index, slot, fact in self._facts_of(entry):
+            for shard, index, slot, fact in numbered_facts(
+                self._slots_of, entry.records, entry.at_ms
+            ):
                 self._add(lines.setdefault(shard, []), shard, (entry.seq, index), slot, fact)
         sent = [self._send_to(shard, found) for shard, found in lines.items()]
         for error in await asyncio.gather(*sent, return_exceptions=True):
             if error is not None:
                 raise error
-
-    def _facts_of(self, entry: Entry) -> Iterator[tuple[int, int, int, Any]]:
-        """(Account shard, index, slot, fact), numbered by account shard."""
-        facts = [
-            (self._slots_of[slot], slot, fact)
-            for slot, fact in order_facts(entry.records, entry.at_ms)
-        ]
-        left: dict[int, int] = {}
-        for shard, _, _ in facts:
-            left[shard] = left.get(shard, 0) + 1
-        count = dict.fromkeys(left, 0)
-        for shard, slot, fact in facts:
-            left[shard] -= 1
-            index = count[shard] if left[shard] else ENTRY_END
-            count[shard] += 1
-            yield shard, index, slot, fact
 
     def _add(
         self, lines: list[TakeFact], shard: int, place: tuple[int, int], slot: int, fact: Any

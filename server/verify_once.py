@@ -6,10 +6,13 @@ An id is unique within its slot and its table only.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from actors.core import commission_records as m
+from actors.core import commission_state as c
 from actors.core import records as r
 from actors.core import relay_records as y
 from actors.core import state as s
 from actors.core import team_records as t
+from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.core.identity import request_key
 from actors.core.refunds import payment_key
 from actors.core.team_state import TEAM_FORMING
@@ -49,6 +52,8 @@ def effects(state: s.ShardState, slot: s.SlotState, record: Any) -> Iterator[Eff
         team = slot.teams.get(record.team_key)
         ended = team is not None and team.state != TEAM_FORMING
         yield Effect("ends of teams", record.team_key, ended)
+    elif kind in COMMISSION_RECORDS:
+        yield from _of_commission(slot.programme or _NONE, record)
     elif kind == y.FACT_TAKEN:
         incarnation, *stands = state.sources.get(record.source, s.NO_MARK)
         place = [record.source_seq, record.fact_index]
@@ -57,3 +62,36 @@ def effects(state: s.ShardState, slot: s.SlotState, record: Any) -> Iterator[Eff
     refund = getattr(record, "refund_key", b"") if kind != r.REFUND_REPORTED else b""
     if refund:
         yield Effect("refunds", refund, refund in slot.refunds)
+
+
+def _of_commission(programme: c.Programme, record: Any) -> Iterator[Effect]:
+    """One accrual, and one entry by which it becomes available, per order and level; one reversal
+    per order and units that are back."""
+    kind = record.kind
+    if kind == m.ORDER_ACCRUED:
+        yield Effect("commission orders", record.key, record.key in programme.orders)
+    elif kind == m.ORDER_REVERSED:
+        order = programme.orders.get(record.key)
+        taken = order is not None and order.returned >= record.returned_total
+        key = record.key + record.returned_total.to_bytes(8, "big")
+        yield Effect("reversals", key, taken)
+    elif kind == m.ORDER_MATURED:
+        order = programme.orders.get(record.key)
+        for level in record.available:
+            over = order is not None and any(
+                earning.level == level and earning.state == c.AVAILABLE
+                for earning in order.earnings
+            )
+            yield Effect("shares", record.key + bytes([level]), over)
+    elif kind == m.STATEMENT_MADE:
+        held = programme.distributors.get(record.distributor_id)
+        made = held is not None and held.settled_through >= record.month
+        yield Effect("statements", f"{record.distributor_id}:{record.month}".encode(), made)
+    elif kind == m.WITHDRAWAL_REQUESTED:
+        yield Effect("withdrawals", record.key, record.key in programme.withdrawals)
+    for entry in getattr(record, "entries", ()):
+        yield Effect("ledger entries", entry[0].to_bytes(8, "big"), entry[0] <= programme.entry_count)
+
+
+_NONE = c.Programme()
+"""Never changed."""

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 from actors.core import commission_commands as d
+from actors.core import facts as f
 from actors.core import relay_commands as y
 from actors.core import risk_commands as k
 from actors.core.codec import unpack_entry
@@ -15,7 +16,7 @@ from actors.core.identity import PROGRAMME_SLOT, account_slot
 from actors.core.order_facts import order_facts
 from actors.core.outcomes import Outcome
 from actors.core.programme_config import CampaignRate, ProgrammeConfig, SkuRate
-from actors.core.risk import due_risk
+from actors.core.risk import due_risk, note
 from actors.core.state import NO_MARK
 from tests.model.shop import MINUTE_MS, Shop
 
@@ -67,6 +68,7 @@ class AccountActs:
                 lambda: shop.do(k.Unfreeze(k.UNFREEZE, slot, 0, "op", buyer, "not so")),
                 lambda: shop.do(k.ReportSignals(k.REPORT_SIGNALS, slot, 0, "gw", buyer, 3)),
                 *[lambda: self._tell(buyer)] * 2,
+                lambda: self._fail(buyer),
                 *[self.beat] * 3,
             )
         )()
@@ -100,6 +102,24 @@ class AccountActs:
                 pass
             for _ in range(12):
                 self.act()
+        self._forgive("eve")
+        self._fail("fay")
+
+    def _forgive(self, buyer: str) -> None:
+        """A freeze that the programme was told of ends by itself; the score is not whole yet."""
+        slot = account_slot(buyer)
+        self._fail(buyer)
+        self.shop.do(k.Freeze(k.FREEZE, slot, 0, "op", buyer, MINUTE_MS, "why"))
+        self._tell(buyer)
+        self.shop.wait(2 * MINUTE_MS)
+        self.shop._due(lambda: due_risk(self.shop.state, self.shop.now_ms, 1_000))
+
+    def _fail(self, buyer: str) -> None:
+        """A payment failed somewhere."""
+        shop = self.shop
+        slot = shop.state.slot(account_slot(buyer))
+        fact = f.PaymentFailed(f.PAYMENT_FAILED, shop.now_ms, "r", buyer, "tea")
+        shop._due(lambda: note(shop.state, slot, fact, shop.now_ms))
 
     def _rates(self) -> None:
         chance = self.chance

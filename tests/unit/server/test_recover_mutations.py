@@ -12,6 +12,15 @@ from actors.core import state as s
 from actors.core.identity import SLOTS_IN_ALL
 from persistence.sql.dump import SqlDump
 from server import recover_state
+from server.recover_accounts import (
+    BondRow,
+    DistributorRow,
+    OrderRow,
+    ProfileRow,
+    RateRow,
+    StatementRow,
+    WithdrawalRow,
+)
 from server.recover_audit import AUDIT, Verdict
 from server.recover_marks import MarkRow
 from server.recover_rows import (
@@ -33,7 +42,7 @@ UNNOTICED: dict[tuple[type[Any], str], str] = {
     **{
         (kind, "seq"): "of the guard, not of the state; a reservation's may be older"
         for kind in TABLES
-        if kind not in (RefundRow, TeamRow)
+        if kind not in (RefundRow, TeamRow, RateRow, BondRow, OrderRow, WithdrawalRow, ProfileRow)
     },
     **{
         (kind, "generation"): "the slot's: other rows say it too"
@@ -50,6 +59,13 @@ UNNOTICED: dict[tuple[type[Any], str], str] = {
             (TransferRow, "at_ms"),
             (SeatRow, "updated_ms"),
             (MarkRow, "updated_ms"),
+            (RateRow, "updated_ms"),
+            (DistributorRow, "updated_ms"),
+            (BondRow, "updated_ms"),
+            (OrderRow, "updated_ms"),
+            (StatementRow, "updated_ms"),
+            (WithdrawalRow, "updated_ms"),
+            (ProfileRow, "updated_ms"),
         ),
         "a time that only `now_ms` is made of, with all others",
     ),

@@ -1,0 +1,182 @@
+"""The fold's programme and profiles as rows of the SQL view, for `verify` to compare.
+
+The first two columns of each table name a row. Part of `verify_rows.py`.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from actors.core import commission_state as c
+from actors.core import state as s
+from actors.core.identity import public_id
+from actors.core.programme_config import programme_config
+
+DISTRIBUTOR_COLUMNS = (
+    "slot",
+    "distributor_id",
+    "state",
+    "share_code",
+    "applied_ms",
+    "changed_ms",
+    "held_until_ms",
+)
+BOND_COLUMNS = ("buyer_id", "from_ms", "slot", "distributor_id", "until_ms")
+ORDER_COLUMNS = (
+    "slot",
+    "reservation_id",
+    "referrer_id",
+    "quantity",
+    "returned_quantity",
+    "base_minor",
+    "version",
+    "month",
+    "earned_ms",
+    "matures_ms",
+    "delivered",
+    "level1_id",
+    "level1_bps",
+    "level1_minor",
+    "level1_state",
+    "level2_id",
+    "level2_bps",
+    "level2_minor",
+    "level2_state",
+)
+RATE_COLUMNS = ("slot", "version", "from_ms", "config_json")
+STATEMENT_COLUMNS = ("distributor_id", *c.Statement._fields)
+WITHDRAWAL_COLUMNS = (
+    "slot",
+    "withdrawal_id",
+    "distributor_id",
+    "amount_minor",
+    "from_settled_minor",
+    "fingerprint",
+    "state",
+    "requested_ms",
+    "changed_ms",
+    "reference",
+)
+PROFILE_COLUMNS = (
+    "slot",
+    "buyer_id",
+    "whole_ms",
+    "failures_json",
+    "frozen",
+    "cause",
+    "caller",
+    "reason",
+)
+Rows = Iterator[tuple[Any, ...]]
+
+
+def distributor_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
+    """The slot's distributors."""
+    for name, held in _programme(slot).distributors.items():
+        yield (
+            slot.slot,
+            name,
+            held.state,
+            held.share_code,
+            held.applied_ms,
+            held.changed_ms,
+            held.held_until_ms,
+        )
+
+
+def bond_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
+    """The slot's bindings. The oldest of a buyer who has very many are in SQL alone."""
+    for buyer_id, held in _programme(slot).bonds.items():
+        for bond in held.bonds:
+            yield (buyer_id, bond.from_ms, slot.slot, bond.distributor_id, bond.until_ms)
+
+
+def order_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
+    """The slot's orders that a distributor brought."""
+    for key, order in _programme(slot).orders.items():
+        levels = {
+            earning.level: (
+                earning.distributor_id,
+                earning.rate_bps,
+                earning.full_minor,
+                earning.state,
+            )
+            for earning in order.earnings
+        }
+        nothing = ("", 0, 0, 0)
+        yield (
+            slot.slot,
+            c.reservation_of(key),
+            order.referrer_id,
+            order.quantity,
+            order.returned,
+            order.base_minor,
+            order.version,
+            order.month,
+            order.earned_ms,
+            order.matures_ms,
+            int(order.delivered),
+            *levels.get(1, nothing),
+            *levels.get(2, nothing),
+        )
+
+
+def rate_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
+    """The slot's versions of the rates."""
+    for version in _programme(slot).rates.values():
+        yield (slot.slot, version.number, version.from_ms, version.config)
+
+
+def withdrawal_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
+    """The slot's withdrawals."""
+    for key, held in _programme(slot).withdrawals.items():
+        yield (
+            slot.slot,
+            public_id(slot.slot, key),
+            held.distributor_id,
+            held.amount_minor,
+            held.from_settled_minor,
+            held.fingerprint,
+            held.state,
+            held.requested_ms,
+            held.changed_ms,
+            held.reference,
+        )
+
+
+def profile_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
+    """The slot's risk profiles."""
+    for buyer_id, held in slot.profiles.items():
+        yield (
+            slot.slot,
+            buyer_id,
+            held.whole_ms,
+            list(held.failures),
+            int(held.frozen_until_ms > 0),
+            held.cause,
+            held.caller,
+            held.reason,
+        )
+
+
+def read_row(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row of SQL with its document as the fold has it."""
+    if table == "commission_rates":
+        return (*row[:-1], programme_config(json.loads(row[-1])))
+    if table == "risk_profiles":
+        at = PROFILE_COLUMNS.index("failures_json")
+        return (*row[:at], json.loads(row[at] or "[]"), *row[at + 1 :])
+    return row
+
+
+def left_memory(table: str, row: tuple[Any, ...]) -> bool:
+    """Whether a row without its like in the fold is of a profile at rest."""
+    return table == "risk_profiles" and row[2:] == (0, [], 0, 0, "", "")
+
+
+def _programme(slot: s.SlotState) -> c.Programme:
+    return _NONE if slot.programme is None else slot.programme
+
+
+_NONE = c.Programme()
+"""Never changed."""

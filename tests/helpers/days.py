@@ -5,14 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 from actors.core.codec import pack_entry, unpack_entry
-from actors.core.order_facts import order_facts
-from actors.core.relay_commands import ENTRY_END
-from actors.core.relay_records import FACT_TAKEN, FactTaken
 from actors.projector import apply_batch, project
 from persistence.open import open_journal, open_sink
 from server import bootstrap
 from server.bootstrap import ShardMap
 from server.settings import Settings
+from tests.helpers.account_acts import accounts_of
 from tests.helpers.histories import busy_day
 
 STOCK_SHARDS = 2
@@ -43,25 +41,6 @@ def settings_in(directory: Path, **changes: object) -> Settings:
     )
 
 
-def marks_of(stock: list[list[bytes]], incarnation: str) -> list[bytes]:
-    """The entries of an account shard that took the facts of these, which did nothing."""
-    made = []
-    for source, entries in enumerate(stock):
-        for seq, entry in enumerate(entries, 1):
-            content = unpack_entry(entry)
-            slots = [slot for slot, _ in order_facts(content.records, content.now_ms)]
-            taken = [
-                FactTaken(FACT_TAKEN, slot, source, incarnation, seq, index)
-                for index, slot in zip((*range(len(slots) - 1), ENTRY_END), slots, strict=False)
-            ]
-            if taken:
-                made.append((content.now_ms, taken))
-    made.sort(key=lambda one: one[0])
-    return [
-        pack_entry(epoch=1, now_ms=now_ms, records=records, balances=()) for now_ms, records in made
-    ]
-
-
 class StoredDay:
     """A cluster's stores after a random day. SQL of each shard is behind by a random part."""
 
@@ -70,7 +49,7 @@ class StoredDay:
         self.shop = busy_day(seed, steps)
         self.map: ShardMap = bootstrap.prepare(settings, lambda _: None)
         stock = split(self.shop.journal, STOCK_SHARDS)
-        self.entries = [*stock, marks_of(stock, self.map.incarnation)]
+        self.entries = [*stock, accounts_of(stock, seed, self.map.incarnation)]
         with closing(open_journal(settings.journal_url)) as journal:
             for shard, entries in enumerate(self.entries):
                 fields = {"incarnation": self.map.incarnation}

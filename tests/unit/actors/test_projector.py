@@ -22,6 +22,7 @@ from tests.helpers.histories import (
     Database,
     StoppedClock,
     busy_day,
+    full_day,
     journal_of,
     projector,
     rows_of,
@@ -36,14 +37,10 @@ def test_a_busy_day_has_every_kind_of_record() -> None:
     """Else the property below would say little."""
     seen: set[int] = set()
     for seed in range(6):
-        shop = busy_day(seed, 250)
+        shop = full_day(seed, 250)
         for entry in projecting_entries(shop.journal):
             seen |= {record[0] for record in unpack_entry(entry.data).records}
-    assert seen == {kind for kind in ROWS if kind < OF_ACCOUNTS} | {r.STOCK_RESERVED}
-
-
-OF_ACCOUNTS = 70
-"""Kinds of records from here on are journalled by account shards."""
+    assert seen == set(ROWS) | {r.STOCK_RESERVED}
 
 
 def projecting_entries(journal: list[bytes]) -> list[Entry]:
@@ -57,7 +54,7 @@ def test_every_history_makes_the_rows_that_verify_expects(
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
         database = Database(Path(directory), template)
-        journal = journal_of(busy_day(seed, steps).journal)
+        journal = journal_of(full_day(seed, steps).journal)
         database.follow(journal, batch=batch)
         assert violated(database.verify(journal)) == {}
 

@@ -12,6 +12,7 @@ import pytest
 
 from actors.core import records as r
 from actors.core.codec import unpack_entry
+from actors.core.relay_records import FACT_TAKEN
 from persistence.open import open_journal
 from server.bootstrap import CannotStart, prepare
 from server.recover import Outcome, Recovery
@@ -247,6 +248,7 @@ def test_a_journal_that_was_made_anew_begins_where_the_database_ends(settings: S
                     r.TRANSFERRED_OUT,
                     r.TRANSFER_ENDED,
                     r.STOCK_CHANGED,
+                    FACT_TAKEN,
                 }
 
 

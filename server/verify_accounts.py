@@ -108,6 +108,7 @@ class Ledger:
                 entry[_NUMBER] == self.count,
                 f"ledger: entry {entry[_NUMBER]} stands where {self.count} would",
             )
+            self.count = entry[_NUMBER]
             self._check(
                 not sum(amounts),
                 f"ledger: entry {entry[_NUMBER]} comes to {sum(amounts)} instead of 0",

@@ -1,0 +1,241 @@
+"""`verify` finds what is wrong with commission and risk, when it is made wrong on purpose."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.core import commission_records as m
+from actors.core.identity import PROGRAMME_SLOT
+from actors.core.relay_records import FACT_TAKEN
+from actors.core.snapshot import chunks
+from persistence.memory import MemorySnapshots
+from tests.helpers.histories import (
+    INCARNATION,
+    Database,
+    full_day,
+    journal_of,
+    rewritten,
+    rows_of,
+    violated,
+)
+from tests.helpers.states import folded
+from tests.model.shop import Shop
+
+SEED, STEPS = 7, 200
+Change = Callable[[list[Any]], None]
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("migrated") / "tables.db"
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrated: Path) -> Database:
+    """An empty, migrated one."""
+    return Database(tmp_path, migrated)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Shop:
+    """A day with orders that earned, came back, became available, were settled and withdrawn."""
+    made = full_day(SEED, STEPS)
+    programme = made.state.slot(PROGRAMME_SLOT).programme
+    assert programme is not None
+    assert {earning.level for order in programme.orders.values() for earning in order.earnings} == {
+        1,
+        2,
+    }
+    assert any(order.returned for order in programme.orders.values())
+    assert len(programme.withdrawals)
+    return made
+
+
+def test_nothing_is_wrong_with_a_day_of_commission(shop: Shop, database: Database) -> None:
+    journal = journal_of(shop.journal)
+    database.follow(journal)
+    report = database.verify(journal)
+    assert (violated(report), report.notes) == ({}, [])
+
+
+def test_sql_may_lag_behind_the_ledger(shop: Shop, database: Database) -> None:
+    journal = journal_of(shop.journal)
+    database.follow(journal, to_seq=len(shop.journal) - 60)
+    assert violated(database.verify(journal)) == {}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_ledger_is_verified_from_a_snapshot_on(
+    share: float, shop: Shop, database: Database
+) -> None:
+    journal, snapshots = journal_of(shop.journal), MemorySnapshots()
+    database.follow(journal)
+    at = int(len(shop.journal) * share)
+    handle = snapshots.begin(0, incarnation=INCARNATION, begin_seq=at)
+    for index, chunk in enumerate(chunks(folded(shop.journal[:at]))):
+        snapshots.write(0, handle, index, chunk)
+    snapshots.publish(0, handle, end_seq=at)
+    journal.trim(0, before_seq=at)
+    assert violated(database.verify(journal, snapshots=snapshots)) == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM distributors WHERE distributor_id = 'd1'",
+        "UPDATE distributors SET state = state + 1",
+        "UPDATE distributors SET share_code = 'x'",
+        "UPDATE distributors SET applied_ms = 0",
+        "UPDATE bonds SET until_ms = until_ms + 1",
+        "UPDATE bonds SET distributor_id = 'zoe'",
+        "DELETE FROM bonds WHERE buyer_id = 'bob'",
+        "UPDATE commission_rates SET config_json = replace(config_json, 'CNY', 'USD')",
+        "DELETE FROM commission_rates WHERE version = 1",
+        "UPDATE commission_orders SET returned_quantity = 0",
+        "UPDATE commission_orders SET level1_minor = level1_minor + 1",
+        "UPDATE commission_orders SET level2_state = 1 WHERE level2_id <> ''",
+        "UPDATE commission_orders SET base_minor = base_minor + 1",
+        "UPDATE commission_orders SET matures_ms = 1",
+        "DELETE FROM commission_entries WHERE entry_id = 3",
+        "UPDATE commission_entries SET distributor_id = 'zoe' WHERE entry_id = 1",
+        "UPDATE commission_entries SET frozen_minor = frozen_minor + 1, expense_minor ="
+        " expense_minor - 1 WHERE entry_id = 2",
+        "UPDATE commission_entries SET month = month + 1 WHERE entry_id = 2",
+        "UPDATE commission_entries SET campaign_id = 'x' WHERE entry_id = 1",
+        "UPDATE commission_entries SET amount_minor = 1 WHERE event = 3",
+        "DELETE FROM statements WHERE distributor_id = 'd1'",
+        "UPDATE statements SET closing_minor = closing_minor + 1",
+        "UPDATE statements SET entry_count = 0",
+        "UPDATE withdrawals SET state = 5 - state",
+        "UPDATE withdrawals SET amount_minor = amount_minor + 1",
+        "UPDATE withdrawals SET reference = 'x'",
+        "UPDATE risk_profiles SET whole_ms = whole_ms + 1",
+        "UPDATE risk_profiles SET frozen = 1 - frozen",
+        "UPDATE risk_profiles SET failures_json = '[1]'",
+        "DELETE FROM risk_profiles WHERE buyer_id = 'fay'",
+        "UPDATE marks SET source_seq = source_seq - 1",
+    ],
+)
+def test_rows_of_accounts_that_are_not_the_journals_fold_are_found(
+    damage: str, shop: Shop, database: Database
+) -> None:
+    journal = journal_of(shop.journal)
+    database.follow(journal)
+    rows_of(database, damage)
+    assert set(violated(database.verify(journal))) == {"I5"}
+
+
+def test_an_entry_too_many_is_found(shop: Shop, database: Database) -> None:
+    journal = journal_of(shop.journal)
+    database.follow(journal)
+    columns = [name for _, name, *_ in rows_of(database, "PRAGMA table_info(commission_entries)")]
+    source = ", ".join("entry_id + 10000" if name == "entry_id" else name for name in columns)
+    names = ", ".join(columns)
+    rows_of(
+        database,
+        f"INSERT INTO commission_entries ({names}) SELECT {source} FROM commission_entries"
+        " WHERE entry_id = 1",
+    )
+    assert set(violated(database.verify(journal))) == {"I5"}
+
+
+def at_first(kind: int, change: Callable[[Any], Any]) -> Change:
+    """The first record of a kind says something else; None: it was never decided."""
+    done: list[int] = []
+
+    def changed(records: list[Any]) -> None:
+        at = next((at for at, one in enumerate(records) if one.kind == kind), -1)
+        if at < 0 or done:
+            return
+        made = change(records[at])
+        if made is not records[at]:
+            done.append(1)
+            records[at : at + 1] = () if made is None else (made,)
+
+    return changed
+
+
+def entry_of(record: Any, **fields: int) -> Any:
+    """The record with its first entry changed."""
+    first = m.Entry(*record.entries[0])
+    more = {name: getattr(first, name) + extra for name, extra in fields.items()}
+    return record._replace(entries=(first._replace(**more), *record.entries[1:]))
+
+
+def share_of(record: Any) -> Any:
+    """The record with a share of one minor unit more than its entry."""
+    first = m.Share(*record.shares[0])
+    share = first._replace(amount_minor=first.amount_minor + 1)
+    return record._replace(shares=(share, *record.shares[1:]))
+
+
+def without_fact(records: list[Any]) -> None:
+    """Orders earn by nothing."""
+    if any(one.kind == m.ORDER_ACCRUED for one in records):
+        records[:] = [one for one in records if one.kind != FACT_TAKEN]
+
+
+def twice(kind: int) -> Change:
+    """Each record of a kind is there twice."""
+
+    def changed(records: list[Any]) -> None:
+        records.extend([one for one in records if one.kind == kind])
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "told"),
+    [
+        (
+            at_first(m.ORDER_ACCRUED, lambda one: entry_of(one, frozen_minor=1)),
+            "I6",
+            "comes to 1 instead of 0",
+        ),
+        (
+            at_first(m.ORDER_ACCRUED, lambda one: entry_of(one, number=5)),
+            "I6",
+            "stands where 1 would",
+        ),
+        (
+            at_first(m.ORDER_ACCRUED, lambda one: one._replace(base_minor=one.base_minor + 1)),
+            "I6",
+            "which says",
+        ),
+        (
+            at_first(m.ORDER_ACCRUED, lambda one: one._replace(buyer_id="zoe")),
+            "I6",
+            "which says",
+        ),
+        (at_first(m.ORDER_ACCRUED, share_of), "I6", "its shares are"),
+        (at_first(m.ORDER_ACCRUED, lambda _: None), "I6", "earned nothing"),
+        (without_fact, "I6", "earned without a fact"),
+        (
+            at_first(
+                m.STATEMENT_MADE, lambda one: one._replace(closing_minor=one.closing_minor + 1)
+            ),
+            "I6",
+            "after 0 and",
+        ),
+        (
+            at_first(m.STATEMENT_MADE, lambda one: one._replace(entry_count=one.entry_count + 1)),
+            "I6",
+            "its entries",
+        ),
+        (at_first(m.ORDER_REVERSED, lambda _: None), "I6", "commission knows of"),
+        (twice(m.ORDER_ACCRUED), "I4", "OrderAccrued"),
+        (twice(m.ORDER_MATURED), "I4", "OrderMatured"),
+        (twice(m.ORDER_REVERSED), "I4", "OrderReversed"),
+        (twice(m.STATEMENT_MADE), "I4", "StatementMade"),
+        (twice(m.WITHDRAWAL_REQUESTED), "I4", "WithdrawalRequested"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_journal_that_decided_wrongly_is_found(
+    change: Change, where: str, told: str, shop: Shop, database: Database
+) -> None:
+    journal = journal_of(rewritten(shop.journal, lambda _, records: change(records)))
+    found = violated(database.verify(journal))
+    assert any(told in example for example in found[where]), found

@@ -5,7 +5,7 @@ programme are these, so they are made without dicts.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from actors.core import commission_records as r
@@ -222,7 +222,7 @@ def _withdrawal(record: Any, columns: dict[str, Any]) -> Row:
     return "withdrawals", {"withdrawal_id": public_id(record.slot, record.key)}, columns
 
 
-ROWS = {
+ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.DISTRIBUTOR_SET: distributor_set,
     r.BUYER_BOUND: buyer_bound,
     r.RATES_PUT: rates_put,

@@ -5,7 +5,7 @@ the end, so that a recovery can tell (`server/recover_accounts.py`).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.core import risk_records as r
@@ -79,7 +79,7 @@ def _profile(buyer_id: str, columns: dict[str, Any]) -> Row:
     return "risk_profiles", {"buyer_id": buyer_id}, columns
 
 
-ROWS = {
+ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.SIGNAL_NOTED: signal_noted,
     r.BUYER_FROZEN: buyer_frozen,
     r.BUYER_UNFROZEN: buyer_unfrozen,

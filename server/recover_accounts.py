@@ -116,6 +116,9 @@ class EntryRow(NamedTuple):
     at_ms: int
 
 
+_AMOUNTS = slice(EntryRow._fields.index("expense_minor"), -1)
+
+
 class StatementRow(NamedTuple):
     """Of `statements`."""
 
@@ -276,7 +279,7 @@ class Accounts:
 
     def put_entry(self, state: s.ShardState, slot: s.SlotState, row: EntryRow) -> None:
         """An entry of the ledger."""
-        amounts = row[EntryRow._fields.index("expense_minor") : -1]
+        amounts: tuple[int, ...] = row[_AMOUNTS]  # type: ignore[assignment]
         if sum(amounts):
             self._differ(f"ledger entry {row.entry_id} does not sum to 0")
         programme = self._programme(state, slot)
@@ -408,7 +411,8 @@ class Accounts:
 
     def _put_board(self, distributor_id: str, held: c.Distributor) -> None:
         months = self._boards.get(distributor_id, {})
-        held.board = tuple((month, *months[month]) for month in sorted(months)[-BOARD_MONTHS:])
+        newest = sorted(months)[-BOARD_MONTHS:]
+        held.board = tuple((month, months[month][0], months[month][1]) for month in newest)
 
     def _count(self, distributor_id: str, month: int, invited: int, sales_minor: int) -> None:
         line = self._boards.setdefault(distributor_id, {}).setdefault(month, [0, 0])
@@ -434,7 +438,8 @@ class Accounts:
 
 def _earning(row: OrderRow, level: int) -> c.Earning | None:
     at = OrderRow._fields.index(f"level{level}_id")
-    distributor_id, rate_bps, full_minor, state = row[at : at + 4]
+    fields: Any = row[at : at + 4]
+    distributor_id, rate_bps, full_minor, state = fields
     if not distributor_id:
         return None
     earning = c.Earning(level, distributor_id, rate_bps, full_minor)

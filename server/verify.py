@@ -35,10 +35,10 @@ from server.verify_account_rows import (
     WITHDRAWAL_COLUMNS,
     bond_rows,
     distributor_rows,
+    left_memory,
     order_rows,
     profile_rows,
     rate_rows,
-    left_memory,
     read_row,
     withdrawal_rows,
 )

@@ -137,7 +137,9 @@ class Ledger:
         )
         self.accruals[record.key] = Accrual(fact, told)
         name = f"order {record.reservation_id}"
-        got = [(entry[4], entry[_WHO], entry[r.AMOUNTS_FROM + c.FROZEN_AT]) for entry in record.entries]
+        got = [
+            (entry[4], entry[_WHO], entry[r.AMOUNTS_FROM + c.FROZEN_AT]) for entry in record.entries
+        ]
         shares = [(one[0], one[1], one[3]) for one in record.shares]
         self._check(got == shares, f"{name}: its shares are {shares}, its entries {got}")
         all_minor = sum(one[3] for one in record.shares)
@@ -262,69 +264,71 @@ class Told:
             self.earned[key] = (shard, (seq, index), said)
 
 
-def check_earned(
-    ledger: Ledger,
-    state: s.ShardState,
-    programme: c.Programme,
-    told: Mapping[int, Told],
-    incarnation: str,
-    check: Check,
-) -> None:
-    """Orders earned what stock journals say, and all that these say."""
-    for accrual in ledger.accruals.values():
+class Earned(NamedTuple):
+    """Compares what orders earned with what stock journals say."""
+
+    ledger: Ledger
+    state: s.ShardState
+    programme: c.Programme
+    incarnation: str
+    """Of the journals."""
+    check: Check
+
+    def compare(self, told: Mapping[int, Told]) -> None:
+        """Orders earned what stock journals say, and all that these say."""
+        for accrual in self.ledger.accruals.values():
+            self._compare_accrual(accrual, told)
+        for source, stock in told.items():
+            of, *mark = self.state.sources.get(source, s.NO_MARK)
+            if of != self.incarnation:
+                continue
+            for key, (_, at, said) in stock.earned.items():
+                entry = self.ledger.taken_in(source, at) if [*at] <= mark else 0
+                if entry:
+                    self._require(key, said, entry)
+            for key, (at, total) in stock.returned.items():
+                if self.ledger.taken_in(source, at):
+                    self._compare_return(key, total)
+
+    def _compare_accrual(self, accrual: Accrual, told: Mapping[int, Told]) -> None:
         source, of, *place = accrual.taken
         name = f"order {accrual.told[0]}"
-        check(source >= 0, f"{name}: earned without a fact")
+        self.check(source >= 0, f"{name}: earned without a fact")
         stock = told.get(source)
-        if stock is None or of != incarnation or place[0] <= stock.from_seq:
-            continue
+        if stock is None or of != self.incarnation or place[0] <= stock.from_seq:
+            return
         found = stock.earned.get(c.order_key(accrual.told[0]) or b"")
-        check(
-            found is not None and (found[1], found[2]) == (tuple(place), accrual.told),
+        self.check(
+            found is not None and [*found[1]] == place and found[2] == accrual.told,
             f"{name}: earned {accrual.told} by entry {place[0]} of shard {source}, which says "
             f"{found}",
         )
-    for source, stock in told.items():
-        of, *mark = state.sources.get(source, s.NO_MARK)
-        if of != incarnation:
-            continue
-        for key, (_, place, said) in stock.earned.items():
-            if place <= tuple(mark) and (entry := ledger.taken_in(source, place)):
-                _check_due(ledger, programme, key, said, entry, check)
-        for key, (place, total) in stock.returned.items():
-            order = programme.orders.get(key)
-            if order is None or not ledger.taken_in(source, place) or key not in ledger.accruals:
-                continue
-            check(
-                order.returned == min(total, order.quantity),
-                f"order {c.reservation_of(key)}: {total} units are back, commission knows of "
-                f"{order.returned}",
-            )
 
+    def _compare_return(self, key: bytes, total: int) -> None:
+        order = self.programme.orders.get(key)
+        if order is None or key not in self.ledger.accruals:
+            return
+        self.check(
+            order.returned == min(total, order.quantity),
+            f"order {c.reservation_of(key)}: {total} units are back, commission knows of "
+            f"{order.returned}",
+        )
 
-def _check_due(
-    ledger: Ledger,
-    programme: c.Programme,
-    key: bytes,
-    said: tuple[Any, ...],
-    entry: int,
-    check: Check,
-) -> None:
-    if key in programme.orders:
-        check(True, "")
-        return
-    _, buyer_id, *_, currency, reserved_ms, _ = said
-    version = programme.version_at(reserved_ms)
-    bond = bond_at(programme, buyer_id, reserved_ms)
-    due = (
-        version is not None
-        and version.seq < entry
-        and version.config.currency_code == currency
-        and bond is not None
-        # What was decided on the binding later says nothing of then.
-        and ledger.bound.get((buyer_id, bond.from_ms, bond.distributor_id), entry) < entry
-    )
-    check(not due, f"order {said[0]}: paid for good, brought by {bond}, and earned nothing")
+    def _require(self, key: bytes, said: tuple[Any, ...], entry: int) -> None:
+        """An order whose fact was taken in `entry` has earned, if somebody brought it by then."""
+        _, buyer_id, *_, currency, reserved_ms, _ = said
+        version = self.programme.version_at(reserved_ms)
+        bond = bond_at(self.programme, buyer_id, reserved_ms)
+        due = (
+            key not in self.programme.orders
+            and version is not None
+            and version.seq < entry
+            and version.config.currency_code == currency
+            and bond is not None
+            # What was decided on the binding later says nothing of then.
+            and self.ledger.bound.get((buyer_id, bond.from_ms, bond.distributor_id), entry) < entry
+        )
+        self.check(not due, f"order {said[0]}: paid for good, brought by {bond}, earned nothing")
 
 
 def compare_entries(
@@ -464,9 +468,8 @@ class AccountBooks:
             for slot in state.slots.values():
                 if slot.programme is not None:
                     ledger.check_fold(slot.programme)
-                    check_earned(
-                        ledger, state, slot.programme, self._told, self._incarnation, self._check
-                    )
+                    programme, check = slot.programme, self._check
+                    Earned(ledger, state, programme, self._incarnation, check).compare(self._told)
 
     def _ledger(self, shard: int) -> Ledger:
         return self._ledgers.setdefault(shard, Ledger(self._check))

@@ -90,7 +90,9 @@ def _of_commission(programme: c.Programme, record: Any) -> Iterator[Effect]:
     elif kind == m.WITHDRAWAL_REQUESTED:
         yield Effect("withdrawals", record.key, record.key in programme.withdrawals)
     for entry in getattr(record, "entries", ()):
-        yield Effect("ledger entries", entry[0].to_bytes(8, "big"), entry[0] <= programme.entry_count)
+        yield Effect(
+            "ledger entries", entry[0].to_bytes(8, "big"), entry[0] <= programme.entry_count
+        )
 
 
 _NONE = c.Programme()

@@ -337,7 +337,7 @@ def _not_bound(
         return Outcome.SELF_REFERRAL
     renewed = bond is not None and bond.distributor_id == distributor_id
     if bond is not None and not renewed:
-        # Of two touches in one millisecond the first counts: bindings of a buyer never begin at once.
+        # Of two touches in one millisecond the first counts: no two bindings begin together.
         protected_until_ms = bond.from_ms + max(1, config.protection_ms)
         if config.policy != LAST_TOUCH or touch.at_ms < protected_until_ms:
             return Outcome.BOUND_ALREADY

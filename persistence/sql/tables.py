@@ -30,7 +30,7 @@ from persistence.sql.columns import (
     small_key,
     words,
 )
-from persistence.sql.tables_accounts import metadata
+from persistence.sql.tables_accounts import metadata as metadata  # noqa: PLC0414 - its own, too
 
 BUYER_PARTS = 64
 """Values of `buyer_part`: four for each of the 16 partitions, so that these can be split twice."""

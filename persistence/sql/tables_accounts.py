@@ -1,5 +1,6 @@
 """Tables of what account shards decide on commission and risk. Part of `tables.py`, whose rules
-hold here. `bonds` are bindings of buyers; `commission_orders` are orders that a distributor brought.
+hold here. `bonds` are bindings of buyers; in `commission_orders` are orders that a distributor
+brought.
 
 An entry's amounts are those of the ledger, and `amount_minor` is what the distributor got by it
 (below 0: what was taken back): the commission of an order is the sum of it over the entries of its

@@ -120,7 +120,7 @@ def apply(
         for one in entries:
             unpack_entry(one.data)
         costs.lap("unpack")
-        batch = project(entries)
+        batch = project(0, entries)
         costs.lap("project")
         sink.apply(
             0,

@@ -26,22 +26,7 @@ from persistence.errors import Corrupt, StorageError
 from persistence.ports import Entry, Journal, SnapshotInfo, Snapshots
 from persistence.sql.dump import SqlDump, View
 from server.bootstrap import ShardMap
-from server.verify_account_rows import (
-    BOND_COLUMNS,
-    DISTRIBUTOR_COLUMNS,
-    ORDER_COLUMNS,
-    PROFILE_COLUMNS,
-    RATE_COLUMNS,
-    WITHDRAWAL_COLUMNS,
-    bond_rows,
-    distributor_rows,
-    left_memory,
-    order_rows,
-    profile_rows,
-    rate_rows,
-    read_row,
-    withdrawal_rows,
-)
+from server.verify_account_rows import ACCOUNT_TABLES, left_memory, read_row
 from server.verify_accounts import AccountBooks
 from server.verify_marks import check_sources, compare_marks
 from server.verify_once import effects
@@ -384,12 +369,8 @@ class Verifier:
         self._compare_table(view, "payments", PAYMENT_COLUMNS, payment_rows, state_from=3)
         i5 = self.report.invariants["I5"].check
         compare_marks(view, self.states, self._beyond_sql, i5)
-        self._compare_table(view, "distributors", DISTRIBUTOR_COLUMNS, distributor_rows)
-        self._compare_table(view, "bonds", BOND_COLUMNS, bond_rows)
-        self._compare_table(view, "commission_orders", ORDER_COLUMNS, order_rows)
-        self._compare_table(view, "commission_rates", RATE_COLUMNS, rate_rows)
-        self._compare_table(view, "withdrawals", WITHDRAWAL_COLUMNS, withdrawal_rows)
-        self._compare_table(view, "risk_profiles", PROFILE_COLUMNS, profile_rows)
+        for table, (columns, rows) in ACCOUNT_TABLES.items():
+            self._compare_table(view, table, columns, rows)
         self._books.compare(view, self.states, self._beyond_sql, i5)
 
     def _compare_table(
@@ -423,7 +404,7 @@ class Verifier:
             if self._map.slots_of[row[slot_at]] in self._beyond_sql:
                 continue
             wanted = expected.pop(row[:2], None)
-            if wanted is None and left_memory(table, row):
+            if wanted is None and left_memory(table, row, self._slot(row[slot_at])):
                 continue
             if wanted is None and any(
                 is_gone(row[slot_at], row[at]) for at, is_gone in gone.items()
@@ -437,6 +418,9 @@ class Verifier:
             self.report.notes.append(
                 f"{table}: {unknown} rows are of what left memory before the snapshot: not compared"
             )
+
+    def _slot(self, number: int) -> s.SlotState:
+        return self.states[self._map.slots_of[number]].slot(number)
 
     def _gone(self, number: int, reservation_id: str) -> bool:
         """Whether a reservation seems to have been forgotten before the snapshot of its shard."""

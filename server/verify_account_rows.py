@@ -4,7 +4,7 @@ The first two columns of each table name a row. Part of `verify_rows.py`.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from actors.core import commission_state as c
@@ -169,8 +169,13 @@ def read_row(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
     return row
 
 
-def left_memory(table: str, row: tuple[Any, ...]) -> bool:
-    """Whether a row without its like in the fold is of a profile at rest."""
+def left_memory(table: str, row: tuple[Any, ...], slot: s.SlotState) -> bool:
+    """Whether a row without its like in the fold is of a profile at rest, or one of the oldest
+    bindings of a buyer who has very many."""
+    if table == "bonds":
+        held = _programme(slot).bonds.get(row[0])
+        full = held is not None and len(held.bonds) == c.BONDS_MAX
+        return full and held is not None and row[1] < held.bonds[0].from_ms
     return table == "risk_profiles" and row[2:] == (0, [], 0, 0, "", "")
 
 
@@ -180,3 +185,13 @@ def _programme(slot: s.SlotState) -> c.Programme:
 
 _NONE = c.Programme()
 """Never changed."""
+
+ACCOUNT_TABLES: Mapping[str, tuple[Sequence[str], Callable[[s.ShardState, s.SlotState], Rows]]] = {
+    "distributors": (DISTRIBUTOR_COLUMNS, distributor_rows),
+    "bonds": (BOND_COLUMNS, bond_rows),
+    "commission_orders": (ORDER_COLUMNS, order_rows),
+    "commission_rates": (RATE_COLUMNS, rate_rows),
+    "withdrawals": (WITHDRAWAL_COLUMNS, withdrawal_rows),
+    "risk_profiles": (PROFILE_COLUMNS, profile_rows),
+}
+"""Table -> its columns, and the rows of a slot."""

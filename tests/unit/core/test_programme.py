@@ -99,6 +99,14 @@ def test_last_touch_takes_the_buyer_over_once_the_protection_has_passed() -> Non
     assert referrer(bureau, "ann") == "cid"
 
 
+def test_of_two_touches_in_one_millisecond_the_first_counts() -> None:
+    bureau = with_distributors(policy=LAST_TOUCH)
+    assert bureau.bind("ann", "bob")[0] == Outcome.APPLIED
+    assert bureau.bind("ann", "cid")[0] == Outcome.BOUND_ALREADY
+    bureau.wait(1)
+    assert bureau.bind("ann", "cid")[0] == Outcome.APPLIED
+
+
 def test_last_touch_of_the_same_distributor_renews_the_validity() -> None:
     bureau = with_distributors(policy=LAST_TOUCH, validity_ms=2 * DAY_MS)
     bureau.bind("ann", "bob")

@@ -14,12 +14,13 @@ from actors.core import records as r
 from actors.core.codec import unpack_entry
 from actors.core.relay_records import FACT_TAKEN
 from persistence.open import open_journal
+from persistence.sql.views import SqlViews
 from server.bootstrap import CannotStart, prepare
 from server.recover import Outcome, Recovery
 from server.recover_survey import CannotRecover, Left
 from server.settings import Settings
 from server.verifying import verify_stores
-from tests.helpers.days import SHARDS, StoredDay, settings_in
+from tests.helpers.days import SHARDS, STOCK_SHARDS, StoredDay, settings_in
 
 
 @pytest.fixture
@@ -250,6 +251,30 @@ def test_a_journal_that_was_made_anew_begins_where_the_database_ends(settings: S
                     r.STOCK_CHANGED,
                     FACT_TAKEN,
                 }
+
+
+def test_sql_keeps_the_facts_that_an_account_shard_lost(settings: Settings) -> None:
+    """The new journals of stock shards begin later than its marks: the relay needs the rest."""
+    day = StoredDay(settings, 5)
+    whole = [len(entries) for entries in day.entries]
+    seqs = [*whole[:STOCK_SHARDS], whole[STOCK_SHARDS] // 3]
+    day.project(seqs)
+    wipe(settings)
+    outcome = recover(settings)
+    assert outcome.verified, outcome.violations
+    with closing(open_journal(settings.journal_url)) as journal:
+        entries = journal.read(STOCK_SHARDS, after_seq=seqs[STOCK_SHARDS], max_bytes=10**9)
+    marks = [one for entry in entries for one in unpack_entry(entry.data).records]
+    assert {mark.source for mark in marks} == set(range(STOCK_SHARDS))
+    assert any(mark.source_seq < seqs[mark.source] for mark in marks)
+    with closing(SqlViews(settings.database_url)) as views:
+        for mark in marks:
+            kept = views.list_facts(
+                mark.source, after_seq=mark.source_seq, rows_max=10**6, bytes_max=10**9
+            )
+            assert kept.incarnation == mark.incarnation == outcome.incarnation
+            assert kept.after_seq <= mark.source_seq
+            assert kept.to_seq == seqs[mark.source]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from actors.core import commission_commands as d
 from actors.core import commission_records as m
+from actors.core.commission_state import BONDS_MAX
 from actors.core.identity import PROGRAMME_SLOT
+from actors.core.programme_config import LAST_TOUCH
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.snapshot import chunks
 from persistence.memory import MemorySnapshots
+from tests.helpers.account_acts import HEAD, AccountActs
 from tests.helpers.histories import (
     INCARNATION,
     Database,
@@ -63,6 +67,22 @@ def test_nothing_is_wrong_with_a_day_of_commission(shop: Shop, database: Databas
 def test_sql_may_lag_behind_the_ledger(shop: Shop, database: Database) -> None:
     journal = journal_of(shop.journal)
     database.follow(journal, to_seq=len(shop.journal) - 60)
+    assert violated(database.verify(journal)) == {}
+
+
+def test_bindings_that_left_memory_are_no_rows_too_many(database: Database) -> None:
+    shop = Shop()
+    acts = AccountActs(shop, 1, INCARNATION)
+    config = acts.programme.versions[-1].config._replace(policy=LAST_TOUCH, validity_ms=0)
+    shop.do(d.PutRates(d.PUT_RATES, *HEAD, config))
+    for number in range(BONDS_MAX + 9):
+        shop.wait(1)
+        acts._bind("eve", ("d1", "d2")[number % 2])
+    journal = journal_of(shop.journal)
+    database.follow(journal)
+    assert rows_of(database, "SELECT count(*) FROM bonds WHERE buyer_id = 'eve'") == [
+        (BONDS_MAX + 9,)
+    ]
     assert violated(database.verify(journal)) == {}
 
 

@@ -1,7 +1,7 @@
 """Records of the commission programme as SQL rows. See `rows.py`.
 
-Entries of the ledger are rows of their own, which never change (`entry_values`): most rows of a
-programme are these, so they are made without dicts.
+Most rows of a programme are entries of the ledger, which never change (`entry_values`), and new
+orders (`accrued_values`), so these are made without dicts.
 """
 
 import json
@@ -40,6 +40,37 @@ ENTRY_COLUMNS = (
     "at_ms",
 )
 """In the table's own order: then the sink has nothing to put in order."""
+ORDERS = "commission_orders"
+ORDER_COLUMNS = (
+    "reservation_id",
+    "slot",
+    "generation",
+    "seq",
+    "buyer_id",
+    "referrer_id",
+    "campaign_id",
+    "sku_id",
+    "share_code",
+    "quantity",
+    "base_minor",
+    "currency_code",
+    "version",
+    "month",
+    "level1_id",
+    "level1_bps",
+    "level1_minor",
+    "level1_state",
+    "level2_id",
+    "level2_bps",
+    "level2_minor",
+    "level2_state",
+    "reserved_ms",
+    "earned_ms",
+    "matures_ms",
+    "updated_ms",
+)
+"""Of a new order, in the table's own order."""
+_NO_LEVEL: tuple[str, int, int, int] = ("", 0, 0, 0)
 OF_WITHDRAWALS = frozenset({r.WITHDRAWN, r.WITHDRAWAL_RESTORED, r.PAID_OUT})
 WITH_ENTRIES = frozenset(
     kind for kind, record in r.RECORDS.items() if "entries" in getattr(record, "_fields", ())
@@ -121,29 +152,33 @@ def rates_put(record: r.RatesPut, now_ms: int) -> Sequence[Row]:
     return [("commission_rates", {"version": record.version}, columns)]
 
 
-def order_accrued(record: r.OrderAccrued, now_ms: int) -> Sequence[Row]:
-    columns: dict[str, Any] = {
-        "buyer_id": record.buyer_id,
-        "referrer_id": record.referrer_id,
-        "campaign_id": record.campaign_id,
-        "sku_id": record.sku_id,
-        "share_code": record.share_code,
-        "quantity": record.quantity,
-        "base_minor": record.base_minor,
-        "currency_code": record.currency_code,
-        "version": record.version,
-        "month": record.month,
-        "reserved_ms": record.reserved_ms,
-        "earned_ms": record.earned_ms,
-        "matures_ms": record.matures_ms,
-        "updated_ms": now_ms,
-    }
+def accrued_values(record: r.OrderAccrued, now_ms: int, seq: int) -> tuple[Any, ...]:
+    """The row of a new order, as `ORDER_COLUMNS` says."""
+    levels = [_NO_LEVEL, _NO_LEVEL]
     for level, distributor_id, rate_bps, amount_minor in record.shares:
-        columns[f"level{level}_id"] = distributor_id
-        columns[f"level{level}_bps"] = rate_bps
-        columns[f"level{level}_minor"] = amount_minor
-        columns[f"level{level}_state"] = c.FROZEN
-    return [_order(record, columns)]
+        levels[level - 1] = (distributor_id, rate_bps, amount_minor, c.FROZEN)
+    return (
+        record.reservation_id,
+        record.slot,
+        s.GENERATION,
+        seq,
+        record.buyer_id,
+        record.referrer_id,
+        record.campaign_id,
+        record.sku_id,
+        record.share_code,
+        record.quantity,
+        record.base_minor,
+        record.currency_code,
+        record.version,
+        record.month,
+        *levels[0],
+        *levels[1],
+        record.reserved_ms,
+        record.earned_ms,
+        record.matures_ms,
+        now_ms,
+    )
 
 
 def order_reversed(record: r.OrderReversed, now_ms: int) -> Sequence[Row]:
@@ -215,7 +250,7 @@ def _distributor(record: Any, columns: dict[str, Any]) -> Row:
 
 
 def _order(record: Any, columns: dict[str, Any]) -> Row:
-    return "commission_orders", {"reservation_id": record.reservation_id}, columns
+    return ORDERS, {"reservation_id": record.reservation_id}, columns
 
 
 def _withdrawal(record: Any, columns: dict[str, Any]) -> Row:
@@ -226,7 +261,6 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.DISTRIBUTOR_SET: distributor_set,
     r.BUYER_BOUND: buyer_bound,
     r.RATES_PUT: rates_put,
-    r.ORDER_ACCRUED: order_accrued,
     r.ORDER_REVERSED: order_reversed,
     r.ORDER_MATURED: order_matured,
     r.MATURITY_MOVED: maturity_moved,
@@ -235,4 +269,4 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.WITHDRAWAL_REQUESTED: withdrawal_requested,
     r.WITHDRAWAL_REVIEWED: withdrawal_reviewed,
 }
-"""See `rows.ROWS`."""
+"""See `rows.ROWS`; new orders are `accrued_values`."""

@@ -4,7 +4,7 @@ Every function answers (table, key columns, other columns). Rows of one key are 
 the later record's columns winning, so that a batch has one row per key and the sink's guard by
 (generation, seq) never has to choose within an entry. Columns that a record does not speak of are
 left out, and stay as they are in SQL. Most rows of a sale are new reservations, and most of a
-programme entries of its ledger: these alone are made without dicts.
+programme new orders and entries of its ledger: these alone are made without dicts.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from actors import reservation_rows as on_reservations
 from actors import risk_rows as on_risk
 from actors import stock_rows as on_stock
 from actors import team_rows as on_teams
+from actors.core import commission_records as m
 from actors.core import records as r
 from actors.core import relay_records as y
 from actors.core import state as s
@@ -30,13 +31,18 @@ __all__ = ["PAYMENT_KEPT", "PAYMENT_REFUND_DUE", "ROWS", "RowBatch"]
 class RowBatch:
     """Collects rows, merged by key.
 
-    A new reservation is kept as its row's values for as long as no other record speaks of it, and
-    of the balances of a pool only the last is made into a row."""
+    A new reservation or order is kept as its row's values for as long as no other record speaks of
+    it, and of the balances of a pool only the last is made into a row."""
 
     def __init__(self, shard: int) -> None:
         self._shard = shard
         self._rows: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = {}
         self._reserved: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._accrued: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._new = {
+            "reservations": (RESERVED_COLUMNS, self._reserved),
+            on_commission.ORDERS: (on_commission.ORDER_COLUMNS, self._accrued),
+        }
         self._entries: list[tuple[Any, ...]] = []
         self._balances: dict[tuple[str, str], tuple[int, int, r.Balance]] = {}
 
@@ -44,6 +50,11 @@ class RowBatch:
         """The rows of one record. KeyError for a kind that this release does not know."""
         if record.kind == r.STOCK_RESERVED:
             self._reserve(on_reservations.reserved_values(record, now_ms, seq))
+            return
+        if record.kind == m.ORDER_ACCRUED:
+            values = on_commission.accrued_values(record, now_ms, seq)
+            self._accrued[values[:1]] = values
+            self._entries.extend(on_commission.entry_values(record, now_ms, seq))
             return
         for table, own_key, columns in ROWS[record.kind](record, now_ms):
             key = {"shard": self._shard, **own_key} if table == on_relay.MARKS else own_key
@@ -61,8 +72,9 @@ class RowBatch:
             self._put_balance(seq, now_ms, balance)
         self._balances.clear()
         groups: dict[tuple[str, tuple[str, ...]], list[tuple[object, ...]]] = {}
-        if self._reserved:
-            groups["reservations", RESERVED_COLUMNS] = list(self._reserved.values())
+        for table, (columns, made) in self._new.items():
+            if made:
+                groups[table, columns] = list(made.values())
         if self._entries:
             groups[on_commission.ENTRIES, on_commission.ENTRY_COLUMNS] = self._entries
         for (table, _), row in self._rows.items():
@@ -92,8 +104,9 @@ class RowBatch:
     def _put(self, table: str, key: dict[str, Any], columns: dict[str, Any], seq: int) -> None:
         at = (table, tuple(key.values()))
         row = self._rows.setdefault(at, {})
-        if table == "reservations" and (values := self._reserved.pop(at[1], None)):
-            row.update(zip(RESERVED_COLUMNS, values, strict=True))
+        new = self._new.get(table)
+        if new is not None and (values := new[1].pop(at[1], None)):
+            row.update(zip(new[0], values, strict=True))
         row.update(key)
         row.update(columns)
         row.setdefault("generation", s.GENERATION)

@@ -58,7 +58,6 @@ bonds = Table(
     identifier("caller"),
     big("bound_ms"),
     big("updated_ms"),
-    Index("ix_bonds_distributor", "distributor_id", "from_ms", "buyer_id"),
     **OPTIONS,
 )
 
@@ -105,7 +104,6 @@ commission_orders = Table(
     big("matures_ms"),
     small("delivered"),
     big("updated_ms"),
-    Index("ix_orders_referrer", "referrer_id", "earned_ms", "reservation_id"),
     **OPTIONS,
 )
 
@@ -202,7 +200,6 @@ risk_profiles = Table(
     words("reason"),
     big("told_until_ms"),
     big("updated_ms"),
-    Index("ix_profiles_frozen", "frozen", "frozen_until_ms", "buyer_id"),
     **OPTIONS,
 )
 

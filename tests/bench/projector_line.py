@@ -109,7 +109,7 @@ def apply(
     facts: bool,
 ) -> Costs:
     """Apply the entries up to `last_seq`, so many at a time."""
-    per_entry = len(journal.read(0, after_seq=0, max_bytes=1)[0].data)
+    per_entry = len(journal.read(0, after_seq=after_seq, max_bytes=1)[0].data)
     costs = Costs()
     position = after_seq
     while position < last_seq:

@@ -56,7 +56,6 @@ _bonds = Table(
     identifier("caller"),
     big("bound_ms"),
     big("updated_ms"),
-    Index("ix_bonds_distributor", "distributor_id", "from_ms", "buyer_id"),
     **OPTIONS,
 )
 _commission_rates = Table(
@@ -100,7 +99,6 @@ _commission_orders = Table(
     big("matures_ms"),
     small("delivered"),
     big("updated_ms"),
-    Index("ix_orders_referrer", "referrer_id", "earned_ms", "reservation_id"),
     **OPTIONS,
 )
 _commission_entries = Table(
@@ -189,7 +187,6 @@ _risk_profiles = Table(
     words("reason"),
     big("told_until_ms"),
     big("updated_ms"),
-    Index("ix_profiles_frozen", "frozen", "frozen_until_ms", "buyer_id"),
     **OPTIONS,
 )
 _marks = Table(

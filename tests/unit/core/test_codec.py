@@ -20,8 +20,10 @@ JOURNALS = (
     "journal_v1_teams.json",
     "journal_v1_commission.json",
     "journal_v1_risk.json",
+    "journal_v1_relay.json",
 )
-"""The second has what came with group-buys, the third with commission, the fourth with risk."""
+"""The second has what came with group-buys, the third with commission, the fourth with risk, the
+fifth with the relay."""
 
 
 def entries_of(stored: dict[str, Any]) -> list[bytes]:
@@ -79,6 +81,7 @@ def test_a_kinds_number_never_changes() -> None:
         70: "DistributorSet BuyerBound RatesPut OrderAccrued OrderReversed OrderMatured",
         76: "MaturityMoved DistributorHeld StatementMade WithdrawalRequested WithdrawalReviewed",
         90: "SignalNoted BuyerFrozen BuyerUnfrozen ProfilesRested HoldNoted",
+        100: "FactTaken",
     }
     told = {
         first + number: name

@@ -66,12 +66,13 @@ def test_outcomes_are_the_line_statuses_of_the_wire() -> None:
         if number
     }
     ours = {outcome.name: int(outcome) for outcome in Outcome}
-    del ours["WRONG_SHARD"], ours["RECALL"]
+    for between_processes in ("WRONG_SHARD", "RECALL", "OUT_OF_ORDER"):
+        del ours[between_processes]
     assert ours == wire
 
 
 def test_what_claims_nothing_is_unfinal() -> None:
-    names = {"INTERNAL", "RETRY", "UNKNOWN", "WRONG_SHARD", "RECALL"}
+    names = {"INTERNAL", "RETRY", "UNKNOWN", "WRONG_SHARD", "RECALL", "OUT_OF_ORDER"}
     assert {outcome.name for outcome in UNFINAL} == names
 
 

@@ -265,7 +265,6 @@ def test_sql_keeps_the_facts_that_an_account_shard_lost(settings: Settings) -> N
     with closing(open_journal(settings.journal_url)) as journal:
         entries = journal.read(STOCK_SHARDS, after_seq=seqs[STOCK_SHARDS], max_bytes=10**9)
     marks = [one for entry in entries for one in unpack_entry(entry.data).records]
-    assert {mark.source for mark in marks} == set(range(STOCK_SHARDS))
     assert any(mark.source_seq < seqs[mark.source] for mark in marks)
     with closing(SqlViews(settings.database_url)) as views:
         for mark in marks:

@@ -3,18 +3,21 @@
 A buyer's freeze is decided in the buyer's account slot, and the programme is another one's. So the
 first says what the programme does not know of (a chore, as of `actors/core/chores.py`), and any
 gateway tells it and then says that it was told. Both steps are idempotent. A hold ends by itself
-when its freeze would have.
+when its freeze would have. Of a buyer who is no distributor there is nothing to be told, so whoever
+becomes one is looked at then (`hold_new`).
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.core.commission_commands import HOLD_DISTRIBUTOR, HoldDistributor
-from actors.core.identity import PROGRAMME_SLOT
+from actors.core.identity import PROGRAMME_SLOT, account_slot
 from actors.core.outcomes import Outcome
-from actors.core.risk_commands import HOLD_TOLD, HoldTold
+from actors.core.risk_commands import GET_PROFILE, HOLD_TOLD, GetProfile, HoldTold
 from server.handlers import OWN_CALLER, wall_ms
 from server.lines import Lines
+
+Answer = tuple[Any, ...]
 
 TELL_DEADLINE_MS = 5_000
 KNOWN = (Outcome.APPLIED, Outcome.NOT_DISTRIBUTOR)
@@ -32,6 +35,28 @@ class Holds:
         """One chore (TELL_HOLD, slot, buyer, until, reason). False if it is to be tried again."""
         _, slot, buyer_id, until_ms, reason = chore
         deadline_ms = self._now_ms() + TELL_DEADLINE_MS
+        answer = await self._hold(buyer_id, until_ms, reason, deadline_ms)
+        if answer[0] not in KNOWN:
+            return False
+        told = HoldTold(HOLD_TOLD, slot, deadline_ms, OWN_CALLER, buyer_id, until_ms)
+        (answer,) = await self._lines.submit([told])
+        return bool(answer[0] == Outcome.NOTED)
+
+    async def hold_new(self, applied: Answer, distributor_id: str, deadline_ms: int) -> Answer:
+        """The answer to who applied, after the hold if the buyer was frozen before. UNKNOWN if that
+        cannot be told: who applies again is looked at again."""
+        slot = account_slot(distributor_id)
+        read = GetProfile(GET_PROFILE, slot, deadline_ms, OWN_CALLER, distributor_id)
+        (answer,) = await self._lines.submit([read])
+        if answer[0] != Outcome.FOUND:
+            return (Outcome.UNKNOWN,)
+        _, until_ms, _, _, reason, *_ = answer[1]
+        if not until_ms:
+            return applied
+        answer = await self._hold(distributor_id, until_ms, reason, deadline_ms)
+        return (applied[0], answer[1]) if answer[0] == Outcome.APPLIED else (Outcome.UNKNOWN,)
+
+    async def _hold(self, buyer_id: str, until_ms: int, reason: str, deadline_ms: int) -> Answer:
         hold = HoldDistributor(
             HOLD_DISTRIBUTOR,
             PROGRAMME_SLOT,
@@ -42,8 +67,4 @@ class Holds:
             reason,
         )
         (answer,) = await self._lines.submit([hold])
-        if answer[0] not in KNOWN:
-            return False
-        told = HoldTold(HOLD_TOLD, slot, deadline_ms, OWN_CALLER, buyer_id, until_ms)
-        (answer,) = await self._lines.submit([told])
-        return bool(answer[0] == Outcome.NOTED)
+        return answer

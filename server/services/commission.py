@@ -1,7 +1,8 @@
 """CommissionService: distributors, bindings, rates, accounts, statements, withdrawals.
 
 Everything is decided by the one shard that owns the programme's slot, so a call is one line and
-goes the quick way. Lists, and statements that left memory, are in `commission_listings.py`.
+goes the quick way; only who applies is looked at by risk as well. Lists, and statements that left
+memory, are in `commission_listings.py`.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from actors.core.commission_commands import BOARD_INVITES
 from actors.core.outcomes import Outcome
 from actors.core.programme_config import programme_config
 from server.handlers import CallContext, Calls, Method, QuickCalls
+from server.holds import Holds
 from server.lines import Lines
 from server.reply import Reply
 from server.services.commission_listings import CommissionListings
@@ -51,14 +53,14 @@ Asked = tuple[CallContext, int]
 class Commission:
     """All calls of the service."""
 
-    def __init__(self, lines: Lines, listings: CommissionListings) -> None:
+    def __init__(self, lines: Lines, listings: CommissionListings, holds: Holds) -> None:
         self._lines = lines
         self._listings = listings
+        self._holds = holds
 
     def methods(self) -> list[Method]:
         """The calls of this service."""
         one: QuickCalls = {
-            "ApplyDistributor": (wire.ApplyDistributorRequest, self.apply_distributor),
             "ApproveDistributor": (wire.ApproveDistributorRequest, self.approve_distributor),
             "GetDistributor": (wire.GetDistributorRequest, self.get_distributor),
             "BindReferrer": (wire.BindReferrerRequest, self.bind_referrer),
@@ -73,6 +75,7 @@ class Commission:
         }
         listings = self._listings
         calls: Calls = {
+            "ApplyDistributor": (wire.ApplyDistributorRequest, self.apply_distributor),
             "GetStatement": (wire.GetStatementRequest, self.get_statement),
             "ListDistributors": (wire.ListDistributorsRequest, listings.list_distributors),
             "ListEntries": (wire.ListEntriesRequest, listings.list_entries),
@@ -84,12 +87,15 @@ class Commission:
             *(Method(path=COMMISSION + n, request=r, unary=h) for n, (r, h) in calls.items()),
         ]
 
-    def apply_distributor(
-        self, request: wire.ApplyDistributorRequest, context: CallContext, reply: Reply
-    ) -> None:
-        """A buyer wants to be a distributor."""
+    async def apply_distributor(
+        self, request: wire.ApplyDistributorRequest, context: CallContext
+    ) -> bytes:
+        """A buyer wants to be a distributor. What one earns who is frozen is held from the start."""
         command = apply_distributor_command(request, context)
-        self._lines.put(command, reply.after(_distributor_told, wire.ApplyDistributorResponse))
+        (answer,) = await self._lines.submit([command])
+        if answer[0] in (Outcome.APPLIED, Outcome.FOUND):
+            answer = await self._holds.hold_new(answer, request.distributor_id, context.deadline_ms)
+        return _distributor_told(wire.ApplyDistributorResponse, answer)
 
     def approve_distributor(
         self, request: wire.ApproveDistributorRequest, context: CallContext, reply: Reply

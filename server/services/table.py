@@ -74,7 +74,7 @@ class Services:
             *self._watch.methods(),
             *Teams(lines, team_listings).methods(),
             *self._team_watch.methods(),
-            *Commission(lines, CommissionListings(lines, self.reader)).methods(),
+            *Commission(lines, CommissionListings(lines, self.reader), self.holds).methods(),
             *Risk(lines).methods(),
         ]
         self._events: Events | None = None

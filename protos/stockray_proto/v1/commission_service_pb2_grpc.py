@@ -134,8 +134,8 @@ class CommissionServiceServicer(object):
 
     def ApplyDistributor(self, request, context):
         """A buyer asks to be a distributor; with `Rates.approve_at_once` it is active at once. Again is
-        the same, whatever became of it. Answers FOUND (applied before), LIMIT_EXCEEDED (the programme
-        has 200,000 distributors), APPLIED.
+        the same, whatever became of it. What a frozen buyer earns is held from the start. Answers FOUND
+        (applied before), LIMIT_EXCEEDED (the programme has 200,000 distributors), APPLIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

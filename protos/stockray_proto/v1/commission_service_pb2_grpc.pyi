@@ -66,8 +66,8 @@ class CommissionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CommissionServiceAsyncStub: ...
     ApplyDistributor: _grpc.UnaryUnaryMultiCallable[_commission_service_pb2.ApplyDistributorRequest, _commission_service_pb2.ApplyDistributorResponse]
     """A buyer asks to be a distributor; with `Rates.approve_at_once` it is active at once. Again is
-    the same, whatever became of it. Answers FOUND (applied before), LIMIT_EXCEEDED (the programme
-    has 200,000 distributors), APPLIED.
+    the same, whatever became of it. What a frozen buyer earns is held from the start. Answers FOUND
+    (applied before), LIMIT_EXCEEDED (the programme has 200,000 distributors), APPLIED.
     """
     ApproveDistributor: _grpc.UnaryUnaryMultiCallable[_commission_service_pb2.ApproveDistributorRequest, _commission_service_pb2.ApproveDistributorResponse]
     """An operator's act: approves or rejects an application, suspends or resumes. The first approval
@@ -148,8 +148,8 @@ class CommissionServiceAsyncStub(CommissionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyDistributor: _aio.UnaryUnaryMultiCallable[_commission_service_pb2.ApplyDistributorRequest, _commission_service_pb2.ApplyDistributorResponse]  # type: ignore[assignment]
     """A buyer asks to be a distributor; with `Rates.approve_at_once` it is active at once. Again is
-    the same, whatever became of it. Answers FOUND (applied before), LIMIT_EXCEEDED (the programme
-    has 200,000 distributors), APPLIED.
+    the same, whatever became of it. What a frozen buyer earns is held from the start. Answers FOUND
+    (applied before), LIMIT_EXCEEDED (the programme has 200,000 distributors), APPLIED.
     """
     ApproveDistributor: _aio.UnaryUnaryMultiCallable[_commission_service_pb2.ApproveDistributorRequest, _commission_service_pb2.ApproveDistributorResponse]  # type: ignore[assignment]
     """An operator's act: approves or rejects an application, suspends or resumes. The first approval
@@ -233,8 +233,8 @@ class CommissionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_commission_service_pb2.ApplyDistributorResponse, _abc.Awaitable[_commission_service_pb2.ApplyDistributorResponse]]:
         """A buyer asks to be a distributor; with `Rates.approve_at_once` it is active at once. Again is
-        the same, whatever became of it. Answers FOUND (applied before), LIMIT_EXCEEDED (the programme
-        has 200,000 distributors), APPLIED.
+        the same, whatever became of it. What a frozen buyer earns is held from the start. Answers FOUND
+        (applied before), LIMIT_EXCEEDED (the programme has 200,000 distributors), APPLIED.
         """
 
     @_abc_1.abstractmethod

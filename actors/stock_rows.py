@@ -123,6 +123,7 @@ def campaign_put(record: r.CampaignPut, now_ms: int) -> Sequence[Row]:
         "limit_per_buyer": config.limit_per_buyer,
         "required_claims": list(config.required_claims),
         "lines": [_line(line) for line in config.lines],
+        "min_score": config.min_score,
     }
     if config.group is not None:
         told["group"] = config.group._asdict()

@@ -12,6 +12,8 @@ Rules
 * Who is frozen is pulled from the account shards every 250 ms and is known as of then: what happens
   within the lag passes. Until each set was whole once the edge is not `ready`; it is `stale` when
   one is older than 5 s.
+* A campaign may ask for a score. The edge does not know which do: it says on the line what it knows
+  of a buyer below the line, or that its sets are too old, and the shard refuses or answers RETRY.
 * Hits of a buyer's own limits are signals, told in batches. An address is not a person: who is
   refused for it did nothing.
 """
@@ -28,7 +30,7 @@ from actors.core.commission_commands import BIND_REFERRER
 from actors.core.identity import ACCOUNT_SLOT_COUNT, SLOT_COUNT, account_slot
 from actors.core.outcomes import Outcome
 from actors.core.risk_commands import PULL_RISK, REPORT_SIGNALS, PullRisk, ReportSignals
-from actors.core.risk_state import LOW_SCORE, SCORE_MAX, score_at
+from actors.core.risk_state import LOW_SCORE, SCORE_MAX, UNKNOWN_SCORE, score_at
 from actors.core.team_commands import JOIN_TEAM, OPEN_TEAM
 from server.buckets import Buckets, Rate
 from server.handlers import OWN_CALLER, wall_ms
@@ -39,7 +41,9 @@ log = structlog.get_logger("server.edge")
 
 Answer = tuple[Any, ...]
 
-GUARDED = frozenset({RESERVE, OPEN_TEAM, JOIN_TEAM, BIND_REFERRER})
+SCORED = frozenset({RESERVE, OPEN_TEAM, JOIN_TEAM})
+"""Kinds of commands whose campaign may ask for a score."""
+GUARDED = SCORED | {BIND_REFERRER}
 """Kinds of commands that the edge may refuse."""
 PULL_EVERY_S = 0.25
 STALE_S = 5.0
@@ -91,6 +95,7 @@ class Edge:
         self._now_ms = now_ms
         self._now_s = now_s
         self._sets: list[RiskSet] = []
+        self._fresh_until_s = float("-inf")
         self._hits: dict[str, int] = {}
         self._buckets: tuple[Buckets, Buckets, Buckets] | None = None
         if rates is not None:
@@ -133,6 +138,18 @@ class Edge:
             devices.take(device_id, now)
         return None
 
+    def scored(self, command: Any) -> Any:
+        """A command that goes on: as it is, or with a score that its campaign may refuse."""
+        if command[0] not in SCORED:
+            return command
+        if self._now_s() > self._fresh_until_s:
+            return command._replace(score=UNKNOWN_SCORE)
+        buyer_id = command.buyer_id
+        for known in self._sets:
+            if buyer_id in known.rows:
+                return command._replace(score=self.score(buyer_id))
+        return command
+
     def score(self, buyer_id: str) -> int:
         """The buyer's score if it is below the line that account shards tell, else 100."""
         for known in self._sets:
@@ -152,7 +169,7 @@ class Edge:
     @property
     def stale(self) -> bool:
         """Whether too little is known to rely on it."""
-        return self.age_s() > STALE_S
+        return self._now_s() > self._fresh_until_s
 
     def frozen_count(self) -> int:
         """Buyers who are refused."""
@@ -186,6 +203,7 @@ class Edge:
             (answer,) = await lines.submit([command])
             if known.take(answer, asked_at):
                 continue
+            self._fresh_until_s = self._now_s() - self.age_s() + STALE_S
             if all(one.taken_at is not None for one in self._sets):
                 self.ready.set()
             await asyncio.sleep(PULL_EVERY_S)
@@ -216,16 +234,19 @@ class GuardedLines:
 
     async def submit(self, commands: Sequence[Any]) -> Sequence[Answer]:
         """See `Lines.submit`."""
-        refusal = self._edge.refusal
-        refused = {
-            at: answer
-            for at, command in enumerate(commands)
-            if command[0] in GUARDED and (answer := refusal(command)) is not None
-        }
+        edge = self._edge
+        passed: list[Any] = []
+        refused: dict[int, Answer] = {}
+        for at, command in enumerate(commands):
+            answer = edge.refusal(command) if command[0] in GUARDED else None
+            if answer is None:
+                passed.append(edge.scored(command))
+            else:
+                refused[at] = answer
+        answers = await self._lines.submit(passed) if passed else ()
         if not refused:
-            return await self._lines.submit(commands)
-        passed = [command for at, command in enumerate(commands) if at not in refused]
-        told = iter(await self._lines.submit(passed) if passed else ())
+            return answers
+        told = iter(answers)
         return [refused[at] if at in refused else next(told) for at in range(len(commands))]
 
     def put(self, command: Any, on_answer: Callable[[Answer], object]) -> None:
@@ -235,6 +256,7 @@ class GuardedLines:
             if refused is not None:
                 on_answer(refused)
                 return
+            command = self._edge.scored(command)
         self._lines.put(command, on_answer)
 
     def shard_of(self, slot: int) -> int:

@@ -115,6 +115,7 @@ _CONFIG = {
     "required_claims": (_R, "`campaigns.config_json`"),
     "lines": (_R, "`campaigns.config_json`"),
     "group": (_R, "`campaigns.config_json`"),
+    "min_score": (_R, "`campaigns.config_json`"),
 }
 _LINE = {
     "sku_id": (_R, "`campaigns.config_json`"),

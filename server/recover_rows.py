@@ -242,6 +242,7 @@ def put_campaign(slot: s.SlotState, row: CampaignRow) -> None:
         tuple(told["required_claims"]),
         lines,
         GroupRules(**told["group"]) if "group" in told else None,
+        told.get("min_score", 0),
     )
     campaign = slot.campaigns[row.campaign_id] = s.Campaign(config)
     campaign.state = row.state

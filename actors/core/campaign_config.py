@@ -60,6 +60,8 @@ class CampaignConfig(NamedTuple):
     lines: tuple[CampaignLine, ...]
     group: GroupRules | None = None
     """None: a campaign without teams; then no line has tiers."""
+    min_score: int = 0
+    """That a buyer's conduct must have, at most what gateways know (`risk_state.LOW_SCORE`)."""
 
 
 def campaign_config(fields: Sequence[Any]) -> CampaignConfig:

@@ -14,6 +14,7 @@ from actors.core.campaign_config import CampaignConfig, campaign_config
 from actors.core.commission_commands import MAKE as COMMISSION_COMMANDS
 from actors.core.relay_commands import MAKE as RELAY_COMMANDS
 from actors.core.risk_commands import MAKE as RISK_COMMANDS
+from actors.core.risk_state import SCORE_MAX
 from actors.core.team_commands import MAKE as TEAM_COMMANDS
 
 RESERVE, CONFIRM, RELEASE, BEGIN_PAYMENT, REPORT_FAILED_PAYMENT = 1, 2, 3, 4, 5
@@ -50,6 +51,8 @@ class Reserve(NamedTuple):
     share_code: str = ""
     channel: str = ""
     experiment: str = ""
+    score: int = SCORE_MAX
+    """Of the buyer's conduct, as its gateway knows it; UNKNOWN_SCORE if it knows too little."""
 
 
 class Confirm(NamedTuple):

@@ -14,8 +14,9 @@ def refuse(
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Answer (outcome, *advice), with the record that remembers it.
 
-    When the table of refusals is full the answer is RETRY: a shard never forgets one early."""
-    if state.refusal_count >= state.refusal_count_max:
+    RETRY is no refusal. When the table of refusals is full the answer is RETRY: a shard never
+    forgets one early."""
+    if outcome is Outcome.RETRY or state.refusal_count >= state.refusal_count_max:
         return (Outcome.RETRY,), ()
     return (outcome, *advice), (RequestRefused(REQUEST_REFUSED, slot, key, fingerprint, outcome),)
 

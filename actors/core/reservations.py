@@ -62,8 +62,9 @@ def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
         return refuse(state, number, key, mark, Outcome.NOT_FOUND, 0, ())
     if campaign is not None:
         broken = closed(campaign, now_ms)
-        if broken is None and campaign.config.required_claims:
-            broken = not_eligible(campaign, command.claims)
+        config = campaign.config
+        if broken is None and (config.required_claims or config.min_score):
+            broken = not_eligible(campaign, command)
         if broken is None and pool.group is not None and not pool.unit_price_minor:
             broken = Outcome.TEAM_ONLY
         if broken:
@@ -106,7 +107,7 @@ def reserve(state: ShardState, command: c.Reserve, now_ms: int) -> Decision:
             payable,
             currency,
             deadline_ms,
-            *command[10:],
+            *command[10:17],
         ),
     )
     return (

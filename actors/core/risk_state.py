@@ -19,6 +19,8 @@ from actors.core.tables import Deadlines
 
 HOUR_MS = 3_600_000
 SCORE_MAX = 100
+UNKNOWN_SCORE = -1
+"""What a gateway says of a buyer while its set is too old."""
 LOW_SCORE = 40
 """Gateways know the scores below this one; all others are as good as 100 to them."""
 RATE_HIT, UNPAID, FAILED_PAYMENT, RETURN = 0, 1, 2, 3

@@ -154,10 +154,13 @@ def _stock(slot: s.SlotState) -> tuple[Any, ...]:
 
 
 def _pack_config(config: CampaignConfig) -> tuple[Any, ...]:
-    """Without teams as releases before them have it: their snapshots and digests are the same."""
-    if config.group is not None:
+    """Without a score or teams as releases before them have it: their snapshots and digests are the
+    same."""
+    if config.min_score:
         return config
-    *fields, lines, _ = config
+    if config.group is not None:
+        return config[:-1]
+    *fields, lines, _, _ = config
     return (*fields, tuple(line[:-1] for line in lines))
 
 

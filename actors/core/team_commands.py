@@ -7,6 +7,8 @@ A seat is a reservation: it is confirmed, released and paid for by the commands 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from actors.core.risk_state import SCORE_MAX
+
 OPEN_TEAM, JOIN_TEAM, LEAVE_TEAM, GET_TEAM, SUGGEST_TEAMS, COMPLETE_TEAM = range(50, 56)
 
 
@@ -32,6 +34,8 @@ class OpenTeam(NamedTuple):
     experiment: str = ""
     new_buyer: bool = False
     """The caller's word that the buyer is new; decided once, here, and recorded."""
+    score: int = SCORE_MAX
+    """As of `commands.Reserve`."""
 
 
 class JoinTeam(NamedTuple):
@@ -54,6 +58,7 @@ class JoinTeam(NamedTuple):
     channel: str = ""
     experiment: str = ""
     new_buyer: bool = False
+    score: int = SCORE_MAX
 
 
 class LeaveTeam(NamedTuple):

@@ -91,7 +91,7 @@ def open_team(state: ShardState, command: t.OpenTeam, now_ms: int) -> Decision:
     unit = leaders_price(group, group.tiers[0].unit_price_minor)
     broken = (
         closed(campaign, now_ms)
-        or (campaign.config.required_claims and not_eligible(campaign, command.claims))
+        or not_eligible(campaign, command)
         or _may_not_open(campaign, group, buyer_id, command.new_buyer)
         or _not_to_be_had(campaign, pool, buyer_id, quantity, payable, unit)
     )
@@ -103,7 +103,7 @@ def open_team(state: ShardState, command: t.OpenTeam, now_ms: int) -> Decision:
     opened = TeamOpened(TEAM_OPENED, number, team_key, campaign_id, sku_id, buyer_id, ends_ms)
     place = (team_key, unit, ends_ms, group.capacity - 1)
     answer, taken = _seat(
-        number, key, mark, command[3:5], command[7:], campaign, pool, place, now_ms
+        number, key, mark, command[3:5], command[7:-1], campaign, pool, place, now_ms
     )
     return answer, (opened, taken)
 
@@ -133,7 +133,7 @@ def join_team(state: ShardState, command: t.JoinTeam, now_ms: int) -> Decision:
     unit = team.group.tiers[0].unit_price_minor
     broken = (
         closed(campaign, now_ms)
-        or (campaign.config.required_claims and not_eligible(campaign, command.claims))
+        or not_eligible(campaign, command)
         or _may_not_join(team, buyer_id, command.new_buyer, now_ms)
         or _not_to_be_had(campaign, pool, buyer_id, quantity, payable, unit)
     )
@@ -145,7 +145,7 @@ def join_team(state: ShardState, command: t.JoinTeam, now_ms: int) -> Decision:
     # Nothing below this line can fail.
     place = (team.key, unit, team.deadline_ms, team.free() - 1)
     answer, taken = _seat(
-        number, key, mark, command[3:5], command[6:], campaign, pool, place, now_ms
+        number, key, mark, command[3:5], command[6:-1], campaign, pool, place, now_ms
     )
     return answer, (taken,)
 

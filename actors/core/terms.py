@@ -1,7 +1,10 @@
 """What a pool and its campaign lay down: currency, payment window, limits, times, eligibility."""
 
+from typing import Any
+
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
+from actors.core.risk_state import UNKNOWN_SCORE
 from actors.core.state import CAMPAIGN_ENDED, CAMPAIGN_PAUSED, Campaign, SlotState
 
 
@@ -31,10 +34,15 @@ def closed(campaign: Campaign, now_ms: int) -> Outcome | None:
     return None
 
 
-def not_eligible(campaign: Campaign, claims: tuple[str, ...]) -> Outcome | None:
-    """NOT_ELIGIBLE if the buyer lacks a claim that the campaign requires."""
-    eligible = set(campaign.config.required_claims).issubset(claims)
-    return None if eligible else Outcome.NOT_ELIGIBLE
+def not_eligible(campaign: Campaign, command: Any) -> Outcome | None:
+    """NOT_ELIGIBLE if the buyer lacks a claim that the campaign requires, or has a lower score;
+    RETRY if it asks for a score that nobody knows just now."""
+    config = campaign.config
+    if not set(config.required_claims).issubset(command.claims):
+        return Outcome.NOT_ELIGIBLE
+    if not config.min_score or command.score >= config.min_score:
+        return None
+    return Outcome.RETRY if command.score == UNKNOWN_SCORE else Outcome.NOT_ELIGIBLE
 
 
 def exceeds_limit(campaign: Campaign | None, pool: Pool, buyer_id: str, quantity: int) -> bool:

@@ -92,6 +92,7 @@ class GroupCampaign:
     limit_per_buyer: int = 0
     required_claims: tuple[str, ...] = ()
     freed_unit_policy: FreedUnitPolicy = FreedUnitPolicy.UNSPECIFIED
+    min_score: int = 0
     rules: GroupRules | None = None
     phase: CampaignPhase = CampaignPhase.UNSPECIFIED
     next_phase_time: datetime | None = None

@@ -158,6 +158,7 @@ class Campaign:
     limit_per_buyer: int = 0
     required_claims: tuple[str, ...] = ()
     freed_unit_policy: FreedUnitPolicy = FreedUnitPolicy.UNSPECIFIED
+    min_score: int = 0
     phase: CampaignPhase = CampaignPhase.UNSPECIFIED
     next_phase_time: datetime | None = None
     version: int = 0

@@ -13,6 +13,7 @@ from actors.core.campaign_config import (
     campaign_config,
 )
 from actors.core.outcomes import Outcome
+from actors.core.risk_state import LOW_SCORE
 from actors.core.state import CAMPAIGN_ENDED, CAMPAIGN_PAUSED
 from server.handlers import CallContext
 from server.translate.reserve import ONLY_SESSION
@@ -99,6 +100,7 @@ def read_put(
         )
     wrong.number("limit_per_buyer", campaign.limit_per_buyer, 0, LINE_UNITS_MAX)
     wrong.ids("required_claims", campaign.required_claims, count_max=CLAIMS_MAX)
+    wrong.number("min_score", campaign.min_score, 0, LOW_SCORE)
     if campaign.freed_unit_policy not in _ALLOWED_POLICIES:
         wrong.add("freed_unit_policy", "unset or AVAILABLE: this release has no return waves")
     rules = read_rules(campaign, lines, wrong)
@@ -121,6 +123,7 @@ def read_put(
             required_claims=tuple(sorted(set(campaign.required_claims))),
             lines=tuple(sorted(lines)),
             group=rules,
+            min_score=campaign.min_score,
         ),
         request.reason,
     )
@@ -249,6 +252,7 @@ def campaign_message(
         payment_window=duration(config.payment_window_ms),
         limit_per_buyer=config.limit_per_buyer,
         required_claims=config.required_claims,
+        min_score=config.min_score,
         freed_unit_policy=seckill_service_pb2.FREED_UNIT_POLICY_AVAILABLE,
         phase=phase,
         next_phase_time=stamp_or_none(next_ms),

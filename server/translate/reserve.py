@@ -16,6 +16,7 @@ from stockray_proto.v1 import common_pb2, inventory_service_pb2, reservation_pb2
 from actors.core.commands import DEFAULT_PAYABLE, RESERVE, Reserve
 from actors.core.identity import SLOT_COUNT
 from actors.core.outcomes import Outcome
+from actors.core.risk_state import SCORE_MAX
 from server.translate.scalars import SLOT_OF_KEY, advice_of, stamp
 from server.validate import (
     CLAIMS_MAX,
@@ -112,6 +113,7 @@ def reserve_command(
             share_code,
             channel,
             experiment,
+            SCORE_MAX,
         )
     )
 

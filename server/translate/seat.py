@@ -15,6 +15,7 @@ from actors.core import team_commands as t
 from actors.core.commands import DEFAULT_PAYABLE
 from actors.core.identity import parse_public_id
 from actors.core.outcomes import Outcome
+from actors.core.risk_state import SCORE_MAX
 from server.translate.reserve import (
     LENGTHS,
     NOT_LOOKED_UP,
@@ -91,7 +92,7 @@ def join_team_command(
 def _wish(line: Any, own_ids: str, whole: bool) -> tuple[Any, ...] | None:
     """The fields from `quantity` on that both commands have; None for a line to be looked at."""
     fields = _fields(line)
-    quantity, buyer_id, payable, order_id, device_id, ip, claims, share, channel, arm, _ = fields
+    quantity, buyer_id, payable, order_id, device_id, ip, claims, share, channel, arm, *_ = fields
     ids = f"{own_ids}{buyer_id}{order_id}{device_id}{share}{channel}{arm}"
     if claims:
         ids += "".join(claims)
@@ -129,6 +130,7 @@ def _fields(line: Any) -> tuple[Any, ...]:
         channel,
         experiment,
         line.new_buyer,
+        SCORE_MAX,
     )
 
 

@@ -4,7 +4,9 @@ Run it as `python -m tests.bench.gateway_line`; it prints microseconds, the best
 
 * the parts of a line of ReserveMany: up to the commands, and from the answers to bytes;
 * a line of GrabMany, from the request's bytes to the response's, with gather and both packings;
-* a unary Grab, the same, with so many calls in flight: the front's own cost is not in it.
+* a unary Grab, the same, with so many calls in flight: the front's own cost is not in it;
+* both again behind an edge that refuses nobody, as in a gateway: first buyers alone, then with an
+  address and a device.
 
 The link answers with bytes made beforehand; what it costs is measured and subtracted. Budgets on
 the build machine: 4 us a line, and a unary call 35 us with the front, of which an echo takes 10.
@@ -21,6 +23,8 @@ from stockray_proto.v1 import seckill_service_pb2 as sec
 from actors.clock import WallClock
 from actors.core.outcomes import Outcome
 from actors.rounds import Answers, RoundStatus, pack_answers
+from server.buckets import Rate
+from server.edge import Edge, EdgeRates
 from server.gather import Gather, GatherLimits, Sender
 from server.handlers import Invocation
 from server.recall import RecallingLines
@@ -29,6 +33,7 @@ from server.translate.reserve import reserve_commands, reserve_results
 
 LINES, RUNS = 4_096, 15
 CALLS = 8_192
+GENEROUS = EdgeRates(*[Rate(1_000, 1_000_000)] * 3)
 LINES_AT = 15
 """Where the array of lines begins in a round of a gateway whose name has one letter."""
 WON = (int(Outcome.RESERVED), b"0123456789abcdef", 1_000, 900, 900, "CNY", 1_700_000_000_123, 5)
@@ -46,9 +51,9 @@ def line(index: int, **buyer: Any) -> reservation_pb2.ReserveLine:
     )
 
 
-def grab_line(index: int) -> sec.GrabLine:
+def grab_line(index: int, **buyer: Any) -> sec.GrabLine:
     """The same of a campaign."""
-    return sec.GrabLine.FromString(line(index).SerializeToString())
+    return sec.GrabLine.FromString(line(index, **buyer).SerializeToString())
 
 
 def measure_parts(data: bytes, answer: tuple[object, ...]) -> tuple[float, float]:
@@ -101,7 +106,7 @@ class InstantLink:
 class Desk:
     """A gateway's table over an instant link."""
 
-    def __init__(self, answer: tuple[object, ...]) -> None:
+    def __init__(self, answer: tuple[object, ...], edge: Edge | None) -> None:
         self.link: Any = InstantLink(answer)
         sender = Sender(
             shard=0,
@@ -114,7 +119,7 @@ class Desk:
         )
         self.gather = Gather([sender], [0] * 1024)
         self.lines = RecallingLines(self.gather, lambda _: None, WallClock())
-        self.services = Services(self.lines)
+        self.services = Services(self.lines, edge=edge)
         self.services.health.open()
 
     async def _no_chore(self, _: tuple[Any, ...]) -> None:
@@ -155,20 +160,41 @@ class Desk:
         return (time.process_time() - began - self.link.cpu_s + link_s) / len(data) * 1e6
 
 
-async def measure_whole(answer: tuple[object, ...]) -> list[tuple[str, float]]:
+class NobodyWatched:
+    """Account shards that tell of nobody."""
+
+    async def submit(self, commands: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+        return [(Outcome.FOUND, True, 0, 0, False, ()) for _ in commands]
+
+    def put(self, command: Any, on_answer: Any) -> None:
+        raise NotImplementedError
+
+    def shard_of(self, slot: int) -> int:
+        return 1
+
+
+async def measure_whole(
+    answer: tuple[object, ...], edge: Edge | None = None, **buyer: Any
+) -> list[tuple[str, float]]:
     """(what, microseconds) from request bytes to response bytes."""
-    desk = Desk(answer)
+    desk = Desk(answer, edge)
     found = []
     task = asyncio.create_task(desk.gather.run())
-    data = sec.GrabManyRequest(lines=[grab_line(n) for n in range(LINES)]).SerializeToString()
+    if edge is not None:
+        edges = asyncio.create_task(edge.run(NobodyWatched()))
+        await edge.ready.wait()
+    lines = [grab_line(n, **buyer) for n in range(LINES)]
+    data = sec.GrabManyRequest(lines=lines).SerializeToString()
     best = min([await desk.grab_many(data) for _ in range(RUNS)])
     found.append(("a line of GrabMany", best))
-    calls = [sec.GrabRequest(line=grab_line(n)).SerializeToString() for n in range(CALLS)]
+    calls = [sec.GrabRequest(line=grab_line(n, **buyer)).SerializeToString() for n in range(CALLS)]
     for in_flight in (1, 64, 1_024):
         best = min([await desk.grab(calls, in_flight) for _ in range(3)])
         found.append((f"a Grab, {in_flight} in flight", best))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    tasks = [task] if edge is None else [task, edges]
+    for one in tasks:
+        one.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     return found
 
 
@@ -187,6 +213,9 @@ def main() -> None:
     for name, answer in (("reserved", WON), ("sold out", LOST)):
         for what, cost in asyncio.run(measure_whole(answer)):
             print(f"{what}, {name}: {cost:.2f} us")
+    for who, buyer in (("buyers", {}), ("buyers, address and device", full)):
+        for what, cost in asyncio.run(measure_whole(WON, Edge(GENEROUS), **buyer)):
+            print(f"{what}, reserved, behind an edge of {who}: {cost:.2f} us")
 
 
 if __name__ == "__main__":

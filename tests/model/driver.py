@@ -264,7 +264,11 @@ class Driver(Checks):
         if lines == 1:
             each.append(line("pot", 5, 9, 1))
         config = campaign(
-            *each, limit_per_buyer=limit, required_claims=("member",), ends_ms=T0 + 36_000_000
+            *each,
+            limit_per_buyer=limit,
+            required_claims=("member",),
+            ends_ms=T0 + 36_000_000,
+            min_score=price,
         )
         name = ("sale", "gala")[sale]
         self._ask(c.PutCampaign(c.PUT_CAMPAIGN, slot_of(name), 0, "web", name, config))

@@ -50,6 +50,7 @@ def put(
     payment_window_s: Annotated[int, typer.Option(help="1-86,400; 0: 15 min.")] = 0,
     limit_per_buyer: Annotated[int, typer.Option(help="Over all lines; 0: none.")] = 0,
     claim: Annotated[list[str] | None, typer.Option(help="Claim that buyers need.")] = None,
+    min_score: Annotated[int, typer.Option(help="Of buyers' conduct, 1-40; 0: none.")] = 0,
     reason: Reason = "",
 ) -> int:
     """Make or change a campaign; the same content again tries to allocate what is missing."""
@@ -68,6 +69,7 @@ def put(
         payment_window=timedelta(seconds=payment_window_s) if payment_window_s else None,
         limit_per_buyer=limit_per_buyer,
         required_claims=tuple(claim or ()),
+        min_score=min_score,
     )
     return shown(show, client.put_campaign(campaign, reason=reason))
 

@@ -238,8 +238,8 @@ Global___GroupLine: _TypeAlias = GroupLine  # noqa: Y015
 
 @_typing.final
 class GroupCampaign(_message.Message):
-    """A campaign for teams. Fields 1-11 and 20-24 are the same, with the same numbers, in `Campaign`.
-    Fields 1-12 are what the caller puts; the others are answers, and are ignored in a put.
+    """A campaign for teams. Fields 1-11, 13 and 20-24 are the same, with the same numbers, in `Campaign`.
+    Fields 1-19 are what the caller puts; the others are answers, and are ignored in a put.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -256,6 +256,7 @@ class GroupCampaign(_message.Message):
     REQUIRED_CLAIMS_FIELD_NUMBER: _builtins.int
     FREED_UNIT_POLICY_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    MIN_SCORE_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     NEXT_PHASE_TIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -273,6 +274,8 @@ class GroupCampaign(_message.Message):
     """Units that one buyer may hold over all lines, 1-1,000,000; 0 for no limit."""
     freed_unit_policy: _seckill_service_pb2.FreedUnitPolicy.ValueType
     """Where freed units go."""
+    min_score: _builtins.int
+    """As in `Campaign`."""
     phase: _seckill_service_pb2.CampaignPhase.ValueType
     """Answer: where it stands."""
     version: _builtins.int
@@ -336,6 +339,7 @@ class GroupCampaign(_message.Message):
         required_claims: _abc.Iterable[_builtins.str] | None = ...,
         freed_unit_policy: _seckill_service_pb2.FreedUnitPolicy.ValueType = ...,
         rules: Global___GroupRules | None = ...,
+        min_score: _builtins.int = ...,
         phase: _seckill_service_pb2.CampaignPhase.ValueType = ...,
         next_phase_time: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.int = ...,
@@ -344,7 +348,7 @@ class GroupCampaign(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_phase_time", b"next_phase_time", "payment_window", b"payment_window", "rules", b"rules", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign_id", b"campaign_id", "create_time", b"create_time", "currency_code", b"currency_code", "end_time", b"end_time", "freed_unit_policy", b"freed_unit_policy", "limit_per_buyer", b"limit_per_buyer", "lines", b"lines", "next_phase_time", b"next_phase_time", "payment_window", b"payment_window", "phase", b"phase", "required_claims", b"required_claims", "rules", b"rules", "sessions", b"sessions", "start_time", b"start_time", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign_id", b"campaign_id", "create_time", b"create_time", "currency_code", b"currency_code", "end_time", b"end_time", "freed_unit_policy", b"freed_unit_policy", "limit_per_buyer", b"limit_per_buyer", "lines", b"lines", "min_score", b"min_score", "next_phase_time", b"next_phase_time", "payment_window", b"payment_window", "phase", b"phase", "required_claims", b"required_claims", "rules", b"rules", "sessions", b"sessions", "start_time", b"start_time", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

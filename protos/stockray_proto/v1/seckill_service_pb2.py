@@ -29,7 +29,7 @@ from stockray_proto.v1 import reservation_pb2 as stockray__proto_dot_v1_dot_rese
 from stockray_proto.v1 import stock_pb2 as stockray__proto_dot_v1_dot_stock__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'stockray_proto/v1/seckill_service.proto\x12\x0bstockray.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1estockray_proto/v1/common.proto\x1a#stockray_proto/v1/reservation.proto\x1a\x1dstockray_proto/v1/stock.proto\"{\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x91\x02\n\x0c\x43\x61mpaignLine\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\x18\n\x10\x61llocation_count\x18\x02 \x01(\x03\x12\x18\n\x10list_price_minor\x18\x03 \x01(\x03\x12\x18\n\x10unit_price_minor\x18\x04 \x01(\x03\x12\x17\n\x0flimit_per_buyer\x18\x05 \x01(\x05\x12\x17\n\x0f\x61llocated_count\x18\x06 \x01(\x03\x12\x32\n\x11\x61llocation_status\x18\x07 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x1a\n\x12\x61llocation_message\x18\x08 \x01(\t\x12!\n\x05stock\x18\t \x01(\x0b\x32\x12.stockray.v1.Stock\"\xe6\x04\n\x08\x43\x61mpaign\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x15\n\rcurrency_code\x18\x03 \x01(\t\x12(\n\x05lines\x18\x04 \x03(\x0b\x32\x19.stockray.v1.CampaignLine\x12&\n\x08sessions\x18\x05 \x03(\x0b\x32\x14.stockray.v1.Session\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0epayment_window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0flimit_per_buyer\x18\t \x01(\x05\x12\x17\n\x0frequired_claims\x18\n \x03(\t\x12\x37\n\x11\x66reed_unit_policy\x18\x0b \x01(\x0e\x32\x1c.stockray.v1.FreedUnitPolicy\x12)\n\x05phase\x18\x14 \x01(\x0e\x32\x1a.stockray.v1.CampaignPhase\x12\x33\n\x0fnext_phase_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x16 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x12PutCampaignRequest\x12\'\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x15.stockray.v1.Campaign\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa8\x01\n\x13PutCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\")\n\x12GetCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"\xcb\x01\n\x13GetCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\x12!\n\x03\x61ge\x18\x05 \x01(\x0b\x32\x14.stockray.v1.DataAge\"i\n\x14ListCampaignsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12*\n\x06phases\x18\x03 \x03(\x0e\x32\x1a.stockray.v1.CampaignPhase\"\x99\x01\n\x15ListCampaignsResponse\x12(\n\tcampaigns\x18\x01 \x03(\x0b\x32\x15.stockray.v1.Campaign\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1a\n\x12unreachable_shards\x18\x03 \x03(\x05\x12!\n\x03\x61ge\x18\x04 \x01(\x0b\x32\x14.stockray.v1.DataAge\"K\n\x14PauseCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xaa\x01\n\x15PauseCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\"9\n\x12\x45ndCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa8\x01\n\x13\x45ndCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\"\x82\x02\n\x08GrabLine\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06sku_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61mpaign_id\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x03\x12(\n\x05\x62uyer\x18\x05 \x01(\x0b\x32\x19.stockray.v1.BuyerContext\x12-\n\x0b\x61ttribution\x18\x06 \x01(\x0b\x32\x18.stockray.v1.Attribution\x12\x10\n\x08order_id\x18\x07 \x01(\t\x12\x1a\n\rpayable_minor\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nsession_id\x18\t \x01(\tB\x10\n\x0e_payable_minor\"2\n\x0bGrabRequest\x12#\n\x04line\x18\x01 \x01(\x0b\x32\x15.stockray.v1.GrabLine\":\n\x0cGrabResponse\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.stockray.v1.ReserveResult\"7\n\x0fGrabManyRequest\x12$\n\x05lines\x18\x01 \x03(\x0b\x32\x15.stockray.v1.GrabLine\"?\n\x10GrabManyResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.stockray.v1.ReserveResult*\x9b\x01\n\rCampaignPhase\x12\x1e\n\x1a\x43\x41MPAIGN_PHASE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41MPAIGN_PHASE_ANNOUNCED\x10\x01\x12\x17\n\x13\x43\x41MPAIGN_PHASE_OPEN\x10\x02\x12\x19\n\x15\x43\x41MPAIGN_PHASE_PAUSED\x10\x03\x12\x18\n\x14\x43\x41MPAIGN_PHASE_ENDED\x10\x04*v\n\x0f\x46reedUnitPolicy\x12!\n\x1d\x46REED_UNIT_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46REED_UNIT_POLICY_AVAILABLE\x10\x01\x12\x1f\n\x1b\x46REED_UNIT_POLICY_NEXT_WAVE\x10\x02\x32\xbc\x04\n\x0eSeckillService\x12P\n\x0bPutCampaign\x12\x1f.stockray.v1.PutCampaignRequest\x1a .stockray.v1.PutCampaignResponse\x12P\n\x0bGetCampaign\x12\x1f.stockray.v1.GetCampaignRequest\x1a .stockray.v1.GetCampaignResponse\x12V\n\rListCampaigns\x12!.stockray.v1.ListCampaignsRequest\x1a\".stockray.v1.ListCampaignsResponse\x12V\n\rPauseCampaign\x12!.stockray.v1.PauseCampaignRequest\x1a\".stockray.v1.PauseCampaignResponse\x12P\n\x0b\x45ndCampaign\x12\x1f.stockray.v1.EndCampaignRequest\x1a .stockray.v1.EndCampaignResponse\x12;\n\x04Grab\x12\x18.stockray.v1.GrabRequest\x1a\x19.stockray.v1.GrabResponse\x12G\n\x08GrabMany\x12\x1c.stockray.v1.GrabManyRequest\x1a\x1d.stockray.v1.GrabManyResponseBO\n\x0eio.stockray.v1B\x13SeckillServiceProtoP\x01Z&stockray.io/gen/stockray/v1;stockrayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'stockray_proto/v1/seckill_service.proto\x12\x0bstockray.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1estockray_proto/v1/common.proto\x1a#stockray_proto/v1/reservation.proto\x1a\x1dstockray_proto/v1/stock.proto\"{\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x91\x02\n\x0c\x43\x61mpaignLine\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\x18\n\x10\x61llocation_count\x18\x02 \x01(\x03\x12\x18\n\x10list_price_minor\x18\x03 \x01(\x03\x12\x18\n\x10unit_price_minor\x18\x04 \x01(\x03\x12\x17\n\x0flimit_per_buyer\x18\x05 \x01(\x05\x12\x17\n\x0f\x61llocated_count\x18\x06 \x01(\x03\x12\x32\n\x11\x61llocation_status\x18\x07 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x1a\n\x12\x61llocation_message\x18\x08 \x01(\t\x12!\n\x05stock\x18\t \x01(\x0b\x32\x12.stockray.v1.Stock\"\xf9\x04\n\x08\x43\x61mpaign\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x15\n\rcurrency_code\x18\x03 \x01(\t\x12(\n\x05lines\x18\x04 \x03(\x0b\x32\x19.stockray.v1.CampaignLine\x12&\n\x08sessions\x18\x05 \x03(\x0b\x32\x14.stockray.v1.Session\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0epayment_window\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0flimit_per_buyer\x18\t \x01(\x05\x12\x17\n\x0frequired_claims\x18\n \x03(\t\x12\x37\n\x11\x66reed_unit_policy\x18\x0b \x01(\x0e\x32\x1c.stockray.v1.FreedUnitPolicy\x12\x11\n\tmin_score\x18\r \x01(\x05\x12)\n\x05phase\x18\x14 \x01(\x0e\x32\x1a.stockray.v1.CampaignPhase\x12\x33\n\x0fnext_phase_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x16 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x12PutCampaignRequest\x12\'\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x15.stockray.v1.Campaign\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa8\x01\n\x13PutCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\")\n\x12GetCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"\xcb\x01\n\x13GetCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\x12!\n\x03\x61ge\x18\x05 \x01(\x0b\x32\x14.stockray.v1.DataAge\"i\n\x14ListCampaignsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12*\n\x06phases\x18\x03 \x03(\x0e\x32\x1a.stockray.v1.CampaignPhase\"\x99\x01\n\x15ListCampaignsResponse\x12(\n\tcampaigns\x18\x01 \x03(\x0b\x32\x15.stockray.v1.Campaign\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1a\n\x12unreachable_shards\x18\x03 \x03(\x05\x12!\n\x03\x61ge\x18\x04 \x01(\x0b\x32\x14.stockray.v1.DataAge\"K\n\x14PauseCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\x12\x0e\n\x06resume\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xaa\x01\n\x15PauseCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\"9\n\x12\x45ndCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa8\x01\n\x13\x45ndCampaignResponse\x12\'\n\x06status\x18\x01 \x01(\x0e\x32\x17.stockray.v1.LineStatus\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x63\x61mpaign\x18\x04 \x01(\x0b\x32\x15.stockray.v1.Campaign\"\x82\x02\n\x08GrabLine\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06sku_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61mpaign_id\x18\x03 \x01(\t\x12\x10\n\x08quantity\x18\x04 \x01(\x03\x12(\n\x05\x62uyer\x18\x05 \x01(\x0b\x32\x19.stockray.v1.BuyerContext\x12-\n\x0b\x61ttribution\x18\x06 \x01(\x0b\x32\x18.stockray.v1.Attribution\x12\x10\n\x08order_id\x18\x07 \x01(\t\x12\x1a\n\rpayable_minor\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nsession_id\x18\t \x01(\tB\x10\n\x0e_payable_minor\"2\n\x0bGrabRequest\x12#\n\x04line\x18\x01 \x01(\x0b\x32\x15.stockray.v1.GrabLine\":\n\x0cGrabResponse\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.stockray.v1.ReserveResult\"7\n\x0fGrabManyRequest\x12$\n\x05lines\x18\x01 \x03(\x0b\x32\x15.stockray.v1.GrabLine\"?\n\x10GrabManyResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.stockray.v1.ReserveResult*\x9b\x01\n\rCampaignPhase\x12\x1e\n\x1a\x43\x41MPAIGN_PHASE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41MPAIGN_PHASE_ANNOUNCED\x10\x01\x12\x17\n\x13\x43\x41MPAIGN_PHASE_OPEN\x10\x02\x12\x19\n\x15\x43\x41MPAIGN_PHASE_PAUSED\x10\x03\x12\x18\n\x14\x43\x41MPAIGN_PHASE_ENDED\x10\x04*v\n\x0f\x46reedUnitPolicy\x12!\n\x1d\x46REED_UNIT_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46REED_UNIT_POLICY_AVAILABLE\x10\x01\x12\x1f\n\x1b\x46REED_UNIT_POLICY_NEXT_WAVE\x10\x02\x32\xbc\x04\n\x0eSeckillService\x12P\n\x0bPutCampaign\x12\x1f.stockray.v1.PutCampaignRequest\x1a .stockray.v1.PutCampaignResponse\x12P\n\x0bGetCampaign\x12\x1f.stockray.v1.GetCampaignRequest\x1a .stockray.v1.GetCampaignResponse\x12V\n\rListCampaigns\x12!.stockray.v1.ListCampaignsRequest\x1a\".stockray.v1.ListCampaignsResponse\x12V\n\rPauseCampaign\x12!.stockray.v1.PauseCampaignRequest\x1a\".stockray.v1.PauseCampaignResponse\x12P\n\x0b\x45ndCampaign\x12\x1f.stockray.v1.EndCampaignRequest\x1a .stockray.v1.EndCampaignResponse\x12;\n\x04Grab\x12\x18.stockray.v1.GrabRequest\x1a\x19.stockray.v1.GrabResponse\x12G\n\x08GrabMany\x12\x1c.stockray.v1.GrabManyRequest\x1a\x1d.stockray.v1.GrabManyResponseBO\n\x0eio.stockray.v1B\x13SeckillServiceProtoP\x01Z&stockray.io/gen/stockray/v1;stockrayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,46 +37,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stockray_proto.v1.seckill_s
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.stockray.v1B\023SeckillServiceProtoP\001Z&stockray.io/gen/stockray/v1;stockrayv1'
-  _globals['_CAMPAIGNPHASE']._serialized_start=2977
-  _globals['_CAMPAIGNPHASE']._serialized_end=3132
-  _globals['_FREEDUNITPOLICY']._serialized_start=3134
-  _globals['_FREEDUNITPOLICY']._serialized_end=3252
+  _globals['_CAMPAIGNPHASE']._serialized_start=2996
+  _globals['_CAMPAIGNPHASE']._serialized_end=3151
+  _globals['_FREEDUNITPOLICY']._serialized_start=3153
+  _globals['_FREEDUNITPOLICY']._serialized_end=3271
   _globals['_SESSION']._serialized_start=221
   _globals['_SESSION']._serialized_end=344
   _globals['_CAMPAIGNLINE']._serialized_start=347
   _globals['_CAMPAIGNLINE']._serialized_end=620
   _globals['_CAMPAIGN']._serialized_start=623
-  _globals['_CAMPAIGN']._serialized_end=1237
-  _globals['_PUTCAMPAIGNREQUEST']._serialized_start=1239
-  _globals['_PUTCAMPAIGNREQUEST']._serialized_end=1316
-  _globals['_PUTCAMPAIGNRESPONSE']._serialized_start=1319
-  _globals['_PUTCAMPAIGNRESPONSE']._serialized_end=1487
-  _globals['_GETCAMPAIGNREQUEST']._serialized_start=1489
-  _globals['_GETCAMPAIGNREQUEST']._serialized_end=1530
-  _globals['_GETCAMPAIGNRESPONSE']._serialized_start=1533
-  _globals['_GETCAMPAIGNRESPONSE']._serialized_end=1736
-  _globals['_LISTCAMPAIGNSREQUEST']._serialized_start=1738
-  _globals['_LISTCAMPAIGNSREQUEST']._serialized_end=1843
-  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_start=1846
-  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_end=1999
-  _globals['_PAUSECAMPAIGNREQUEST']._serialized_start=2001
-  _globals['_PAUSECAMPAIGNREQUEST']._serialized_end=2076
-  _globals['_PAUSECAMPAIGNRESPONSE']._serialized_start=2079
-  _globals['_PAUSECAMPAIGNRESPONSE']._serialized_end=2249
-  _globals['_ENDCAMPAIGNREQUEST']._serialized_start=2251
-  _globals['_ENDCAMPAIGNREQUEST']._serialized_end=2308
-  _globals['_ENDCAMPAIGNRESPONSE']._serialized_start=2311
-  _globals['_ENDCAMPAIGNRESPONSE']._serialized_end=2479
-  _globals['_GRABLINE']._serialized_start=2482
-  _globals['_GRABLINE']._serialized_end=2740
-  _globals['_GRABREQUEST']._serialized_start=2742
-  _globals['_GRABREQUEST']._serialized_end=2792
-  _globals['_GRABRESPONSE']._serialized_start=2794
-  _globals['_GRABRESPONSE']._serialized_end=2852
-  _globals['_GRABMANYREQUEST']._serialized_start=2854
-  _globals['_GRABMANYREQUEST']._serialized_end=2909
-  _globals['_GRABMANYRESPONSE']._serialized_start=2911
-  _globals['_GRABMANYRESPONSE']._serialized_end=2974
-  _globals['_SECKILLSERVICE']._serialized_start=3255
-  _globals['_SECKILLSERVICE']._serialized_end=3827
+  _globals['_CAMPAIGN']._serialized_end=1256
+  _globals['_PUTCAMPAIGNREQUEST']._serialized_start=1258
+  _globals['_PUTCAMPAIGNREQUEST']._serialized_end=1335
+  _globals['_PUTCAMPAIGNRESPONSE']._serialized_start=1338
+  _globals['_PUTCAMPAIGNRESPONSE']._serialized_end=1506
+  _globals['_GETCAMPAIGNREQUEST']._serialized_start=1508
+  _globals['_GETCAMPAIGNREQUEST']._serialized_end=1549
+  _globals['_GETCAMPAIGNRESPONSE']._serialized_start=1552
+  _globals['_GETCAMPAIGNRESPONSE']._serialized_end=1755
+  _globals['_LISTCAMPAIGNSREQUEST']._serialized_start=1757
+  _globals['_LISTCAMPAIGNSREQUEST']._serialized_end=1862
+  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_start=1865
+  _globals['_LISTCAMPAIGNSRESPONSE']._serialized_end=2018
+  _globals['_PAUSECAMPAIGNREQUEST']._serialized_start=2020
+  _globals['_PAUSECAMPAIGNREQUEST']._serialized_end=2095
+  _globals['_PAUSECAMPAIGNRESPONSE']._serialized_start=2098
+  _globals['_PAUSECAMPAIGNRESPONSE']._serialized_end=2268
+  _globals['_ENDCAMPAIGNREQUEST']._serialized_start=2270
+  _globals['_ENDCAMPAIGNREQUEST']._serialized_end=2327
+  _globals['_ENDCAMPAIGNRESPONSE']._serialized_start=2330
+  _globals['_ENDCAMPAIGNRESPONSE']._serialized_end=2498
+  _globals['_GRABLINE']._serialized_start=2501
+  _globals['_GRABLINE']._serialized_end=2759
+  _globals['_GRABREQUEST']._serialized_start=2761
+  _globals['_GRABREQUEST']._serialized_end=2811
+  _globals['_GRABRESPONSE']._serialized_start=2813
+  _globals['_GRABRESPONSE']._serialized_end=2871
+  _globals['_GRABMANYREQUEST']._serialized_start=2873
+  _globals['_GRABMANYREQUEST']._serialized_end=2928
+  _globals['_GRABMANYRESPONSE']._serialized_start=2930
+  _globals['_GRABMANYRESPONSE']._serialized_end=2993
+  _globals['_SECKILLSERVICE']._serialized_start=3274
+  _globals['_SECKILLSERVICE']._serialized_end=3846
 # @@protoc_insertion_point(module_scope)

@@ -187,7 +187,7 @@ Global___CampaignLine: _TypeAlias = CampaignLine  # noqa: Y015
 
 @_typing.final
 class Campaign(_message.Message):
-    """A flash sale. Fields 1-11 are what the caller puts; the others are answers, and are ignored in a
+    """A flash sale. Fields 1-19 are what the caller puts; the others are answers, and are ignored in a
     put.
     """
 
@@ -204,6 +204,7 @@ class Campaign(_message.Message):
     LIMIT_PER_BUYER_FIELD_NUMBER: _builtins.int
     REQUIRED_CLAIMS_FIELD_NUMBER: _builtins.int
     FREED_UNIT_POLICY_FIELD_NUMBER: _builtins.int
+    MIN_SCORE_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     NEXT_PHASE_TIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -223,6 +224,11 @@ class Campaign(_message.Message):
     """
     freed_unit_policy: Global___FreedUnitPolicy.ValueType
     """Where freed units go."""
+    min_score: _builtins.int
+    """Score of conduct that a buyer must have (see `RiskProfile.score`), 1-40; 0 for none. What the
+    gateways know of it is up to some 250 ms old; while it is older than 5 s, or not there yet,
+    buyers are answered RETRY.
+    """
     phase: Global___CampaignPhase.ValueType
     """Answer: where it stands."""
     version: _builtins.int
@@ -284,6 +290,7 @@ class Campaign(_message.Message):
         limit_per_buyer: _builtins.int = ...,
         required_claims: _abc.Iterable[_builtins.str] | None = ...,
         freed_unit_policy: Global___FreedUnitPolicy.ValueType = ...,
+        min_score: _builtins.int = ...,
         phase: Global___CampaignPhase.ValueType = ...,
         next_phase_time: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.int = ...,
@@ -292,7 +299,7 @@ class Campaign(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_phase_time", b"next_phase_time", "payment_window", b"payment_window", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign_id", b"campaign_id", "create_time", b"create_time", "currency_code", b"currency_code", "end_time", b"end_time", "freed_unit_policy", b"freed_unit_policy", "limit_per_buyer", b"limit_per_buyer", "lines", b"lines", "next_phase_time", b"next_phase_time", "payment_window", b"payment_window", "phase", b"phase", "required_claims", b"required_claims", "sessions", b"sessions", "start_time", b"start_time", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign_id", b"campaign_id", "create_time", b"create_time", "currency_code", b"currency_code", "end_time", b"end_time", "freed_unit_policy", b"freed_unit_policy", "limit_per_buyer", b"limit_per_buyer", "lines", b"lines", "min_score", b"min_score", "next_phase_time", b"next_phase_time", "payment_window", b"payment_window", "phase", b"phase", "required_claims", b"required_claims", "sessions", b"sessions", "start_time", b"start_time", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

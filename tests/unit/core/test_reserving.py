@@ -8,6 +8,7 @@ from actors.core import commands as c
 from actors.core import state as s
 from actors.core.identity import public_id, slot_of
 from actors.core.outcomes import Outcome
+from actors.core.risk_state import UNKNOWN_SCORE
 from tests.model.shop import MINUTE_MS, T0, WINDOW_MS, Shop, campaign, line
 
 
@@ -85,6 +86,25 @@ def test_the_first_broken_rule_is_the_outcome() -> None:
     assert outcome() == Outcome.SOLD_OUT
     asked["quantity"], asked["payable_minor"] = 2, 160
     assert outcome() == Outcome.RESERVED
+
+
+def test_a_campaign_takes_nobody_below_the_score_that_it_asks_for() -> None:
+    shop = Shop()
+    shop.open_sale(9, min_score=30)
+
+    def outcome(request: str, score: int) -> Outcome:
+        return Outcome(shop.reserve(request, sale="sale", score=score)[0])
+
+    assert outcome("low", 29) == Outcome.NOT_ELIGIBLE
+    assert outcome("low", 100) == Outcome.NOT_ELIGIBLE, "the same request has the same answer"
+    assert outcome("enough", 30) == Outcome.RESERVED
+    assert outcome("enough", 0) == Outcome.RESERVED, "it was reserved before"
+    entries = len(shop.journal)
+    assert outcome("nobody knows", UNKNOWN_SCORE) == Outcome.RETRY
+    assert len(shop.journal) == entries
+    assert outcome("nobody knows", 100) == Outcome.RESERVED
+    shop.open_sale(9, sale="open to all", ends_ms=T0 + 60_000)
+    assert shop.reserve("any", sale="open to all", score=UNKNOWN_SCORE)[0] == Outcome.RESERVED
 
 
 def test_an_ended_campaign_is_ended_at_once_and_for_ever() -> None:

@@ -323,6 +323,7 @@ async def test_a_bad_campaign_names_every_field_that_is_wrong(gateway: Gateway) 
         payment_window=Duration(seconds=86_401),
         limit_per_buyer=1_000_001,
         required_claims=["a b"],
+        min_score=41,
         freed_unit_policy=sec.FREED_UNIT_POLICY_NEXT_WAVE,
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -339,6 +340,7 @@ async def test_a_bad_campaign_names_every_field_that_is_wrong(gateway: Gateway) 
         "campaign.payment_window",
         "campaign.limit_per_buyer",
         "campaign.required_claims[0]",
+        "campaign.min_score",
         "campaign.freed_unit_policy",
     ]
 

@@ -27,6 +27,7 @@ from server import edge as edges
 from server.buckets import Rate
 from server.edge import Edge, EdgeRates
 from server.risk_set import RiskSet
+from server.translate.scalars import stamp
 from tests.helpers.core_lines import CoreLines
 from tests.helpers.virtual_time import until
 from tests.unit.server.conftest import Gateway, buyer, campaign, fields_of, line, serving
@@ -322,6 +323,57 @@ async def test_a_low_score_is_known_until_it_has_healed(lines: CoreLines) -> Non
         assert edge.score("u-1") == 100
 
 
+async def test_a_campaign_may_ask_for_a_score_that_the_edge_says(lines: CoreLines) -> None:
+    clock = lines.clock
+    edge = Edge(None, now_ms=clock.now_ms, now_s=lambda: clock.now_ms() / 1_000)
+    async with serving(lines, edge=edge) as gateway:
+        own, shop = Guarded(gateway, edge), TeamShop(gateway)
+        await shop.sell(min_score=40)
+        asking = campaign(min_score=31, end_time=stamp(clock.now_ms() + 48 * HOUR_MS))
+        put = await gateway.seckill.PutCampaign(asking)
+        assert (put.status, put.campaign.min_score) == (com.LINE_STATUS_APPLIED, 31)
+        for _ in range(7):
+            command = k.ReportSignals(k.REPORT_SIGNALS, account_slot("low"), 0, "g", "low", 5)
+            await lines.submit([command])
+        await own.pulled()
+        sale = {"campaign_id": "double-11"}
+        low = buyer("low")
+        assert await own.ask("r-1", buyer=low, **sale) == com.LINE_STATUS_NOT_ELIGIBLE
+        assert await own.ask("r-2", buyer=low) == com.LINE_STATUS_RESERVED, "of base stock"
+        assert await own.ask("r-3", **sale) == com.LINE_STATUS_RESERVED
+        many = inv.ReserveManyRequest(
+            lines=[line("m-1", buyer=low, **sale), line("m-2", **sale), line("m-3", buyer=low)]
+        )
+        assert [one.status for one in (await gateway.inventory.ReserveMany(many)).results] == [
+            com.LINE_STATUS_NOT_ELIGIBLE,
+            com.LINE_STATUS_RESERVED,
+            com.LINE_STATUS_RESERVED,
+        ]
+        assert (await shop.open("low")).status == com.LINE_STATUS_NOT_ELIGIBLE
+        team_id = await shop.start("ann")
+        assert (await shop.join(team_id, "low")).status == com.LINE_STATUS_NOT_ELIGIBLE
+        clock.pass_ms(HOUR_MS)
+        await own.pulled()
+        assert edge.score("low") == 31
+        assert await own.ask("r-4", buyer=low, **sale) == com.LINE_STATUS_RESERVED, "it healed"
+
+
+async def test_a_score_that_nobody_knows_is_asked_for_again(guarded: Guarded) -> None:
+    await guarded.gateway.seckill.PutCampaign(campaign(min_score=1))
+    await asyncio.wait_for(guarded.edge.ready.wait(), 20)
+    release = guarded.lines.hold(k.PULL_RISK)
+    await guarded.lines.waiting.wait()
+    guarded.clock.pass_ms(5_001)
+    sale = {"campaign_id": "double-11"}
+    refused = await guarded.gateway.reserve("r-1", **sale)
+    assert (refused.status, refused.HasField("retry_after")) == (com.LINE_STATUS_RETRY, True)
+    assert await guarded.ask("r-2") == com.LINE_STATUS_RESERVED, "nothing asks for it"
+    guarded.lines.let_through(k.PULL_RISK)
+    release.set()
+    await guarded.until(lambda: not guarded.edge.stale)
+    assert await guarded.ask("r-1", **sale) == com.LINE_STATUS_RESERVED
+
+
 async def test_bad_requests_are_told_all_that_is_wrong(guarded: Guarded) -> None:
     bad = risk.FreezeRequest(buyer_id="a b", length=Duration(nanos=5))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -388,3 +440,31 @@ async def test_the_programme_holds_what_a_frozen_distributor_earns(guarded: Guar
     assert lines.chores() == (chore,)
     assert await holds.finish(chore)
     assert (held.held_until_ms, lines.chores()) == (0, ())
+
+
+async def test_who_becomes_a_distributor_while_frozen_is_held_from_the_start(
+    guarded: Guarded,
+) -> None:
+    lines, holds = guarded.lines, guarded.gateway.services.holds
+    stub: Any = commission_service_pb2_grpc.CommissionServiceStub(guarded.gateway.channel)
+    await guarded.freeze("ann")
+    (chore,) = lines.chores()
+    assert await holds.finish(chore)
+    assert lines.chores() == (), "there was nobody to hold"
+    request = commission.ApplyDistributorRequest(distributor_id="ann")
+    lines.failures[k.GET_PROFILE] = [Outcome.RETRY]
+    assert (await stub.ApplyDistributor(request)).status == com.LINE_STATUS_UNKNOWN
+    lines.failures[HOLD_DISTRIBUTOR] = [Outcome.RETRY]
+    assert (await stub.ApplyDistributor(request)).status == com.LINE_STATUS_UNKNOWN
+    again = await stub.ApplyDistributor(request)
+    assert again.status == com.LINE_STATUS_FOUND
+    frozen_until_ms = guarded.clock.now_ms() + 24 * HOUR_MS
+    assert again.distributor.held_until_time.ToMilliseconds() == frozen_until_ms
+    await guarded.risk.Unfreeze(risk.UnfreezeRequest(buyer_id="ann", reason="no fraud"))
+    (chore,) = lines.chores()
+    assert await holds.finish(chore)
+    read = commission.GetDistributorRequest(distributor_id="ann")
+    assert not (await stub.GetDistributor(read)).distributor.HasField("held_until_time")
+    honest = await stub.ApplyDistributor(commission.ApplyDistributorRequest(distributor_id="bob"))
+    assert honest.status == com.LINE_STATUS_APPLIED
+    assert not honest.distributor.HasField("held_until_time")

@@ -90,7 +90,7 @@ class Commission:
     async def apply_distributor(
         self, request: wire.ApplyDistributorRequest, context: CallContext
     ) -> bytes:
-        """A buyer wants to be a distributor. What one earns who is frozen is held from the start."""
+        """A buyer wants to be a distributor. What a frozen one earns is held from the start."""
         command = apply_distributor_command(request, context)
         (answer,) = await self._lines.submit([command])
         if answer[0] in (Outcome.APPLIED, Outcome.FOUND):

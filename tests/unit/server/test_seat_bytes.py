@@ -62,13 +62,18 @@ def test_a_refusal_is_written_as_protobuf_writes_it(
 ) -> None:
     if outcome is Outcome.RESERVED:
         return
-    written = seat_response(command(request_id), (int(outcome), 5, tuple(others)))
+    answer: tuple[Any, ...] = (int(outcome), 5, tuple(others))
+    if outcome is Outcome.RATE_LIMITED:
+        answer = (int(outcome), None, 501)
+    written = seat_response(command(request_id), answer)
     (result,) = buy.JoinTeamManyResponse.FromString(written).results
     assert (result.status, result.request_id) == (outcome, request_id)
     at_the_edge = outcome in (Outcome.RATE_LIMITED, Outcome.BUYER_FROZEN)
     looked_up = outcome not in (Outcome.ID_REUSED, Outcome.NOT_FOUND) and not at_the_edge
     assert list(result.other_team_ids) == (others if looked_up else [])
     assert result.HasField("remaining_count") == looked_up
+    if outcome is Outcome.RATE_LIMITED:
+        assert result.retry_after.ToMilliseconds() == 501
 
 
 def test_team_ids_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from server.services.cluster_info import (
 ANSWER_S = 2.0
 STANDBY_MISSING = "no caught-up standby"
 PRIMARY_MISSING = "no replica says that it is the primary: the shard sells nothing"
+ACCOUNTS_MISSING = "no replica says that it is the primary: its accounts and what they earn wait"
 
 VERSION = version("stockray-server")
 """Read once: each look-up lists the packages of the environment."""
@@ -80,7 +81,11 @@ class ClusterView:
         without_primary = [
             shard.shard for shard in told if all(r.role != "primary" for r in shard.replicas)
         ]
-        warnings += [f"shard {shard}: {PRIMARY_MISSING}" for shard in without_primary]
+        stock = self._spec.stock_shards
+        warnings += [
+            f"shard {shard}: {PRIMARY_MISSING if shard < stock else ACCOUNTS_MISSING}"
+            for shard in without_primary
+        ]
         warnings += [
             f"shard {shard.shard}: {STANDBY_MISSING}"
             for shard in told
@@ -97,7 +102,7 @@ class ClusterView:
             if found["trouble"]
         ]
         # Sales go on without a shard of accounts.
-        no_sales = any(number < self._spec.stock_shards for number in without_primary)
+        no_sales = any(number < stock for number in without_primary)
         return ClusterStatus(
             version=VERSION,
             health="failed" if no_sales else "degraded" if warnings else "ok",

@@ -257,7 +257,7 @@ def test_sql_keeps_the_facts_that_an_account_shard_lost(settings: Settings) -> N
     """The new journals of stock shards begin later than its marks: the relay needs the rest."""
     day = StoredDay(settings, 5)
     whole = [len(entries) for entries in day.entries]
-    seqs = [*whole[:STOCK_SHARDS], whole[STOCK_SHARDS] // 3]
+    seqs = [*whole[:STOCK_SHARDS], whole[STOCK_SHARDS] // 2]
     day.project(seqs)
     wipe(settings)
     outcome = recover(settings)

@@ -45,8 +45,9 @@ def buyer_unfrozen(record: r.BuyerUnfrozen, now_ms: int) -> Sequence[Row]:
         "ended_by_itself": int(record.by_itself),
         "updated_ms": now_ms,
         **_NOBODY,
-        **_NO_FAILURES,
     }
+    # A payment that failed while a freeze stood counts when it has ended by itself.
+    columns |= {} if record.by_itself else _NO_FAILURES
     return [_profile(record.buyer_id, columns)]
 
 

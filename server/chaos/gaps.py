@@ -42,8 +42,10 @@ Sales = Sequence[Sequence[float]]
 
 
 def shards_of(span: Span, sales: Sales) -> list[int]:
-    """The shards concerned."""
-    return list(range(len(sales))) if span.shard is None else [span.shard]
+    """The shards concerned. Account shards sell nothing: of their faults, as of those of no shard,
+    all sales must be free."""
+    everywhere = span.shard is None or span.shard >= len(sales)
+    return list(range(len(sales))) if everywhere else [span.shard or 0]
 
 
 def gaps_of(spans: Sequence[Span], sales: Sales, *, ended_s: float) -> list[Gap]:

@@ -25,6 +25,9 @@ LAST = ("head-kill",)
 """Kinds after which an operator starts the service again: they come at the end of each round."""
 EMBEDDED_KINDS = (
     *(f"{target}-{act}" for target in _PROCESSES for act in _ACTS),
+    "account-kill",
+    "relay-kill",
+    "relay-stop",
     "memory-limit-primary",
     "clock-forward",
     "clock-back",
@@ -44,8 +47,16 @@ KINDS = (
     "disk-full-journal",
     "memory-limit-journal",
 )
-_OF_A_SHARD = ("primary", "standby", "raylet", "partition", "clock", "memory-limit-primary")
-"""Beginnings of the kinds whose victim is chosen by a shard."""
+_OF_A_SHARD = (
+    "primary",
+    "standby",
+    "account",
+    "raylet",
+    "partition",
+    "clock",
+    "memory-limit-primary",
+)
+"""Beginnings of the kinds whose victim is chosen by a shard: of accounts, or else of stock."""
 _LONG = ("raylet", "gcs", "head", "partition-gcs", "partition-both", "partition-node")
 """Beginnings of the kinds after which Ray needs its time until all is whole."""
 _OUTAGES_S = {

@@ -27,7 +27,7 @@ ASK_EVERY_S = 0.2
 LAG_MAX = 100
 STOPPED_S, RUNNING_S = 0.09, 0.01
 """A slow process runs for a tenth of the time."""
-PROJECTOR_TITLE = "ProjectorProcess"
+PROJECTOR_TITLE, RELAY_TITLE = "ProjectorProcess", "RelayProcess"
 
 
 class Impossible(Exception):
@@ -99,16 +99,18 @@ class Finder:
         self._client = client
 
     async def victim(self, part: str, fault: Fault) -> Victim:
-        """The processes of a part: primary, standby, gateway, projector, raylet, gcs, head, journal
-        or database. NoVictim."""
+        """The processes of a part: primary, standby, account (the primary of an account shard),
+        gateway, projector, relay, raylet, gcs, head, journal or database. NoVictim."""
         stage = self._stage
-        if part in ("primary", "standby", "raylet"):
+        if part in ("primary", "standby", "account", "raylet"):
             return await self._of_shard(part, fault.shard or 0)
         if part == "gateway":
             status = await self.status()
             return Victim.of("gateway-00", [status.gateways[0].pid])
         if part == "projector":
             return Victim.of("projector-00", named(PROJECTOR_TITLE, stage.roots()))
+        if part == "relay":
+            return Victim.of("relay", named(RELAY_TITLE, stage.roots()))
         if part == "gcs":
             return Victim.of("gcs", [stage.head.gcs_pid])
         if part == "head":
@@ -153,7 +155,8 @@ class Finder:
         deadline = time.monotonic() + STATUS_TIMEOUT_S
         while True:
             status = await self.status()
-            shard = status.stock_shards[number % len(status.stock_shards)]
+            shards = [one for one in status.shards if one.accounts is (part == "account")]
+            shard = shards[number % len(shards)]
             found = [r for r in shard.replicas if r.role is role]
             if found:
                 break

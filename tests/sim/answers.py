@@ -15,6 +15,9 @@ from actors.core import team_commands as t
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import UNFINAL, Outcome
 from actors.core.team_state import TEAM_CANCELLED, TEAM_FAILED, TEAM_FORMED, TEAM_FORMING
+from tests.sim.account_answers import JUDGES as ACCOUNT_JUDGES
+from tests.sim.account_answers import AccountAnswers
+from tests.sim.account_ledger import AccountLedger
 from tests.sim.books import Book, History, need
 from tests.sim.operations import Operation
 from tests.sim.team_ledger import TeamLedger
@@ -41,6 +44,9 @@ class Answers:
         self._ledger = ledger
         self._may_give_up = may_give_up
         """Whether so many processes died with it that its line may be called a poison."""
+        self._accounts = (
+            AccountAnswers(ledger, between) if isinstance(ledger, AccountLedger) else None
+        )
 
     def judge(self, operation: Operation, window: Window, answer: Any) -> None:
         """Raises Violation for an answer that cannot be true."""
@@ -53,8 +59,12 @@ class Answers:
                 lambda: f"{operation} was answered {outcome.name}",
             )
             return
-        judge = JUDGES[operation.command.kind]
-        true = judge(self, self._ledger.books[operation.shard], operation, window, outcome, answer)
+        kind = operation.command.kind
+        if self._accounts is not None and kind in ACCOUNT_JUDGES:
+            true = self._accounts.judge(operation, window, outcome, answer)
+        else:
+            book = self._ledger.books[operation.shard]
+            true = JUDGES[kind](self, book, operation, window, outcome, answer)
         need(
             true,
             "I2" if outcome in YES else "answers",

@@ -67,6 +67,19 @@ SOMETIMES = (
     "a ladder paid a difference back",
     "a team left memory",
     "a promotion came when a team was to end",
+    "a fact came again and was known",
+    "a fact came out of order",
+    "the relay read facts from SQL",
+    "a reservation bound its buyer",
+    "two levels earned",
+    "a commission was reversed",
+    "a reversal took what was settled",
+    "a commission became available",
+    "a commission waited for the end of a hold",
+    "a statement was made",
+    "money was withdrawn",
+    "failed payments froze a buyer",
+    "a distributor was held",
 )
 
 

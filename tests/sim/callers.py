@@ -64,6 +64,8 @@ class Callers:
         cluster.rush = self._rush
         self.terms: Callable[[CampaignConfig], CampaignConfig] = lambda config: config
         """What becomes of the campaign before it is put."""
+        self.share: Callable[[Any], Any] = lambda command: command
+        """What becomes of a command that reserves: it may carry a share code."""
         self._only_at = ""
         """The gateway to call; '' for any."""
 
@@ -304,11 +306,25 @@ class Callers:
         sale = chance.choice((SALE, "", ""))
         sku = SKUS[0] if sale else chance.choice(SKUS)
         fields = (self.name("r"), sale, sku, chance.choice((1, 1, 2, 5)), chance.choice(BUYERS))
-        command = c.Reserve(c.RESERVE, slot_of(sale or sku), 0, "web", *fields)
-        operation = self._begin_operation(command)
-        public = public_id(command.slot, request_key("web", command.request_id))
-        self._sold.append((public, operation))
+        return self._begin_reservation(sale, *fields)
+
+    def _begin_reservation(self, sale: str, *fields: Any) -> Operation:
+        command = c.Reserve(c.RESERVE, slot_of(sale or fields[2]), 0, "web", *fields)
+        operation = self._begin_operation(self.share(command))
+        self._sold.append((self._public(operation), operation))
         return operation
+
+    def _public(self, operation: Operation) -> str:
+        command = operation.command
+        return public_id(command.slot, request_key("web", command.request_id))
+
+    def reservation(self, sale: str, units: int, buyer: str = "") -> tuple[str, Operation]:
+        """One that is asked for now, and its id."""
+        sku = SKUS[0] if sale else self.world.chance.choice(SKUS)
+        who = buyer or self.world.chance.choice(BUYERS)
+        operation = self._begin_reservation(sale, self.name("r"), sale, sku, units, who)
+        self._attempt(operation)
+        return self._public(operation), operation
 
     def sold(self, public: str, operation: Operation) -> None:
         """Others ask about this reservation from now on too."""
@@ -371,12 +387,18 @@ class Callers:
         self.ask(c.Release(c.RELEASE, operation.command.slot, 0, "web", public))
 
     def _ship(self) -> None:
-        public, operation = self._one()
+        self.ship(*self._one())
+
+    def ship(self, public: str, operation: Operation) -> None:
+        """The goods are on their way, or there."""
         head = (c.REPORT_FULFILMENT, operation.command.slot, 0, "web", public)
         self.ask(c.ReportFulfilment(*head, self.world.chance.randint(1, 3), START_MS))
 
     def _bring_back(self) -> None:
-        public, operation = self._one()
+        self.bring_back(*self._one())
+
+    def bring_back(self, public: str, operation: Operation) -> None:
+        """One unit."""
         head = (c.RETURN_UNITS, operation.command.slot, 0, "web", self.name("b"), public)
         self.ask(c.ReturnUnits(*head, 1, self.world.chance.randint(1, 3)))
 

@@ -1,29 +1,35 @@
-"""A cluster of simulated processes around the real code: replicas, gateways, a projector.
+"""A cluster of simulated processes around the real code: replicas, gateways, a projector; in some
+seeds account shards and a relay (`relays.py`).
 
 A supervisor starts again what has ended, a moment later, as Ray does. A replica that ends for any
 other reason than that it was killed, fenced or replaced is a finding (`World` is told by `broken`).
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from actors.core import commands as c
+from actors.core.chores import TELL_HOLD
 from actors.core.identity import SLOT_COUNT
 from actors.limits import ShardLimits
 from actors.projector import Projector
 from actors.shard import Role, Shard, Stores
+from actors.specs import RELAY_READER, SINK_READER, owned_by, slots_between
 from persistence.errors import Fenced, NoJournal, StorageError, Trimmed
 from persistence.memory import MemoryJournal, MemorySnapshots
 from server.gather import Gather, GatherLimits, Sender
+from server.holds import Holds
 from server.recall import RecallingLines
 from server.transfers import Transfers
 from tests.sim.loop import DEAD, RUNNING, STOPPED, Process, World
 from tests.sim.network import Network, SimLink
+from tests.sim.relays import RELAY, Relay
 from tests.sim.sink import MemorySink
-from tests.sim.stores import SimJournal, SimSnapshots, Store, Watcher
+from tests.sim.stores import InThread, SimJournal, SimSnapshots, Store, Watcher
 
 INCARNATION = "first"
-SINK_READER = "sink"
 NAMES = ("a", "b")
 
 
@@ -42,6 +48,17 @@ class Shape(NamedTuple):
     """The journal is a file with one lock."""
     length_s: float
     """In which the operations are asked."""
+    accounts: int = 0
+    """Account shards, whose numbers follow those of the `shards` that own stock."""
+
+    def limits_of(self, shard: int) -> ShardLimits:
+        """An account shard has journalled a whole programme before the first order."""
+        bytes_max = self.limits.journal_bytes_max
+        return (
+            self.limits
+            if shard < self.shards
+            else replace(self.limits, journal_bytes_max=3 * bytes_max)
+        )
 
 
 class Trap(NamedTuple):
@@ -101,9 +118,9 @@ class Instance:
             owner_info=self.token,
             stores=Stores(self.journal, self._journal(), self.snapshots),
             clock=self.process,
-            limits=cluster.shape.limits,
+            limits=cluster.shape.limits_of(self.pair.shard),
             owned_slots=self.pair.slots,
-            readers=(SINK_READER,),
+            readers=cluster.readers_of(self.pair.shard),
             kill_owner=self._kill_owner,
         )
 
@@ -151,6 +168,7 @@ class Gateway:
         self.process = Process(cluster.world, name)
         self.lines: RecallingLines
         self.transfers: Transfers
+        self.holds: Holds
         self.gather: Gather
         self.calls: dict[Any, None] = {}
         """Attempts of callers that wait for an answer of this process, in order."""
@@ -174,11 +192,12 @@ class Gateway:
         self.gather = Gather(senders, cluster.slots_of)
         self.lines = RecallingLines(self.gather, cluster.find_row, process)
         self.transfers = Transfers(ServiceLines(self.lines, cluster), now_ms=process.now_ms)
+        self.holds = Holds(self.lines, now_ms=process.now_ms)
         process.create_task(self._live())
 
     async def _do_chore(self, chore: Sequence[Any]) -> None:
         self.cluster.world.tell(self.name, "does a chore: %s", chore[0])
-        await self.transfers.finish(chore)
+        await (self.holds if chore[0] == TELL_HOLD else self.transfers).finish(chore)
 
     async def _live(self) -> None:
         try:
@@ -230,9 +249,10 @@ class Cluster:
         self.traps: list[Trap] = []
         self.held_down: set[str] = set()
         """What the supervisor must not start yet."""
-        shards = shape.shards
-        self.slots_of = [slot % shards for slot in range(SLOT_COUNT)]
-        self.pairs = [Pair(shard, SLOTS[shards][shard]) for shard in range(shards)]
+        self.slots_of, slots = map_of(shape.shards, shape.accounts)
+        self.pairs = [Pair(shard, owned) for shard, owned in enumerate(slots)]
+        self.stock_pairs = self.pairs[: shape.shards]
+        self.account_pairs = self.pairs[shape.shards :]
         for pair in self.pairs:
             self.journal.create(pair.shard, incarnation=INCARNATION)
             for name in NAMES:
@@ -255,6 +275,12 @@ class Cluster:
         self.projector: Process
         self.projectors: Mapping[int, Projector] = {}
         self._start_projector()
+        self.on_read_kept: Callable[[], None] = lambda: None
+        """A relay found in SQL what the journal has no more."""
+        self.relays: list[Relay] = []
+        """One, a moment none, or by a fault two."""
+        if shape.accounts:
+            self.start_relay()
 
     def broken(self, finding: str) -> None:
         """Something happened that must never happen."""
@@ -368,12 +394,42 @@ class Cluster:
         self.projector.kill()
         self.world.after(0.02 + self.world.chance.random() * 0.2, self._start_projector)
 
+    # The relay
+
+    def readers_of(self, shard: int) -> tuple[str, ...]:
+        """Who holds back the trim of a journal."""
+        relayed = self.shape.accounts and shard < self.shape.shards
+        return (SINK_READER, RELAY_READER) if relayed else (SINK_READER,)
+
+    def start_relay(self) -> Relay:
+        """Another one, whatever became of those before."""
+        relay = Relay(self)
+        self.relays.append(relay)
+        self.world.tell(RELAY, "starts")
+        return relay
+
+    def kill_relay(self, relay: Relay) -> None:
+        """kill -9; a supervisor sees to it that there is one."""
+        if relay in self.relays:
+            self.relays.remove(relay)
+            relay.process.kill()
+            self.world.after(0.02 + self.world.chance.random() * 0.2, self._replace_relay)
+
+    def _replace_relay(self) -> None:
+        if not self.relays:
+            self.start_relay()
+
     # All of them
+
+    def senders(self) -> Sequence[str]:
+        """Names of all that call replicas."""
+        return [*self.gateways, RELAY] if self.shape.accounts else list(self.gateways)
 
     def processes(self) -> Sequence[Process]:
         """Everything that lives."""
         replicas = [x.process for pair in self.pairs for x in pair.instances.values()]
-        all_of_them = [*replicas, *(g.process for g in self.gateways.values()), self.projector]
+        others = [x.process for x in (*self.gateways.values(), *self.relays)]
+        all_of_them = [*replicas, *others, self.projector]
         return [process for process in all_of_them if process.alive]
 
     def resume_all(self) -> None:
@@ -388,50 +444,14 @@ class Cluster:
         return [g for g in self.gateways.values() if g.process.status is RUNNING]
 
 
-class InThread:
-    """The sink's one thread in the projector's process."""
-
-    def __init__(self, store: Store, process: Process) -> None:
-        self._store = store
-        self._process = process
-
-    def __call__(self, call: Callable[[], Any]) -> Any:
-        future = self._process.create_future()
-        world = self._store.world
-
-        def run() -> None:
-            answer, error = None, None
-            try:
-                if self._store.down:
-                    self._store.harm("down")
-                    raise DOWN
-                answer = call()
-            except Exception as raised:  # noqa: BLE001 - as a thread would hand it over
-                error = raised
-            self._process.after(self._store.delay_s(), _settle, future, answer, error)
-
-        world.after(self._store.delay_s(), run)
-        return future
-
-    def hurry(self, who: int, wanted: bool) -> None:
-        """Nobody else wants the processor here."""
-
-
-def _settle(future: Any, answer: Any, error: BaseException | None) -> None:
-    if error is None:
-        future.set_result(answer)
+@lru_cache
+def map_of(shards: int, accounts: int) -> tuple[Sequence[int], Sequence[frozenset[int]]]:
+    """Shard by slot, and slots by shard. Without account shards nobody owns account slots."""
+    if not accounts:
+        slots_of = slots_between(shards, 1)[:SLOT_COUNT]
     else:
-        future.set_exception(error)
-
-
-DOWN = type("Down", (StorageError,), {"retriable": True})("simulated: the database is down")
-SLOTS = {
-    shards: [
-        frozenset(slot for slot in range(SLOT_COUNT) if slot % shards == shard)
-        for shard in range(shards)
-    ]
-    for shards in (1, 2)
-}
+        slots_of = slots_between(shards, accounts)
+    return slots_of, [owned_by(shard, slots_of) for shard in range(shards + accounts)]
 
 
 def describe(error: BaseException) -> str:

@@ -30,6 +30,8 @@ from server.verify_rows import (
 )
 from tests.model.shop import deadlines, limits
 from tests.model.team_shop import teams_of
+from tests.sim.account_ending import AccountEnding
+from tests.sim.account_ledger import AccountLedger
 from tests.sim.books import Book, Violation, need
 from tests.sim.callers import SALE, SKUS, Callers
 from tests.sim.cluster import Cluster
@@ -44,6 +46,8 @@ TABLES = (
     ("teams", TEAM_COLUMNS, team_rows),
     ("seats", SEAT_COLUMNS, seat_rows),
 )
+FINE = (Outcome.FOUND, Outcome.APPLIED, Outcome.EXCEEDS_TOTAL, Outcome.NOT_DISTRIBUTOR)
+"""What a probe may be told."""
 KEPT_OR_DUE = (3, 4)
 """States of a payment that took effect; begun and failed ones are no facts of the fold."""
 
@@ -54,6 +58,9 @@ class Ending:
     def __init__(self, cluster: Cluster, ledger: Ledger, callers: Callers) -> None:
         self.cluster, self.ledger, self.callers = cluster, ledger, callers
         self.world = cluster.world
+        self._accounts = (
+            AccountEnding(cluster, ledger) if isinstance(ledger, AccountLedger) else None
+        )
         self._digests: dict[int, int] = {}
         """Of the fold of each shard's whole journal."""
 
@@ -78,6 +85,8 @@ class Ending:
             need(not sums.broken, "I1", str(sums.broken))
             owed = sums.kept_minor + sums.refund_due_minor + sums.refunded_minor
             need(sums.paid_minor == owed, "I6", f"{sums.paid_minor} paid, {owed} accounted for")
+        if self._accounts is not None:
+            self._accounts.compare()
         self._compare_retries()
 
     def _no_findings(self) -> None:
@@ -87,23 +96,32 @@ class Ending:
     def _probe(self, end_s: float) -> None:
         """Each shard takes a change and a read."""
         told: list[Operation] = []
-        keys = [("", SKUS[0]), (SALE, SKUS[0])] if len(self.ledger.books) > 1 else [("", SKUS[0])]
+        keys = [("", SKUS[0])]
+        if self.cluster.shape.shards > 1:
+            keys.append((SALE, SKUS[0]))
         for sale, sku in keys:
             slot = slot_of(sale or sku)
             self.callers.must(c.GetStock(c.GET_STOCK, slot, 0, "web", sale, sku), told.append)
             head = (c.ADJUST_STOCK, slot, 0, "web", f"probe{slot}")
             self.callers.must(c.AdjustStock(*head, sale, sku, 1), told.append)
         wanted = 2 * len(keys)
+        if self._accounts is not None:
+            commands = self._accounts.probes()
+            wanted += len(commands)
+            for command in commands:
+                self.callers.must(command, told.append)
         if not self.world.run(lambda: len(told) == wanted or bool(self.cluster.findings), end_s):
             raise Violation("liveness: a shard does not answer after all faults were mended")
         for operation in told:
             final = operation.final
-            fine = final in (Outcome.FOUND, Outcome.APPLIED, Outcome.EXCEEDS_TOTAL)
+            fine = final in FINE
             need(fine, "liveness", lambda o=operation: f"{o} ended {o.final}")
 
     def _at_rest(self) -> bool:
         if self.cluster.findings:
             return True
+        if self._accounts is not None and not self._accounts.at_rest():
+            return False
         for book, pair in zip(self.ledger.books, self.cluster.pairs, strict=True):
             last = len(book.entries)
             roles = sorted(str(x.shard.role) for x in pair.instances.values())
@@ -132,6 +150,8 @@ class Ending:
                 )
             position = self.cluster.sink.position(pair.shard)[1]
             said.append(f"SQL at {position}, the journal at {len(book.entries)}")
+        if self._accounts is not None:
+            said += self._accounts.what_lags()
         return "; ".join(said)
 
     def _compare_memory(self, book: Book) -> None:
@@ -147,6 +167,8 @@ class Ending:
         need(limits(other) == limits(state), "fold", f"the limits of {who} differ")
         need(teams_of(other) == teams_of(state), "fold", f"the teams of {who} differ")
         need(other.closing == state.closing, "fold", f"{who} ends the teams of other campaigns")
+        if self._accounts is not None:
+            self._accounts.same(book, other, who)
         owing = [{(p.campaign_id, p.sku_id) for p in x.debtors} for x in (other, state)]
         need(owing[0] == owing[1], "fold", f"the debtors of {who} differ")
         for (slot, key), known_no in self.ledger.refusals.items():

@@ -14,7 +14,7 @@ def cut_off_a_primary(faults: Faults) -> Mend:
 
 
 def _cut_off(faults: Faults, instance: Instance) -> Callable[[], None]:
-    cut = {(gateway, instance.process.name) for gateway in faults.cluster.gateways}
+    cut = {(sender, instance.process.name) for sender in faults.cluster.senders()}
     faults.cluster.network.cut |= cut
     return lambda: faults.cluster.network.cut.difference_update(cut)
 

@@ -78,6 +78,8 @@ def kill_everything(faults: Faults) -> Mend:
             cluster.kill_gateway(gateway)
     if cluster.projector.alive:
         cluster.kill_projector()
+    for relay in list(cluster.relays):
+        cluster.kill_relay(relay)
     faults.ledger.met(0, "everything was started again")
     return None
 

@@ -130,14 +130,14 @@ def leave_a_standby_behind(faults: Faults) -> Mend:
     instance.process.stop()
 
     def publish() -> None:
-        _publish_two(faults, instance.pair.shard)
+        publish_two(faults, instance.pair.shard)
         faults.bit("leave a standby behind")
 
     faults.world.after(0.3, lambda: None if faults.peace else publish())
     return instance.process.resume
 
 
-def _publish_two(faults: Faults, shard: int) -> int:
+def publish_two(faults: Faults, shard: int) -> int:
     """Where they begin."""
     state, snapshots = faults.ledger.books[shard].state, faults.cluster.snapshots
     for _ in range(2):
@@ -160,7 +160,7 @@ def trim_under_a_reader(faults: Faults) -> Mend:
         if faults.ledger.frozen:
             return
         shard = pair.shard
-        begin_seq = _publish_two(faults, shard)
+        begin_seq = publish_two(faults, shard)
         needed = min(begin_seq, faults.cluster.sink.position(shard)[1])
         if faults.cluster.journal.trim(shard, before_seq=needed + 1, max_entries=1_000_000):
             faults.bit("trim under a reader")

@@ -113,7 +113,7 @@ class Groups:
                 # Some within the window, some after it.
                 self._within(chance.choice((0.05, 0.05, 0.3, 1.2)), self._pay, public, then)
 
-        operation = self._callers.ask(command, told)
+        operation = self._callers.ask(self._callers.share(command), told)
         self._seats.append((public, operation))
         self._callers.sold(public, operation)
 

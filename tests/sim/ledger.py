@@ -24,7 +24,7 @@ from actors.core import commands as c
 from actors.core import records as r
 from actors.core import state as s
 from actors.core import team_records as t
-from actors.core.codec import unpack_entry
+from actors.core.codec import EntryContent, unpack_entry
 from actors.core.evolve import evolve, open_entry
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
@@ -123,7 +123,7 @@ class Ledger(Watcher):
             self.judges[kind](self, book, record)
             evolve(state, record)
             self._note(book, kind, record)
-        self._entry_is_whole()
+        self._entry_is_whole(book, seq, content)
         state.advance(now_ms)
         book.starts.append(book.at)
         told = {(b.campaign_id, b.sku_id): b for b in content.balances}
@@ -142,7 +142,7 @@ class Ledger(Watcher):
             )
             self._same_as_the_model(pool, name, seq)
 
-    def _entry_is_whole(self) -> None:
+    def _entry_is_whole(self, book: Book, seq: int, content: EntryContent) -> None:
         """All records of an entry were judged."""
 
     def committed(self, shard: int, from_seq: int, to_seq: int) -> None:
@@ -263,13 +263,18 @@ class Ledger(Watcher):
             "I4",
             lambda: f"{operation} was told {operation.final}, and is {outcome.name} afterwards",
         )
-        answer = self.naive.apply(operation.command)
+        says = self._model_says(operation.command)
         need(
-            answer[0] == outcome.name,
+            says == outcome.name,
             "rules",
-            lambda: f"{operation} is refused {outcome.name}, by the rules {answer[0]}",
+            lambda: f"{operation} is refused {outcome.name}, by the rules {says}",
         )
+        self.naive.refused.setdefault(key, ((), says, self.naive.now_ms))
         self.refusals.setdefault(key, []).append((book.at, outcome, self.naive.now_ms))
+
+    def _model_says(self, command: Any) -> str:
+        """The outcome of a command that may be refused."""
+        return str(self.naive.apply(command)[0])
 
     def as_asked(self, book: Book, record: Any) -> None:
         """SKUs and campaigns: idempotent by their content."""

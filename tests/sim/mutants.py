@@ -52,6 +52,7 @@ from tests.helpers.breakages import (
     what_sql_has_not_is_trimmed,
     what_was_forgotten_is_unknown,
 )
+from tests.sim.relay_mutants import RELAY_MUTANTS
 from tests.sim.sink import MemorySink
 
 Mutant = Callable[[Patch], None]
@@ -408,4 +409,5 @@ MUTANTS: dict[Mutant, int] = {
     b.who_opened_a_team_may_open_no_more: 60,
     b.a_snapshot_has_seats_without_their_team: 30,
     b.a_snapshot_loses_who_leads: 30,
+    **RELAY_MUTANTS,
 }

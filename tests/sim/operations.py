@@ -1,8 +1,12 @@
 """Operations of callers: a command, its attempts with one id, and what became of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from actors.core import commands as c
+from actors.core import commission_commands as d
+from actors.core import commission_state as cs
+from actors.core import risk_commands as k
 from actors.core import team_commands as t
 from actors.core.identity import fingerprint as core_fingerprint
 from actors.core.identity import fingerprint_of, request_key
@@ -18,6 +22,7 @@ REQUESTS = frozenset(
         c.DECLARE_SHORTAGE,
         t.OPEN_TEAM,
         t.JOIN_TEAM,
+        d.REQUEST_WITHDRAWAL,
     }
 )
 """Commands that are remembered by their request id."""
@@ -76,6 +81,8 @@ def fingerprint(command: Any) -> Any:
         return _seat_fingerprint("open", command.campaign_id, command.sku_id, command)
     if command.kind == t.JOIN_TEAM:
         return _seat_fingerprint("join", command.team_key.hex(), command)
+    if command.kind == d.REQUEST_WITHDRAWAL:
+        return core_fingerprint(command.distributor_id, command.amount_minor)
     if command.kind == c.CONFIRM:
         return command.reservation_id, command.paid_minor
     if command.kind == c.TRANSFER_OUT:
@@ -115,7 +122,27 @@ def mark_of(command: Any) -> Any:
         return ("completed", command.slot, command.team_key)
     if kind == c.REPORT_FAILED_PAYMENT:
         return ("failed", command.reservation_id, command.payment_id)
-    return None
+    of_accounts = ACCOUNT_MARKS.get(kind)
+    return None if of_accounts is None else of_accounts(command)
+
+
+REVIEWED = {
+    d.WITHDRAWAL_APPROVE: cs.APPROVED,
+    d.WITHDRAWAL_REJECT: cs.DECLINED,
+    d.WITHDRAWAL_PAID: cs.PAID,
+    d.WITHDRAWAL_FAILED: cs.FAILED,
+}
+"""What a review makes of a withdrawal."""
+ACCOUNT_MARKS: dict[int, Callable[[Any], tuple[Any, ...]]] = {
+    d.PUT_RATES: lambda q: ("rates", q.config),
+    d.APPLY_DISTRIBUTOR: lambda q: ("distributor", q.distributor_id),
+    d.APPROVE_DISTRIBUTOR: lambda q: ("act", q.distributor_id, q.act),
+    d.BIND_REFERRER: lambda q: ("bind", q.buyer_id, q.share_code),
+    d.REVIEW_WITHDRAWAL: lambda q: ("review", q.withdrawal_key, REVIEWED[q.act]),
+    k.FREEZE: lambda q: ("freeze", q.buyer_id, q.length_ms),
+    k.UNFREEZE: lambda q: ("unfreeze", q.buyer_id),
+}
+"""By kind of a command to an account shard."""
 
 
 def brief(command: Any) -> str:

@@ -17,22 +17,27 @@ from actors.core import state as s
 from actors.core.evolve import Impossible
 from actors.limits import ShardLimits
 from server.gather import GatherLimits
-from tests.sim import faults_of_network, faults_of_processes, faults_of_stores
+from tests.sim import faults_of_network, faults_of_processes, faults_of_relay, faults_of_stores
+from tests.sim.account_ledger import AccountLedger
 from tests.sim.books import Violation
 from tests.sim.callers import Callers
-from tests.sim.cluster import Cluster, Shape
+from tests.sim.cluster import Cluster, Shape, map_of
 from tests.sim.ending import Ending
 from tests.sim.events import Events, listening
 from tests.sim.faults import Faults, Kind
 from tests.sim.groups import Groups, has_groups
 from tests.sim.loop import START_S, STOPPED, World
+from tests.sim.promoters import Promoters, has_accounts
 from tests.sim.team_ledger import TeamLedger
 
 LENGTH_S, LONG_S = 2.4, 5.5
 """In which the operations are asked; the second is long enough to forget a refusal twice over."""
-KINDS = (*faults_of_processes.KINDS, *faults_of_network.KINDS, *faults_of_stores.KINDS)
+ALWAYS = (*faults_of_processes.KINDS, *faults_of_network.KINDS, *faults_of_stores.KINDS)
+"""Kinds of faults that need no relay."""
+KINDS = (*ALWAYS, *faults_of_relay.KINDS)
 """Every kind of fault there is."""
-CHOSEN = tuple(kind for kind in KINDS for _ in range(kind.weight))
+CHOSEN = tuple(kind for kind in ALWAYS for _ in range(kind.weight))
+OF_RELAYS = tuple(kind for kind in faults_of_relay.KINDS for _ in range(kind.weight))
 FOR_ALL = tuple(kind for kind in CHOSEN if not kind.spares_the_forgetful)
 PATIENCE_S = 8.0
 """After the last fault was mended: by then every operation is over, every shard serves, its standby
@@ -136,7 +141,10 @@ class Run:
         kinds = kinds_of(world, forgets=forgets)
         length_s = LONG_S if any(kind.is_long for kind in kinds) else LENGTH_S
         shape = shape_of(world, forgets=forgets, length_s=length_s)
-        self.ledger = ledger = TeamLedger(world, shape.shards)
+        if has_accounts(self.seed):
+            shape = shape._replace(accounts=world.chance.choice((1, 1, 1, 2)))
+            kinds += [world.chance.choice(OF_RELAYS) for _ in range(world.chance.randint(1, 2))]
+        self.ledger = ledger = self._ledger(shape)
         self.cluster = cluster = Cluster(world, shape, ledger)
         ledger.sink = cluster.sink
         cluster.sink.on_commit = self._committed
@@ -150,7 +158,12 @@ class Run:
         if groups is not None:
             callers.terms = groups.terms
         opened: list[bool] = []
-        callers.open_shop(lambda: opened.append(True))
+        promoters = Promoters(callers, ledger) if isinstance(ledger, AccountLedger) else None
+        if promoters is None:
+            callers.open_shop(lambda: opened.append(True))
+        else:
+            callers.share = promoters.share
+            promoters.open(lambda: callers.open_shop(lambda: opened.append(True)))
         if not world.run(lambda: bool(opened), START_S + PATIENCE_S):
             raise Violation("liveness: the shop does not open")
         chance = world.chance
@@ -159,10 +172,18 @@ class Run:
             world.after(chance.random() * shape.length_s, callers.something)
         if groups is not None:
             groups.schedule(shape.length_s)
+        if promoters is not None:
+            promoters.schedule(shape.length_s)
         faults.schedule(kinds, shape.length_s)
         world.run(lambda: bool(cluster.findings), world.now + shape.length_s)
         faults.mend_all()
         Ending(cluster, ledger, callers).compare(PATIENCE_S)
+
+    def _ledger(self, shape: Shape) -> TeamLedger:
+        if not shape.accounts:
+            return TeamLedger(self.world, shape.shards)
+        slots_of, _ = map_of(shape.shards, shape.accounts)
+        return AccountLedger(self.world, slots_of, shape.shards)
 
     def _committed(self, shard: int, from_seq: int, to_seq: int) -> None:
         try:

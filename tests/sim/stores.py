@@ -323,3 +323,32 @@ class SimSnapshots(Line):
             return found
 
         return self.call("read a snapshot", effect)
+
+
+class InThread:
+    """The sink's one thread in the projector's process."""
+
+    def __init__(self, store: Store, process: Process) -> None:
+        self._store = store
+        self._process = process
+
+    def __call__(self, call: Callable[[], Any]) -> Any:
+        future = self._process.create_future()
+        world = self._store.world
+
+        def run() -> None:
+            answer, error = None, None
+            try:
+                if self._store.down:
+                    self._store.harm("down")
+                    raise NotApplied("simulated: the database is down")
+                answer = call()
+            except Exception as raised:  # noqa: BLE001 - as a thread would hand it over
+                error = raised
+            self._process.after(self._store.delay_s(), settle, future, answer, error)
+
+        world.after(self._store.delay_s(), run)
+        return future
+
+    def hurry(self, who: int, wanted: bool) -> None:
+        """Nobody else wants the processor here."""

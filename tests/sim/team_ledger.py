@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.core import state as s
 from actors.core import team_records as t
+from actors.core.codec import EntryContent
 from actors.core.identity import public_id
 from actors.core.refunds import RefundReason
 from actors.core.teams import team_view
@@ -38,7 +39,7 @@ class TeamLedger(Ledger):
         super().acquired(shard, ownership)
         self._promoted_ms[shard] = START_MS + round((self.world.now - START_S) * 1000)
 
-    def _entry_is_whole(self) -> None:
+    def _entry_is_whole(self, book: Book, seq: int, content: EntryContent) -> None:
         if self.rules.touched or self.rules.early:
             self._by_naive(self.rules.after_entry)
 

@@ -1,0 +1,340 @@
+"""What is checked of account shards at every entry: part of the ledger, whose rules hold here.
+
+Each fact that a stock journal tells is expected from then on; a mark takes the next one and no
+other, and what it leads to by the naive rules stands behind it in the same entry. When the entry is
+whole: each record's postings sum to 0 and are numbered on, the ledger sums to 0, each (reservation,
+level, event) is there once, and the money of everybody concerned is where the rules have it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.core import commission_records as cr
+from actors.core import commission_state as cs
+from actors.core import facts as f
+from actors.core import risk_records as k
+from actors.core.codec import EntryContent
+from actors.core.commission_commands import REQUEST_WITHDRAWAL
+from actors.core.identity import account_slot
+from actors.core.outcomes import Outcome
+from actors.core.paying_out import withdrawal_view
+from actors.core.programme import account_view
+from actors.core.programme_config import programme_config
+from actors.core.relay_records import FACT_TAKEN, FactTaken
+from actors.core.risk_state import Profile
+from tests.model.naive_risk import NaiveRisk, Signal
+from tests.sim.books import Book, History, need
+from tests.sim.loop import World
+from tests.sim.programme_rules import REVIEWS, ProgrammeRules
+from tests.sim.team_ledger import TeamLedger
+from tests.sim.told_facts import ToldFacts
+
+SIGNALS = {
+    f.PAYMENT_FAILED: "failed",
+    f.UNPAID_EXPIRY: "unpaid",
+    f.ORDER_RETURNED: "returned",
+}
+ACT_NUMBERS = {"approve": 1, "reject": 2, "suspend": 3, "resume": 4}
+
+
+class AccountLedger(TeamLedger):
+    """A ledger that knows commission and risk."""
+
+    def __init__(self, world: World, slots_of: Sequence[int], stock_shards: int) -> None:
+        super().__init__(world, max(slots_of) + 1)
+        self.stock_shards = stock_shards
+        self.facts = ToldFacts(slots_of)
+        self.programme = ProgrammeRules()
+        self.risk = NaiveRisk()
+        self.accounts: dict[str, History] = {}
+        """What could be read of each distributor."""
+        self.withdrawals: dict[bytes, History] = {}
+        self.requests: dict[bytes, str] = {}
+        """Withdrawal -> the id that it was asked by."""
+        self.freezes: dict[str, dict[int, int]] = {}
+        """Buyer -> end of each freeze that there was -> when it was decided."""
+        self.sums = [0] * 6
+        """Of all entries of the commission's ledger, by account."""
+        self._due: tuple[int, str] | None = None
+        """The kind of the record that must follow, and what it is about."""
+        self._count = 0
+        self._touched: set[str] = set()
+        """Distributors whose money the entry moved."""
+        self._behaved: set[str] = set()
+        """Buyers whose risk the entry changed."""
+        self.judges |= ACCOUNT_JUDGES
+
+    def _entry_is_whole(self, book: Book, seq: int, content: EntryContent) -> None:
+        super()._entry_is_whole(book, seq, content)
+        if book.shard < self.stock_shards:
+            self.facts.tell(book.shard, seq, content.records, content.now_ms)
+            return
+        self._nothing_due()
+        for programme in book.state.programmes.values():
+            self._money_is_where_the_rules_have_it(programme)
+        self._touched.clear()
+        for buyer in self._behaved:
+            self._same_risk(book, buyer)
+        self._behaved.clear()
+
+    def _money_is_where_the_rules_have_it(self, programme: cs.Programme) -> None:
+        need(not sum(self.sums), "I6", lambda: f"the ledger comes to {sum(self.sums)}")
+        need(
+            programme.sums == self.sums,
+            "I6",
+            lambda: f"the accounts have {programme.sums}, the entries come to {self.sums}",
+        )
+        for name in self._touched:
+            held = programme.distributors.get(name)
+            found = None if held is None else tuple(held.balances[1:])
+            wanted = self.programme.money(name)
+            need(
+                found == wanted,
+                "I6",
+                lambda n=name, a=found, b=wanted: f"{n} has {a}, by the rules {b}",
+            )
+
+    def _same_risk(self, book: Book, buyer: str) -> None:
+        now_ms = book.state.now_ms
+        profile = book.state.slot(account_slot(buyer)).profiles.get(buyer) or Profile()
+        until_ms = profile.frozen_until_ms if profile.frozen_until_ms > now_ms else 0
+        found = profile.score(now_ms), until_ms
+        wanted = self.risk.score(buyer, now_ms), self.risk.frozen_until(buyer, now_ms)
+        need(found == wanted, "risk", lambda: f"{buyer} has {found}, by the rules {wanted}")
+
+    def _note(self, book: Book, kind: int, record: Any) -> None:
+        super()._note(book, kind, record)
+        if book.shard < self.stock_shards:
+            return
+        names = {entry.distributor_id for entry in entries_of(record)}
+        names |= {getattr(record, name, "") for name in ("distributor_id", "referrer_id")}
+        programme = book.state.slots[record.slot].programme
+        if programme is None:
+            return
+        for name in names - {""}:
+            view = account_view(programme, name)
+            self.accounts.setdefault(name, []).append((book.at, view))
+        if kind in (cr.WITHDRAWAL_REQUESTED, cr.WITHDRAWAL_REVIEWED):
+            held = programme.withdrawals.get(record.key)
+            if held is not None:
+                seen = self.withdrawals.setdefault(record.key, [])
+                seen.append((book.at, withdrawal_view(record.key, held)))
+
+    def code_of(self, name: str) -> str:
+        """Its share code; '' of who is no distributor yet."""
+        return next((code for code, of in self.programme.codes.items() if of == name), "")
+
+    # What must follow
+
+    def _nothing_due(self) -> None:
+        need(self._due is None, "relay", lambda: f"a fact had no effect: {self._due}")
+
+    def _follows(self, kind: int, about: str) -> None:
+        need(
+            self._due == (kind, about),
+            "relay",
+            lambda: f"a record {kind} of {about}, and what follows is {self._due}",
+        )
+        self._due = None
+
+    def taken(self, book: Book, record: FactTaken) -> None:
+        """A mark, and what its fact must do."""
+        self._nothing_due()
+        end_seq = len(self.books[record.source].entries)
+        told = self.facts.take(book.shard, record, end_seq)
+        if told is None:
+            return
+        fact, now_ms = told.fact, book.state.now_ms
+        self.sometimes[f"a fact was taken: {type(fact).__name__}"] += 1
+        signal = SIGNALS.get(fact.kind)
+        if signal is not None:
+            # A whole score or an empty name leaves nothing to note; here neither comes.
+            at_ms = min(fact.at_ms, now_ms)
+            self.risk.signal(fact.buyer_id, Signal(signal, at_ms), now_ms)
+            self._due = (k.SIGNAL_NOTED, fact.buyer_id)
+            return
+        kind = self.programme.take(fact, now_ms)
+        self._due = (kind, fact.reservation_id) if kind else None
+
+    # Money
+
+    def _post(self, book: Book, record: Any) -> None:
+        """The entries of a record."""
+        amount_sum = 0
+        for entry in entries_of(record):
+            self._count += 1
+            need(entry.number == self._count, "I6", lambda e=entry: f"{e} is {self._count}")
+            self._touched.add(entry.distributor_id)
+            for at, amount in enumerate(entry[cr.AMOUNTS_FROM :]):
+                self.sums[at] += amount
+                amount_sum += amount
+            if entry.level:
+                times = getattr(record, "returned_total", 0)
+                self._once(book, ("entry", entry.about, entry.level, entry.event, times))
+        need(not amount_sum, "I6", lambda: f"{record} comes to {amount_sum}")
+
+    def accrued(self, book: Book, record: cr.OrderAccrued) -> None:
+        self._follows(cr.ORDER_ACCRUED, record.reservation_id)
+        self._post(book, record)
+        self.programme.accrued(record)
+        self.sometimes["an order earned"] += bool(record.shares)
+        self.sometimes["two levels earned"] += len(record.shares) > 1
+
+    def turned_back(self, book: Book, record: cr.OrderReversed) -> None:
+        self._follows(cr.ORDER_REVERSED, record.reservation_id)
+        self._post(book, record)
+        self.programme.reversed(record)
+        self.sometimes["a commission was reversed"] += bool(record.entries)
+        debt = any(entry.settled_minor for entry in entries_of(record))
+        self.sometimes["a reversal took what was settled"] += debt
+
+    def matured(self, book: Book, record: cr.OrderMatured) -> None:
+        self._post(book, record)
+        self.programme.matured(record, book.state.now_ms)
+        self.sometimes["a commission became available"] += bool(record.entries)
+        self.sometimes["a commission waited for the end of a hold"] += bool(record.waiting)
+
+    def maturity_moved(self, book: Book, record: cr.MaturityMoved) -> None:
+        self._follows(cr.MATURITY_MOVED, record.reservation_id)
+        self.programme.moved(record)
+
+    def closed_month(self, book: Book, record: cr.StatementMade) -> None:
+        self._once(book, ("statement", record.distributor_id, record.month))
+        self._post(book, record)
+        self.programme.closed(record, book.state.now_ms)
+        self.sometimes["a statement was made"] += 1
+
+    def withdrawn(self, book: Book, record: cr.WithdrawalRequested) -> None:
+        mark = ("request", record.slot, record.key)
+        self._once(book, mark)
+        self._operation(book, mark, record.fingerprint)
+        self._post(book, record)
+        self.programme.withdrawn(record, book.state.now_ms)
+        self.requests[record.key] = record.request_id
+        self.sometimes["money was withdrawn"] += 1
+
+    def reviewed(self, book: Book, record: cr.WithdrawalReviewed) -> None:
+        self._operation(book, ("review", record.key, record.state))
+        self._post(book, record)
+        request, act = self.requests[record.key], REVIEWS[record.state]
+        told = self.programme.review(request, act, book.state.now_ms)
+        need(told is Outcome.APPLIED, "commission", lambda: f"{act}; by the rules {told}")
+
+    def _model_says(self, command: Any) -> str:
+        if command.kind != REQUEST_WITHDRAWAL:
+            return super()._model_says(command)
+        wanted = command.distributor_id, command.amount_minor
+        now_ms = self.naive.now_ms
+        return self.programme.withdraw(command.request_id, *wanted, now_ms).name
+
+    # The programme
+
+    def rates(self, book: Book, record: cr.RatesPut) -> None:
+        config = programme_config(record.config)
+        mark = ("rates", config)
+        self.effects.setdefault(mark, book.at)
+        self._operation(book, mark)
+        self.programme.put_rates(config, book.state.now_ms)
+        versions = len(self.programme.versions)
+        need(record.version == versions, "commission", f"version {record.version} of {versions}")
+
+    def distributor(self, book: Book, record: cr.DistributorSet) -> None:
+        name = record.distributor_id
+        if record.applies:
+            mark: tuple[Any, ...] = ("distributor", name)
+            told = self.programme.apply(name)
+            need(told is Outcome.APPLIED, "commission", f"{name} applies twice")
+            active = self.programme.states[name] == "active"
+            need(active == (record.state == cs.ACTIVE), "commission", f"{name} is {record.state}")
+        else:
+            act = self.programme.acted(name, record.state)
+            mark = ("act", name, ACT_NUMBERS[act])
+        self.effects.setdefault(mark, book.at)
+        self._operation(book, mark)
+        if record.share_code:
+            owner = self.programme.codes.setdefault(record.share_code, name)
+            need(owner == name, "commission", f"{owner} and {name} have one code")
+
+    def held(self, book: Book, record: cr.DistributorHeld) -> None:
+        name, now_ms = record.distributor_id, book.state.now_ms
+        if not record.caller:
+            self.programme.hold_over(name, now_ms)
+            return
+        known = {*self.freezes.get(name, ()), 0}
+        need(record.until_ms in known, "risk", f"{name} is held and was never frozen so")
+        self.programme.hold(name, record.until_ms)
+        self.sometimes["a distributor was held"] += bool(record.until_ms)
+
+    def bound(self, book: Book, record: cr.BuyerBound) -> None:
+        now_ms = book.state.now_ms
+        if record.reservation_id:
+            self._follows(cr.BUYER_BOUND, record.reservation_id)
+            self.sometimes["a reservation bound its buyer"] += 1
+        else:
+            mark = ("bind", record.buyer_id, record.share_code)
+            self._operation(book, mark)
+            to = self.programme.codes[record.share_code]
+            told = self.programme.bind(record.buyer_id, to, now_ms, now_ms, new=True)
+            need(told is Outcome.APPLIED, "commission", lambda: f"bound; by the rules {told}")
+        self.effects.setdefault(("bound", record.buyer_id, record.distributor_id), book.at)
+        self.programme.bound(record, now_ms)
+
+    # Risk
+
+    def signalled(self, book: Book, record: k.SignalNoted) -> None:
+        self._follows(k.SIGNAL_NOTED, record.buyer_id)
+        self._behaved.add(record.buyer_id)
+
+    def frozen(self, book: Book, record: k.BuyerFrozen) -> None:
+        buyer, now_ms = record.buyer_id, book.state.now_ms
+        self.freezes.setdefault(buyer, {})[record.until_ms] = now_ms
+        if record.cause == k.BY_PAYMENT_FAILURES:
+            # The third failure froze by the rules, and stands before this in the entry.
+            need(buyer in self._behaved, "risk", f"{buyer} is frozen for nothing")
+            self.sometimes["failed payments froze a buyer"] += 1
+            return
+        self._behaved.add(buyer)
+        mark = ("freeze", buyer, record.until_ms - now_ms)
+        self.effects.setdefault(mark, book.at)
+        self._operation(book, mark)
+        self.risk.freeze(buyer, record.until_ms)
+
+    def unfrozen(self, book: Book, record: k.BuyerUnfrozen) -> None:
+        buyer = record.buyer_id
+        self._behaved.add(buyer)
+        if not record.by_itself:
+            self._operation(book, ("unfreeze", buyer))
+            self.risk.unfreeze(buyer, book.state.now_ms)
+
+    def rested(self, book: Book, record: k.ProfilesRested) -> None:
+        self._behaved.update(record.buyer_ids)
+
+    def hold_noted(self, book: Book, record: k.HoldNoted) -> None:
+        known = {*self.freezes.get(record.buyer_id, ()), 0}
+        need(record.until_ms in known, "risk", f"the programme knows more of {record.buyer_id}")
+
+
+def entries_of(record: Any) -> list[cr.Entry]:
+    """Those of the commission's ledger, which a journal has as plain arrays."""
+    return [cr.Entry(*fields) for fields in getattr(record, "entries", ())]
+
+
+ACCOUNT_JUDGES: dict[int, Callable[[Any, Book, Any], None]] = {
+    FACT_TAKEN: AccountLedger.taken,
+    cr.RATES_PUT: AccountLedger.rates,
+    cr.DISTRIBUTOR_SET: AccountLedger.distributor,
+    cr.DISTRIBUTOR_HELD: AccountLedger.held,
+    cr.BUYER_BOUND: AccountLedger.bound,
+    cr.ORDER_ACCRUED: AccountLedger.accrued,
+    cr.ORDER_REVERSED: AccountLedger.turned_back,
+    cr.ORDER_MATURED: AccountLedger.matured,
+    cr.MATURITY_MOVED: AccountLedger.maturity_moved,
+    cr.STATEMENT_MADE: AccountLedger.closed_month,
+    cr.WITHDRAWAL_REQUESTED: AccountLedger.withdrawn,
+    cr.WITHDRAWAL_REVIEWED: AccountLedger.reviewed,
+    k.SIGNAL_NOTED: AccountLedger.signalled,
+    k.BUYER_FROZEN: AccountLedger.frozen,
+    k.BUYER_UNFROZEN: AccountLedger.unfrozen,
+    k.PROFILES_RESTED: AccountLedger.rested,
+    k.HOLD_NOTED: AccountLedger.hold_noted,
+}

@@ -1,0 +1,153 @@
+"""Rules of the way between stock and account shards, each broken on purpose. See `mutants.py`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from actors.core import decide, earning, evolve, taking
+from actors.core import facts as f
+from actors.core import relay_commands as y
+from actors.core import relay_records as yr
+from actors.core.outcomes import Outcome
+from actors.core.snapshot import Loader
+from actors.core.state import ShardState
+from server import relay
+from server.holds import Holds
+from server.relay import Piece, Source
+from tests.helpers.breakages import Patch
+
+
+def the_relay_skips_a_fact(patch: Patch) -> None:
+    """Each line follows the one before it all the same, so no account shard can see it."""
+    honest = Source._add
+
+    def add(self: Source, lines: Any, shard: int, place: tuple[int, int], *what: Any) -> None:
+        if place[0] % 5 or what[1].kind != f.ORDER_EARNED:
+            honest(self, lines, shard, place, *what)
+
+    patch.setattr(Source, "_add", add)
+
+
+def the_relay_tells_one_twice(patch: Patch) -> None:
+    """Under two numbers: an account shard cannot know it for the same."""
+    honest = relay.numbered_facts
+
+    def twice(*told: Any) -> Iterator[tuple[int, int, int, Any]]:
+        for shard, index, slot, fact in honest(*told):
+            if index == y.ENTRY_END and fact.kind == f.PAYMENT_FAILED:
+                yield shard, y.ENTRY_END - 1, slot, fact
+            yield shard, index, slot, fact
+
+    patch.setattr(relay, "numbered_facts", twice)
+
+
+def the_relay_moves_marks_before_it_sends(patch: Patch) -> None:
+    """Whoever is killed between the two has lost a fact."""
+    honest = Source._send
+
+    async def send(self: Source, piece: Piece) -> None:
+        if piece.to_seq % 4 == 0:
+            self.position = piece.to_seq
+            self._moved_at = 0.0
+            await self._move_marks()
+        await honest(self, piece)
+
+    patch.setattr(Source, "_send", send)
+
+
+def a_mark_is_journalled_before_what_its_fact_does(patch: Patch) -> None:
+    """In the entry of the next fact at best."""
+    honest = taking.take_fact
+    late: dict[int, tuple[Any, ...]] = {}
+
+    def take(state: ShardState, command: Any, now_ms: int) -> Any:
+        answer, records = honest(state, command, now_ms)
+        earlier = late.pop(id(state), ())
+        if len(records) > 1 and command.fact.kind == f.ORDER_RETURNED:
+            late[id(state)] = records[1:]
+            records = records[:1]
+        return answer, (*records, *earlier) if records else records
+
+    patch.setitem(decide.HANDLERS, y.TAKE_FACT, take)
+
+
+def an_account_shard_ignores_marks(patch: Patch) -> None:
+    """Whatever comes is taken."""
+
+    def take(state: ShardState, command: Any, now_ms: int) -> Any:
+        place = command.source, command.incarnation, command.seq, command.fact_index
+        taken = yr.FactTaken(yr.FACT_TAKEN, command.slot, *place)
+        fact = command.fact
+        if not fact:
+            return (Outcome.APPLIED,), (taken,)
+        handler = taking.FACT_HANDLERS[fact.kind]
+        effect = handler(state, state.slot(command.slot), fact, now_ms)
+        return (Outcome.APPLIED,), (taken, *effect)
+
+    patch.setitem(decide.HANDLERS, y.TAKE_FACT, take)
+
+
+def a_reversal_counts_twice(patch: Patch) -> None:
+    """A total is taken for what came back this time."""
+    honest = earning._order_reduced
+
+    def reduced(programme: Any, slot: int, fact: Any, now_ms: int) -> Any:
+        order = programme.orders.get(earning.order_key(fact.reservation_id))
+        before = 0 if order is None else order.returned
+        more = fact._replace(returned_total=before + fact.returned_total)
+        return honest(programme, slot, more, now_ms)
+
+    patch.setitem(earning._EFFECTS, f.ORDER_REDUCED, reduced)
+
+
+def a_snapshot_loses_marks(patch: Patch) -> None:
+    honest = Loader._set_small
+
+    def set_small(self: Loader) -> None:
+        honest(self)
+        self.state.sources = {}
+
+    patch.setattr(Loader, "_set_small", set_small)
+
+
+def a_fold_forgets_marks(patch: Patch) -> None:
+    """A standby does not know what its primary took."""
+
+    def taken(state: ShardState, slot: Any, record: Any) -> None:
+        if state.seq % 3:
+            honest(state, slot, record)
+
+    honest: Any = evolve.EVOLVE[yr.FACT_TAKEN]
+    patch.setitem(evolve.EVOLVE, yr.FACT_TAKEN, taken)
+
+
+def what_the_journal_has_no_more_is_passed_over(patch: Patch) -> None:
+    """Though SQL has its facts."""
+
+    async def kept(self: Source) -> Piece:
+        return Piece((), (await self._journal.read_meta()).first_seq - 1)
+
+    patch.setattr(Source, "_read_kept", kept)
+
+
+def a_freeze_is_not_told(patch: Patch) -> None:
+    """The programme pays who is frozen."""
+
+    async def finish(self: Holds, chore: Sequence[Any]) -> bool:
+        return True
+
+    patch.setattr(Holds, "finish", finish)
+
+
+RELAY_MUTANTS = {
+    the_relay_skips_a_fact: 30,
+    the_relay_tells_one_twice: 30,
+    the_relay_moves_marks_before_it_sends: 30,
+    a_mark_is_journalled_before_what_its_fact_does: 30,
+    an_account_shard_ignores_marks: 30,
+    a_reversal_counts_twice: 100,
+    a_snapshot_loses_marks: 100,
+    a_fold_forgets_marks: 30,
+    what_the_journal_has_no_more_is_passed_over: 570,
+    a_freeze_is_not_told: 30,
+}
+"""Within so many seeds each is caught."""

@@ -1,0 +1,144 @@
+"""The relay's process in a simulated cluster: real sources and senders between simulated ends."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from actors.core.outcomes import Outcome
+from persistence.sql.views import KeptFacts
+from server.gather import Sender
+from server.relay import RelayLimits, Source
+from server.relay_process import SenderAccounts
+from server.waiting import Answer
+from tests.sim.loop import RUNNING, Process
+from tests.sim.network import SimLink
+from tests.sim.stores import InThread, SimJournal
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import Cluster
+
+RELAY = "relay"
+LIMITS = RelayLimits(
+    read_bytes=1_000,
+    window_lines=3,
+    deadline_ms=600,
+    gather_ms=20,
+    move_marks_ms=150,
+    trouble_pause_ms=60,
+)
+KEPT_ROWS = 3
+"""Read from SQL at once."""
+
+
+class Relay:
+    """One life of the relay."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self.cluster = cluster
+        self.process = Process(cluster.world, RELAY)
+        self.sources: list[Source] = []
+        self.process.call_soon(self._begin)
+
+    @property
+    def running(self) -> bool:
+        """It is neither dead nor stopped."""
+        return self.process.status is RUNNING
+
+    def _begin(self) -> None:
+        cluster = self.cluster
+        senders = [self._sender(pair) for pair in cluster.account_pairs]
+        accounts = Accounts(senders, cluster)
+        slots_of = cluster.slots_of
+        account_slots = {pair.shard: slots_of.index(pair.shard) for pair in cluster.account_pairs}
+        self.sources = [
+            Source(
+                shard=pair.shard,
+                journal=SimJournal(
+                    cluster.journal_store,
+                    self.process,
+                    cluster.journal,
+                    pair.shard,
+                    cluster.watcher,
+                ),
+                kept=self._kept,
+                accounts=accounts,
+                slots_of=slots_of,
+                account_slots=account_slots,
+                clock=self.process,
+                limits=LIMITS,
+            )
+            for pair in cluster.stock_pairs
+        ]
+        self.process.create_task(self._live(senders))
+
+    def _sender(self, pair: Any) -> Sender:
+        cluster = self.cluster
+        return Sender(
+            shard=pair.shard,
+            gateway=RELAY,
+            links=[
+                (name, SimLink(cluster.network, self.process, pair, name))
+                for name in pair.instances
+            ],
+            clock=self.process,
+            limits=replace(cluster.shape.gather, rounds_in_flight=1),
+            map_version=1,
+            on_chore=_leave_it,
+        )
+
+    async def _live(self, senders: Sequence[Sender]) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for sender in senders:
+                    tasks.create_task(sender.run())
+                for source in self.sources:
+                    tasks.create_task(source.run())
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - nothing may end it
+            self.cluster.broken(f"a process ended that must not: the relay: {error!r}")
+
+    async def _kept(self, shard: int, after_seq: int) -> KeptFacts:
+        """As `SqlViews.list_facts`."""
+        sink = self.cluster.sink
+
+        def look() -> KeptFacts:
+            incarnation, seq = sink.position(shard)
+            newer = [row for row in sink.facts.get(shard, ()) if row.seq > after_seq]
+            rows = newer[:KEPT_ROWS]
+            whole = len(rows) == len(newer)
+            to_seq = max(seq, after_seq) if whole else rows[-1].seq
+            return KeptFacts(rows, to_seq, 0, incarnation)
+
+        found: KeptFacts = await InThread(self.cluster.sink_store, self.process)(look)
+        if found.rows:
+            self.cluster.watcher.met(shard, "the relay read facts from SQL")
+            self.cluster.on_read_kept()
+        return found
+
+
+class Accounts(SenderAccounts):
+    """Counts what account shards answer."""
+
+    def __init__(self, senders: Sequence[Sender], cluster: "Cluster") -> None:
+        super().__init__(senders)
+        self._watcher = cluster.watcher
+
+    async def submit(self, shard: int, commands: Sequence[Any]) -> Sequence[Answer]:
+        """See `SenderAccounts`."""
+        answers = await super().submit(shard, commands)
+        for answer in answers:
+            if answer[0] in MEANS:
+                self._watcher.met(shard, MEANS[answer[0]])
+        return answers
+
+
+MEANS = {
+    Outcome.NOTED: "a fact came again and was known",
+    Outcome.OUT_OF_ORDER: "a fact came out of order",
+}
+
+
+async def _leave_it(_: Sequence[Any]) -> None:
+    """Chores are the gateways'."""

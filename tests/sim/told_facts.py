@@ -1,0 +1,74 @@
+"""Which facts stock journals tell, and which of them account shards took: each once, in order."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from actors.core.order_facts import order_facts
+from actors.core.relay_commands import ENTRY_END
+from actors.core.relay_records import FactTaken
+from tests.sim.books import need
+
+Place = tuple[int, int]
+"""An entry of a stock shard, and a fact of it for one account shard."""
+
+
+class Told(NamedTuple):
+    """A fact that is to be taken."""
+
+    place: Place
+    slot: int
+    fact: Any
+
+
+class ToldFacts:
+    """Of all shards."""
+
+    def __init__(self, slots_of: Sequence[int]) -> None:
+        self._slots_of = slots_of
+        self._waiting: dict[tuple[int, int], deque[Told]] = {}
+        """(Account shard, source) -> what is told and not taken."""
+        self._marks: dict[tuple[int, int], Place] = {}
+
+    @property
+    def missing(self) -> int:
+        """Facts that were told and not taken."""
+        return sum(len(facts) for facts in self._waiting.values())
+
+    def tell(self, source: int, seq: int, records: Sequence[Any], at_ms: int) -> None:
+        """An entry of a stock shard."""
+        found: dict[int, list[tuple[int, Any]]] = {}
+        for slot, fact in order_facts(records, at_ms):
+            found.setdefault(self._slots_of[slot], []).append((slot, fact))
+        for account, facts in found.items():
+            waiting = self._waiting.setdefault((account, source), deque())
+            for index, (slot, fact) in enumerate(facts, start=1):
+                # The last of an entry ends it.
+                at = index - 1 if index < len(facts) else ENTRY_END
+                waiting.append(Told((seq, at), slot, fact))
+
+    def take(self, account: int, record: FactTaken, source_seq: int) -> Told | None:
+        """The one fact that a mark takes, if it takes any. `source_seq`: where its journal ends."""
+        key = account, record.source
+        place, before = (record.source_seq, record.fact_index), self._marks.get(key, (0, 0))
+        need(place > before, "relay", lambda: f"the mark of {key} goes from {before} to {place}")
+        need(
+            record.source_seq <= source_seq,
+            "relay",
+            lambda: f"the mark of {key} is at {place}, and its journal ends at {source_seq}",
+        )
+        self._marks[key] = place
+        waiting, passed = self._waiting.get(key), []
+        while waiting and waiting[0].place <= place:
+            passed.append(waiting.popleft())
+        need(
+            not passed or (len(passed) == 1 and passed[0].place == place),
+            "relay",
+            lambda: f"the mark of {key} at {place} passes over {passed}",
+        )
+        need(
+            not passed or passed[0].slot == record.slot,
+            "relay",
+            lambda: f"a fact for slot {passed[0].slot} is taken by slot {record.slot}",
+        )
+        return passed[0] if passed else None

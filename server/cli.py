@@ -217,6 +217,9 @@ def demo(
     with_teams: Annotated[
         bool, typer.Option("--with-teams", help="A group-buy after the flash sale.")
     ] = False,
+    integrated: Annotated[
+        bool, typer.Option("--integrated", help="Distributors bring the buyers of both.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave its directory behind.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -228,6 +231,7 @@ def demo(
         database=database or "",
         private_services=private_services,
         with_teams=with_teams,
+        integrated=integrated,
         keep=keep,
     )
     try:

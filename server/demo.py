@@ -4,7 +4,8 @@ It runs `stockray serve` as anybody would, on a temporary directory, sells throu
 port, kills the primary of the hot campaign's shard with -9 in the middle of the rush, waits for the
 unpaid to expire, verifies journal against memory against SQL against what buyers were told, drains
 the service, and verifies once more what is left on disk. With teams, a group-buy follows the sale,
-through a kill of its own, into the same books.
+through a kill of its own, into the same books. Integrated, distributors bring the buyers of both,
+and their commission is followed to the cent (`integrated.py`).
 """
 
 import asyncio
@@ -14,25 +15,33 @@ import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from stockray import AsyncClient, ReplicaRole, Status, TeamState
+from stockray import AsyncClient, ReplicaRole
 
 from actors.core.identity import slot_of
-from actors.core.records import Balance
 from persistence.open import open_sink
 from persistence.private import PrivateMariaDB, PrivateRedis
+from server import integrated
 from server.children import ServeChild
+from server.commission_books import CatchUp
+from server.demo_books import Books
 from server.group_books import GroupBooks, judge, until_ended
-from server.group_sale import CAMPAIGN_ID, GroupPlan, GroupRush, prepare_group, shoppers_of
+from server.group_sale import (
+    CAMPAIGN_ID,
+    GroupPlan,
+    GroupRush,
+    Shopper,
+    prepare_group,
+    shoppers_of,
+)
 from server.live import replica_claims
-from server.sale import GapMeter, Line, Plan, Rush, Tally, buyers_of, lines_of, prepare
+from server.outreach import outreach_of
+from server.sale import Buyer, GapMeter, Line, Plan, Rush, Tally, buyers_of, lines_of, prepare
 from server.settings import Settings, load
-from server.verify import Report
 from server.verifying import verify_stores
 
 EXPIRY_TIMEOUT_S = 60.0
@@ -54,123 +63,18 @@ class DemoOptions:
     """Start a Redis and a MariaDB of its own, and run on them."""
     with_teams: bool = False
     """A group-buy after the flash sale."""
+    integrated: bool = False
+    """Distributors before both, and their commission after."""
     keep: bool = False
     """Leave the directory for a look."""
 
-
-@dataclass(slots=True, kw_only=True)
-class Books:
-    """What a demo found."""
-
-    plan: Plan
-    lines: list[Line]
-    tally: Tally
-    kills: int
-    gaps_ms: list[float]
-    live: Report
-    stopped: Report
-    journal: str
-    database: str
-    drained: bool
-    seconds: float
-    teams: GroupBooks | None = None
-    """Of the group-buy, if there was one."""
-
     @property
-    def all_lines(self) -> list[Line]:
-        """What was on sale, with and without teams."""
-        return [*self.lines, *(self.teams.lines if self.teams else ())]
-
-    @property
-    def receipts(self) -> Counter[tuple[str, str]]:
-        """Units that buyers own by what they were told, by campaign and SKU."""
-        return self.tally.confirmed + (self.teams.sold if self.teams else Counter())
-
-    @property
-    def oversold(self) -> int:
-        """Units sold beyond what there was: by the buyers' own receipts, and by the pools."""
-        receipts = self.receipts
-        by_receipts = sum(
-            max(0, receipts[line.campaign_id, line.sku_id] - line.units) for line in self.all_lines
-        )
-        by_pools = sum(max(0, p.sold + p.reserved - p.total) for p in self.stopped.pools)
-        return by_receipts + by_pools
-
-    @property
-    def receipts_differ(self) -> list[str]:
-        """Pools whose sold units are not what buyers were told."""
-        sold = {(p.campaign_id, p.sku_id): p.sold for p in self.stopped.pools}
-        receipts = self.receipts
-        return [
-            f"{line.campaign_id}/{line.sku_id}: buyers hold {told}, the pool sold {found}"
-            for line in self.all_lines
-            if (told := receipts[line.campaign_id, line.sku_id])
-            != (found := sold.get((line.campaign_id, line.sku_id), 0))
-        ]
-
-    @property
-    def balanced(self) -> bool:
-        """Whether everything adds up."""
-        return (
-            self.live.ok
-            and self.stopped.ok
-            and self.oversold == 0
-            and not self.receipts_differ
-            and not self.tally.changed_answers
-            and not self.tally.unexpected
-            and self.drained
-            and self.kills > 0
-            and (self.teams is None or self.teams.balanced)
-        )
-
-    def as_data(self) -> dict[str, Any]:
-        """For `-o json`; the names are fixed by the contract."""
-        tally = self.tally
-        refused = sum(
-            count
-            for status, count in tally.statuses.items()
-            if status in Status.__members__ and status not in ("RESERVED", "RETRY", "UNKNOWN")
-        )
-        lost = self.live.invariants["I2"].violations + self.stopped.invariants["I2"].violations
-        twice = self.live.invariants["I4"].violations + self.stopped.invariants["I4"].violations
-        data = {
-            "requests": tally.requests,
-            "reserved": tally.statuses["RESERVED"],
-            "sold": sum(tally.confirmed.values()),
-            "refused": refused,
-            "retried": tally.retried,
-            "released": tally.released,
-            "left_to_expire": tally.left_to_expire,
-            "undecided": tally.statuses["RETRY"] + tally.statuses["UNKNOWN"],
-            "statuses": dict(tally.statuses),
-            "oversold": self.oversold,
-            "acked_lost": lost,
-            "applied_twice": twice + len(tally.changed_answers),
-            "balanced": self.balanced,
-            "kills": self.kills,
-            "failover_gap_ms": round(max(self.gaps_ms, default=0.0), 1),
-            "rate_per_s": round(tally.rate_per_s, 1),
-            "p50_ms": tally.latency_ms(50),
-            "p99_ms": tally.latency_ms(99),
-            "p99_9_ms": tally.latency_ms(99.9),
-            "drained": self.drained,
-            "journal": self.journal,
-            "database": self.database,
-            "seconds": round(self.seconds, 1),
-            "receipts_differ": self.receipts_differ,
-            "changed_answers": tally.changed_answers[:10],
-            "unexpected": dict(tally.unexpected),
-            "live": self.live.as_data(),
-            "stopped": self.stopped.as_data(),
-        }
-        if self.teams is not None:
-            data |= {
-                "teams_formed": self.teams.count(TeamState.FORMED),
-                "teams_failed": self.teams.count(TeamState.FAILED),
-                "stranded_minor": self.teams.stranded_minor,
-                "group_buy": self.teams.as_data(),
-            }
-        return data
+    def group_plan(self) -> GroupPlan | None:
+        """The group-buy, its size by the sale's, if there is one."""
+        if not (self.with_teams or self.integrated):
+            return None
+        shoppers = max(SHOPPERS_MIN, self.plan.buyers // BUYERS_A_SHOPPER)
+        return GroupPlan(shoppers=shoppers, seed=self.plan.seed)
 
 
 class Watcher(Protocol):
@@ -244,7 +148,7 @@ def _run(
         )
         child.wait_ready()
         watcher.say(f"serving on {child.listen}")
-        books = asyncio.run(_sell(options, settings, child.listen, watcher))
+        books = asyncio.run(_sell(options, settings, child, watcher))
         watcher.say("draining the service (SIGTERM)")
         books.drained = child.terminate() == 0
     watcher.say("verifying what is left on disk")
@@ -259,30 +163,45 @@ def upgrade_database(settings: Settings) -> None:
     sink.close()
 
 
-async def _sell(options: DemoOptions, settings: Settings, listen: str, watcher: Watcher) -> Books:
-    plan = options.plan
+async def _sell(
+    options: DemoOptions, settings: Settings, child: ServeChild, watcher: Watcher
+) -> Books:
+    plan, group = options.plan, options.group_plan
     lines = lines_of(plan)
-    buyers = buyers_of(plan, lines)
-    gap = GapMeter()
-    async with AsyncClient(listen) as client:
-        watcher.say(f"stocking {plan.units:,} units of {len(lines)} SKUs, opening two campaigns")
-        await prepare(client, plan, lines)
-        watcher.say(f"{plan.buyers:,} buyers come")
-        rush = Rush(
-            client,
-            plan,
-            buyers,
-            gap=gap,
-            watched_campaign=lines[0].campaign_id,
-            on_progress=lambda done, reserved: watcher.sold(done, reserved, plan.buyers),
-        )
-        kills = await _rush_through_a_kill(client, rush, lines[0].campaign_id, watcher)
+    buyers, shoppers = buyers_of(plan, lines), shoppers_of(group) if group else []
+    outreach, commission, teams = None, None, None
+    async with AsyncClient(child.listen) as client:
+        if options.integrated:
+            outreach = outreach_of(buyers, shoppers, plan.seed)
+            await integrated.until_accounts(client)
+            watcher.say(f"{len(outreach.distributors):,} distributors apply and are approved")
+            bound = await integrated.warm_up_all(client, outreach)
+            watcher.say(f"they warm up: {bound:,} buyers met a share code")
+            buyers, shoppers = outreach.send(buyers), outreach.send(shoppers)
+        rush, killed = await _rush(client, plan, buyers, child if outreach else None, watcher)
+        caught_up = await _catch_up(client, rush.tally, watcher) if outreach else None
         watcher.say(
             f"the rush is over; unpaid reservations expire ({plan.payment_window_ms / 1000:.0f} s)"
         )
         await _until_expired(client, lines)
+        if outreach and caught_up:
+            watcher.say("commission is thawed and paid out; some orders come back; new rates")
+            commission = await integrated.between(client, outreach, rush.tally, caught_up)
         await until_settled(client)
-        teams = await _buy_together(client, plan, watcher) if options.with_teams else None
+        if group:
+            teams = await _buy_together(client, group, shoppers, watcher)
+        if commission and teams:
+            watcher.say("reading the ledger: entries, months, accounts and the funnel")
+            await integrated.until_told(client)
+            await until_settled(client)
+            await integrated.close(
+                client,
+                commission,
+                rush.tally,
+                teams,
+                lines=lines,
+                database_url=settings.database_url,
+            )
         watcher.say("verifying: journal, memory, SQL and the buyers' receipts")
         claims = await replica_claims(client)
     acks = rush.tally.acks
@@ -292,8 +211,8 @@ async def _sell(options: DemoOptions, settings: Settings, listen: str, watcher: 
         plan=plan,
         lines=lines,
         tally=rush.tally,
-        kills=kills,
-        gaps_ms=gap.gaps_ms,
+        killed=killed,
+        gaps_ms=rush.gap.gaps_ms,
         live=live,
         stopped=live,
         journal="SQLite files" if settings.embedded_journal else "Redis",
@@ -301,34 +220,98 @@ async def _sell(options: DemoOptions, settings: Settings, listen: str, watcher: 
         drained=False,
         seconds=0,
         teams=teams,
+        commission=commission,
     )
 
 
-async def _rush_through_a_kill(
-    client: AsyncClient, rush: Rush, campaign_id: str, watcher: Watcher
-) -> int:
-    """The rush, with the hot shard's primary killed while the hot units are still going."""
-    kills = 0
+async def _rush(
+    client: AsyncClient,
+    plan: Plan,
+    buyers: Sequence[Buyer],
+    keeper: ServeChild | None,
+    watcher: Watcher,
+) -> tuple[Rush, list[str]]:
+    """The sale, and whose processes were killed in it; of a `keeper` of accounts theirs too."""
+    lines = lines_of(plan)
+    watcher.say(f"stocking {plan.units:,} units of {len(lines)} SKUs, opening two campaigns")
+    await prepare(client, plan, lines)
+    watcher.say(f"{plan.buyers:,} buyers come")
+    rush = Rush(
+        client,
+        plan,
+        buyers,
+        gap=GapMeter(),
+        watched_campaign=lines[0].campaign_id,
+        on_progress=lambda done, reserved: watcher.sold(done, reserved, plan.buyers),
+    )
     # Asked before the crowd is there: a small rush is over in less than a busy gateway takes.
-    pid = await primary_pid(client, campaign_id)
-    selling = asyncio.create_task(rush.run())
-    while not selling.done() and not kills:
-        if rush.done >= rush.plan.buyers // 20:
+    faults = await _faults(client, lines[0].campaign_id, keeper)
+    return rush, await _rush_through_kills(rush, faults, watcher)
+
+
+class Fault(NamedTuple):
+    """A process that is killed while the sale goes on."""
+
+    after: float
+    """So much of all buyers."""
+    pid: int
+    whose: str
+    of_stock: bool = True
+
+
+async def _faults(client: AsyncClient, campaign_id: str, keeper: ServeChild | None) -> list[Fault]:
+    """The hot shard's primary while its units are still going; of a keeper also the accounts' and
+    the relay."""
+    faults = [
+        Fault(0.05, await primary_pid(client, campaign_id), f"the primary of {campaign_id}'s shard")
+    ]
+    if keeper is not None:
+        accounts = integrated.accounts_pid(await client.cluster_status())
+        faults.append(Fault(0.3, accounts, "the primary of the accounts", False))
+        faults.append(Fault(0.6, integrated.relay_pid(keeper.pid), "the relay", False))
+    return faults
+
+
+async def _rush_through_kills(rush: Rush, faults: Sequence[Fault], watcher: Watcher) -> list[str]:
+    """The rush, with processes killed in it. Answers whose they were."""
+    left = list(faults)
+    killed: list[str] = []
+
+    def kill() -> None:
+        fault = left.pop(0)
+        if fault.of_stock:
             rush.gap.fault()
-            os.kill(pid, signal.SIGKILL)
-            kills += 1
-            watcher.say(f"kill -9 {pid}: the primary of {campaign_id}'s shard")
+        os.kill(fault.pid, signal.SIGKILL)
+        killed.append(fault.whose)
+        watcher.say(f"kill -9 {fault.pid}: {fault.whose}")
+
+    selling = asyncio.create_task(rush.run())
+    while not selling.done() and left:
+        if rush.done >= left[0].after * rush.plan.buyers:
+            kill()
         await asyncio.sleep(0.002)
     await selling
-    return kills
+    while left and not left[0].of_stock:
+        kill()  # The sale was short; its facts are still on their way.
+    return killed
 
 
-async def _buy_together(client: AsyncClient, sale: Plan, watcher: Watcher) -> GroupBooks:
+async def _catch_up(client: AsyncClient, tally: Tally, watcher: Watcher) -> CatchUp:
+    found = await integrated.catch_up(client, tally)
+    watcher.say(
+        f"the ledger has all {found.confirmed:,} confirmed orders {found.took_s:.1f} s after the"
+        " sale"
+    )
+    return found
+
+
+async def _buy_together(
+    client: AsyncClient, plan: GroupPlan, shoppers: Sequence[Shopper], watcher: Watcher
+) -> GroupBooks:
     """The group-buy, with its primary killed in the middle, until all its teams have ended."""
-    plan = GroupPlan(shoppers=max(SHOPPERS_MIN, sale.buyers // BUYERS_A_SHOPPER), seed=sale.seed)
     watcher.say(f"group-buy: {plan.shoppers:,} shoppers team up for tea and teapots")
     await prepare_group(client, plan)
-    rush = GroupRush(client, plan, shoppers_of(plan), gap=GapMeter())
+    rush = GroupRush(client, plan, shoppers, gap=GapMeter())
     kills = await _group_rush_through_a_kill(client, rush, watcher)
     watcher.say("unpaid seats expire; late payers come; the campaign is ended before its time")
     await _until_expired(client, plan.lines())
@@ -404,8 +387,3 @@ async def until_settled(client: AsyncClient, *, timeout_s: float = SETTLE_TIMEOU
             return
         await asyncio.sleep(0.2)
     raise RuntimeError(f"not settled after {timeout_s:.0f} s: {behind}")
-
-
-def balances_of(report: Report) -> list[Balance]:
-    """The pools of a report, campaigns first."""
-    return sorted(report.pools, key=lambda p: (not p.campaign_id, p.campaign_id, p.sku_id))

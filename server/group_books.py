@@ -13,8 +13,8 @@ from typing import Any
 
 from stockray import AsyncClient, ReservationState, Team, TeamMember, TeamState
 
-from server.group_sale import DISCOUNT_BPS, GroupTally, Seat, ask_for_seat
-from server.sale import Line
+from server.group_sale import CAMPAIGN_ID, DISCOUNT_BPS, GroupTally, Seat, ask_for_seat
+from server.sale import Line, Order
 
 ASKED_AT_ONCE = 64
 ENDED_TIMEOUT_S = 30.0
@@ -39,6 +39,8 @@ class GroupBooks:
     """Paid and neither kept by a formed team at its price nor owed back, or owed beyond that."""
     sold: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Units that members of formed teams own, by campaign and SKU."""
+    orders: list[Order] = field(default_factory=list)
+    """Of all who were members when their team formed."""
     problems: list[str] = field(default_factory=list)
 
     def count(self, state: TeamState) -> int:
@@ -138,12 +140,14 @@ async def _judge_seat(
     team, member = await _team_now(client, books, seat)
     held = found.reservation.state is ReservationState.CONFIRMED
     kept = 0
-    if held and member is not None:
-        line = found.reservation
+    if member is not None:
         # An opener who came late into another's team has paid less: the rest is not asked for.
         price = seat.shopper.quantity * _price(team, leads=member.leader)
-        kept = min(price, seat.answer.payable_minor)
-        books.sold[line.campaign_id, line.sku_id] += seat.shopper.quantity
+        order = _order(seat, min(price, seat.answer.payable_minor), returned=not held)
+        books.orders.append(order)
+        if held:
+            kept = order.paid_minor
+            books.sold[order.campaign_id, order.sku_id] += order.quantity
     elif held:
         books.problems.append(f"{seat.request_id}: kept, and of no formed team")
     paid = sum(seat.paid.values())
@@ -156,6 +160,21 @@ async def _judge_seat(
         books.stranded_minor += abs(paid - kept - owed)
         books.problems.append(f"{seat.request_id}: paid {paid}, kept {kept}, owed {owed}")
     return [] if member is None else [team.team_id]
+
+
+def _order(seat: Seat, paid_minor: int, *, returned: bool) -> Order:
+    shopper = seat.shopper
+    return Order(
+        seat.answer.reservation_id,
+        shopper.name,
+        CAMPAIGN_ID,
+        shopper.sku_id,
+        shopper.quantity,
+        paid_minor,
+        shopper.attribution,
+        returned_quantity=shopper.quantity if returned else 0,
+        of_team=True,
+    )
 
 
 async def _team_now(

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from stockray import (
     AsyncClient,
+    Attribution,
     GroupCampaign,
     GroupLine,
     GroupRules,
@@ -100,6 +101,7 @@ class Shopper(NamedTuple):
     retries: bool
     then: str
     """One of `WEIGHTS`."""
+    attribution: Attribution | None = None
 
 
 WEIGHTS = {
@@ -364,6 +366,7 @@ async def ask_for_seat(
             quantity=shopper.quantity,
             new_buyer=shopper.new_buyer,
             request_id=request_id,
+            attribution=shopper.attribution,
         )
     return await client.open_team(
         CAMPAIGN_ID,
@@ -372,5 +375,6 @@ async def ask_for_seat(
         quantity=shopper.quantity,
         new_buyer=shopper.new_buyer,
         request_id=request_id,
+        attribution=shopper.attribution,
         timeout_ms=PATIENCE_MS,
     )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from hdrh.histogram import HdrHistogram
 from stockray import (
     AsyncClient,
+    Attribution,
     Campaign,
     CampaignLine,
     GroupCampaign,
@@ -81,6 +82,26 @@ class Buyer(NamedTuple):
     retries: bool
     greedy: bool
     then: str
+    attribution: Attribution | None = None
+
+    @property
+    def name(self) -> str:
+        """The buyer's id."""
+        return f"buyer-{self.number}"
+
+
+class Order(NamedTuple):
+    """What a buyer has paid for and was told is confirmed."""
+
+    reservation_id: str
+    buyer_id: str
+    campaign_id: str
+    sku_id: str
+    quantity: int
+    paid_minor: int
+    attribution: Attribution | None = None
+    returned_quantity: int = 0
+    of_team: bool = False
 
 
 @dataclass(slots=True)
@@ -90,6 +111,9 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     confirmed: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Units that a buyer paid for and was told CONFIRMED, by campaign and SKU."""
+    orders: list[Order] = field(default_factory=list)
+    reserved_by: Counter[tuple[str, Attribution]] = field(default_factory=Counter)
+    """Reservations that carried a share code, by campaign and what they carried."""
     released: int = 0
     left_to_expire: int = 0
     retried: int = 0
@@ -282,6 +306,8 @@ class Rush:
             self._compare(request_id, answer, again)
         if answer.status is Status.RESERVED:
             self._reserved += 1
+            if buyer.attribution is not None:
+                self.tally.reserved_by[buyer.line.campaign_id, buyer.attribution] += 1
             if buyer.greedy:
                 await self._ask_for_more(buyer)
             await self._go_on(buyer, answer)
@@ -292,9 +318,10 @@ class Rush:
         answer = await self._client.grab(
             line.campaign_id,
             line.sku_id,
-            buyer_id=f"buyer-{buyer.number}",
+            buyer_id=buyer.name,
             quantity=quantity or buyer.quantity,
             request_id=request_id,
+            attribution=buyer.attribution,
         )
         tally = self.tally
         tally.latency_us.record_value(max(1, int((time.perf_counter() - started) * 1e6)))
@@ -337,6 +364,17 @@ class Rush:
             if paid.ok:
                 line = buyer.line
                 tally.confirmed[line.campaign_id, line.sku_id] += buyer.quantity
+                tally.orders.append(
+                    Order(
+                        answer.reservation_id,
+                        buyer.name,
+                        line.campaign_id,
+                        line.sku_id,
+                        buyer.quantity,
+                        answer.payable_minor,
+                        buyer.attribution,
+                    )
+                )
         elif buyer.then == "release":
             given_up = await self._client.release(answer.reservation_id)
             tally.statuses[f"release {given_up.status.name}"] += 1

@@ -11,7 +11,8 @@ from rich.table import Table
 from stockray import TeamState
 
 from server.bench.result import BenchResult, Measured
-from server.demo import Books, balances_of
+from server.commission_books import ACCOUNTS, CommissionBooks
+from server.demo_books import Books, balances_of
 from server.doctor import Finding, Verdict
 from server.group_books import GroupBooks
 from server.verify import INVARIANTS, Report
@@ -81,13 +82,15 @@ def show_books(books: Books, console: Console) -> None:
         ("undecided in time (RETRY, UNKNOWN)", f"{data['undecided']:,}"),
         ("rate", f"{tally.rate_per_s:,.0f} requests/s"),
         ("latency p50 / p99 / p99.9", _latencies(books)),
-        ("kill -9 of the hot shard's primary", f"{books.kills}"),
-        ("longest silence after it", f"{data['failover_gap_ms']:,.0f} ms"),
+        *((f"kill -9 of {whose}", "1") for whose in books.killed),
+        ("longest silence of the hot campaign", f"{data['failover_gap_ms']:,.0f} ms"),
     ):
         table.add_row(name, value)
     console.print(table)
     if books.teams is not None:
         console.print(_teams_table(books.teams))
+    if books.commission is not None:
+        show_commission(books.commission, console)
     show_report(books.stopped, console, title="The books, as left on disk")
     zeros = [
         ("oversold", data["oversold"]),
@@ -96,14 +99,18 @@ def show_books(books: Books, console: Console) -> None:
     ]
     if books.teams is not None:
         zeros.append(("stranded (minor units)", books.teams.stranded_minor))
+    if books.commission is not None:
+        zeros.append(("ledger's sum (minor units)", books.commission.ledger_sum_minor))
+        zeros.append(("commission that differs", len(books.commission.problems)))
     for name, value in zeros:
-        console.print(f"  {name:24} [{'green' if value == 0 else 'bold red'}]{value}[/]")
+        console.print(f"  {name:26} [{'green' if value == 0 else 'bold red'}]{value}[/]")
     teams_wrong = (*books.teams.problems[:10], *books.teams.tally.wrong[:10]) if books.teams else ()
     for problem in (
         *(*books.receipts_differ, *tally.changed_answers[:10], *tally.unexpected),
         *teams_wrong,
+        *(books.commission.problems[:10] if books.commission else ()),
     ):
-        console.print(f"  [bold red]{problem}[/]")
+        console.print(f"  [bold red]{problem}[/]", highlight=False)
     if not books.drained:
         console.print("  [bold red]the service did not drain in order[/]")
     if not books.live.ok:
@@ -144,6 +151,48 @@ def _teams_table(books: GroupBooks) -> Table:
     for name, value in rows:
         table.add_row(name, f"{value:,}")
     table.add_row("longest silence after it", f"{books.gap_ms:,.0f} ms")
+    return table
+
+
+def show_commission(books: CommissionBooks, console: Console) -> None:
+    """From share codes to money, and the month of those who have most and least."""
+    funnel = Table(title="The funnel of share codes (money in minor units)")
+    funnel.add_column("campaign", no_wrap=True)
+    for name in ("grabbed", "seats", "paid", "formed", "amount", "commission"):
+        funnel.add_column(name, justify="right")
+    for campaign_id, total in books.funnel_totals().items():
+        reserved, confirmed, seats, kept, *money = total.values()
+        row = (reserved, seats, confirmed, kept, *money)
+        funnel.add_row(campaign_id, *(f"{value:,}" for value in row))
+    console.print(funnel)
+    ledger = Table(title="The ledger (minor units)")
+    for name in ACCOUNTS:
+        ledger.add_column(name.removesuffix("_minor").replace("_", " "), justify="right")
+    ledger.add_row(*(f"{amount:,}" for amount in books.sums))
+    console.print(ledger)
+    sale = books.catch_up
+    behind = "the relay was being started again"
+    if sale.behind_entries is not None:
+        behind = f"{sale.behind_entries:,} entries of journals behind, {sale.lag_ms:,.0f} ms"
+    console.print(
+        f"  at the end of the sale: {behind}; {sale.took_s:.1f} s later the ledger had all"
+        f" {sale.confirmed:,} confirmed orders",
+        highlight=False,
+    )
+    console.print(_months_table(books))
+
+
+def _months_table(books: CommissionBooks) -> Table:
+    to_date = "" if all(line.made for line in books.lines) else ", to date where it is not over"
+    title = f"Months of {len(books.lines):,} distributors{to_date} (minor units)"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    for name in ("distributor", "month"):
+        table.add_column(name, no_wrap=True)
+    names = ("opening", "available", "reversed", "withdrawn", "restored", "closing")
+    for name in names:
+        table.add_column(name, justify="right")
+    for line in books.lines_shown():
+        table.add_row(line.distributor_id, str(line.month), *(f"{one:,}" for one in line[-6:]))
     return table
 
 

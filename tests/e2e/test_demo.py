@@ -87,3 +87,26 @@ def test_a_group_buy_through_a_kill_ends_in_the_same_books() -> None:
     for report in (books["live"], books["stopped"]):
         tea = [pool for pool in report["pools"] if pool["campaign_id"] == "tea-together"]
         assert sum(pool["sold"] for pool in tea) == found["units_sold"]
+
+
+def test_distributors_bring_both_sales_and_each_cent_of_theirs_is_in_the_ledger() -> None:
+    small = ("--buyers", "3000", "--units", str(UNITS), "-o", "json")
+    done = stockray("demo", "--integrated", *small, timeout_s=240)
+    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-4_000:]
+    books = json.loads(done.stdout)
+    assert books.keys() >= KEYS | TEAM_KEYS | {"ledger_sum_minor", "statements_reconcile"}
+    assert books["balanced"] is True
+    assert books["statements_reconcile"] is True
+    assert (books["oversold"], books["stranded_minor"], books["ledger_sum_minor"]) == (0, 0, 0)
+    assert books["killed"][1:] == ["the primary of the accounts", "the relay"]
+    found = books["commission"]
+    assert not found["problems"]
+    assert set(found["funnel"]) == {"flash-sale", "evening-sale", "tea-together"}
+    assert all(total["commission_minor"] > 0 for total in found["funnel"].values())
+    balances = found["balances"]
+    assert (
+        min(balances["frozen_minor"], balances["available_minor"], balances["paid_out_minor"]) > 0
+    )
+    assert sum(balances.values()) == 0
+    assert min(line["closing_minor"] for line in found["statements"]) < 0, "a debt"
+    assert found["sale"]["confirmed"] > 0

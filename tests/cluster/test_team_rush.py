@@ -191,8 +191,8 @@ async def test_last_seats_are_taken_once_and_paid_for_whoever_dies(stack: Stack)
         await rush.fill_the_rest()
         assert await watching is TeamState.FORMED, "a watch outlives its team's primary"
         after = await stack.pairs(client)
-        epochs = [shard.epoch for shard in before.shards]
-        assert [shard.epoch for shard in after.shards] == [epoch + 1 for epoch in epochs]
+        epochs = [shard.epoch for shard in before.shards[:SHARDS]]
+        assert [shard.epoch for shard in after.shards[:SHARDS]] == [one + 1 for one in epochs]
         await rush.check()
         await stack.settled(client)
         await rush.check_money()

@@ -14,7 +14,7 @@ from tests.helpers.stack import KINDS, OTHER_LINKS, Stack, running_stack
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="package", params=KINDS)
 def shared_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Stores and a service, perhaps stopped."""
     with running_stack(request.param) as stack:

@@ -32,24 +32,13 @@ from stockray._channel import Connections
 from stockray._codec import span
 from stockray._failures import Failure, read_failure
 from stockray._pending import Group, Line
-from stockray._retry import pause_s
+from stockray._retry import EDGE, UNDECIDED, UNKNOWN, pause_s
 from stockray._verbs import STATUS, Verb
 from stockray.enums import Status
 from stockray.errors import ClientClosed, InvalidRequest, Overloaded, ServerError, StockrayError
 from stockray.options import ClientOptions
 
 R = TypeVar("R")
-UNKNOWN = Status.UNKNOWN.value
-UNDECIDED = (Status.RETRY.value, UNKNOWN)
-EDGE = frozenset(
-    {
-        Status.RATE_LIMITED.value,
-        Status.BUYER_FROZEN.value,
-        Status.INVALID.value,
-        Status.INTERNAL.value,
-    }
-)
-"""What a gateway may answer without asking the shard: it speaks of this attempt alone."""
 
 
 class Batcher(Generic[R]):

@@ -121,7 +121,7 @@ class GroupBuyCalls(ManyCalls):
         async with self._counted() as opened:
             message, lost = await self._send(opened, OPEN_TEAM, request, ids, timeout_ms)
         result = decode_seat(message, read_status(message.status))
-        if lost and result.status is Status.RETRY:
+        if lost:
             return result._replace(status=Status.UNKNOWN)
         return result
 

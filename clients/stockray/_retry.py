@@ -1,12 +1,26 @@
-"""When to send again: doubling pauses with jitter, never shorter than the service asks."""
+"""What is sent again, and when: after doubling pauses with jitter, never shorter than the service
+asks."""
 
 from __future__ import annotations
 
 import random
 from datetime import timedelta
 
+from stockray.enums import Status
 from stockray.options import ClientOptions
 
+UNKNOWN = Status.UNKNOWN.value
+UNDECIDED = (Status.RETRY.value, UNKNOWN)
+EDGE = frozenset(
+    {
+        Status.RATE_LIMITED.value,
+        Status.BUYER_FROZEN.value,
+        Status.INVALID.value,
+        Status.INTERNAL.value,
+    }
+)
+"""What a gateway may answer without asking the shard: it speaks of this attempt alone, so it does
+not end what an attempt before it may have done."""
 DOUBLINGS_MAX = 16
 
 

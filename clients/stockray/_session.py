@@ -5,7 +5,8 @@ Rules
   gets ClientClosed with the reason instead of a hang.
 * A request that is sent again is the same bytes, so the same ids. It has one finite deadline for
   all its attempts. When time is up, an answer of RETRY or UNKNOWN is returned as a value (UNKNOWN
-  if any attempt was lost); a request whose last attempt had no answer raises DeadlineExceeded.
+  if any attempt was lost, whatever the edge says of a later one); a request whose last attempt had
+  no answer raises DeadlineExceeded.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stockray._codec import read, span
 from stockray._failures import Failure, read_failure
 from stockray._fork import generation
 from stockray._ids import IdMaker
-from stockray._retry import pause_s
+from stockray._retry import EDGE, UNDECIDED, UNKNOWN, pause_s
 from stockray._seats import JOIN
 from stockray._verbs import CONFIRM, GRAB, RELEASE, RESERVE
 from stockray.enums import Status
@@ -38,7 +39,6 @@ A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 TIMEOUT_MS_MAX = 600_000
-UNDECIDED = (Status.RETRY.value, Status.UNKNOWN.value)
 
 
 class _Open:
@@ -160,7 +160,7 @@ class Session:
         async with self._counted() as opened:
             message, lost = await self._send(opened, method, request, ids, timeout_ms)
         answer = read(answer_type, message)
-        if lost and answer.status is Status.RETRY:
+        if lost:
             return dataclasses.replace(answer, status=Status.UNKNOWN)
         return answer
 
@@ -180,7 +180,7 @@ class Session:
         ids: Sequence[str],
         timeout_ms: int | None,
     ) -> tuple[M, bool]:
-        """The last answer, and whether an attempt before it was lost."""
+        """The last answer, and whether it leaves open what an attempt before it did."""
         deadline = self._deadline(opened, timeout_ms)
         payload = request.SerializeToString()
         attempts, lost = 0, False
@@ -200,9 +200,9 @@ class Session:
                 wait = failure.error.retry_after
             if answer is not None:
                 status = getattr(answer, "status", 0)
-                if status not in UNDECIDED:
-                    return answer, lost
-                lost = lost or status == Status.UNKNOWN.value
+                if status not in UNDECIDED and not (lost and status in EDGE):
+                    return answer, False
+                lost = lost or status == UNKNOWN
                 wait = span(answer.retry_after)  # type: ignore[attr-defined]
             pause = pause_s(self._options, attempts, wait)
             if opened.loop.time() + pause < deadline:

@@ -12,7 +12,7 @@ from tests.sim.sink import MemorySink
 def batch(first: int, last: int) -> dict[str, object]:
     """A day's entries from one to another, as the projector applies them."""
     entries = busy_day(7).journal[first:last]
-    made = project([Entry(seq, 1, "", data) for seq, data in enumerate(entries, first + 1)])
+    made = project(0, [Entry(seq, 1, "", data) for seq, data in enumerate(entries, first + 1)])
     return {"incarnation": "x", "from_seq": first, "to_seq": made.to_seq, "rows": made.rows}
 
 

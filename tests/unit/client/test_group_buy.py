@@ -145,6 +145,30 @@ async def test_a_retry_after_a_lost_attempt_is_unknown(server: ScriptedServer) -
     assert raised.value.maybe_applied
 
 
+@pytest.mark.parametrize("word", ["RATE_LIMITED", "BUYER_FROZEN", "INVALID", "INTERNAL"])
+async def test_what_the_edge_says_does_not_end_a_lost_opening(
+    server: ScriptedServer, word: str
+) -> None:
+    """It speaks of the second attempt; the first may have opened the team."""
+    statuses: list[common_pb2.LineStatus.ValueType] = []
+
+    async def answer(request: Any, context: Any) -> Any:
+        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        return wire.OpenTeamResponse(result=seat(request.line, status))
+
+    server.on("OpenTeam", answer)
+    of_edge = common_pb2.LineStatus.Value(f"LINE_STATUS_{word}")
+    async with AsyncClient(server.address, timeout_ms=200, backoff_min_ms=1) as client:
+        statuses[:] = [common_pb2.LINE_STATUS_UNKNOWN, of_edge, common_pb2.LINE_STATUS_RESERVED]
+        assert (await client.open_team("together", "tea", buyer_id="ann")).ok
+        statuses[:] = [common_pb2.LINE_STATUS_UNKNOWN, of_edge]
+        answered = await client.open_team("together", "tea", buyer_id="ann")
+        assert answered.status is Status.UNKNOWN
+        statuses[:] = [of_edge]
+        answered = await client.open_team("together", "tea", buyer_id="ann")
+        assert answered.status is Status[word]
+
+
 async def test_joins_that_are_not_decided_are_asked_again(server: ScriptedServer) -> None:
     async def busy(request: Any, context: Any) -> Any:
         if len(server.calls["JoinTeamMany"]) == 1:

@@ -28,6 +28,9 @@ DISTRIBUTORS_MAX = 200_000
 BUYERS_MAX = 5_000_000
 BONDS_MAX = 100
 """Bindings remembered of one buyer."""
+BONDS_NEEDED_MS = 30 * 86_400_000
+"""So long after its end a binding may still be asked for, by an order that was reserved under it
+and is paid late; it is not given up for a newer one."""
 STATEMENTS_KEPT = 6
 """Of one distributor, in memory; SQL has all."""
 RECENT_MAX = 2_048
@@ -171,6 +174,13 @@ class Bonds(NamedTuple):
             if bond.from_ms <= at_ms:
                 return bond if at_ms < bond.until_ms else None
         return None
+
+    def full(self, at_ms: int) -> bool:
+        """Whether another one, from an instant on, would push out one that may be needed."""
+        if len(self.bonds) < BONDS_MAX:
+            return False
+        oldest, follower = self.bonds[:2]
+        return at_ms < min(oldest.until_ms, follower.from_ms) + BONDS_NEEDED_MS
 
     def after(self, at_ms: int) -> Iterator[Bond]:
         """Those that are in force at some time after an instant, or at it."""

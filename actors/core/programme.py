@@ -346,9 +346,9 @@ def _not_bound(
     closed = closes_cycle(programme, touch.buyer_id, distributor_id, touch.at_ms)
     if closed is not None:
         return closed
-    if len(programme.bonds) >= BUYERS_MAX and touch.buyer_id not in programme.bonds:
-        return Outcome.LIMIT_EXCEEDED
-    return None
+    before = programme.bonds.get(touch.buyer_id)
+    full = len(programme.bonds) >= BUYERS_MAX if before is None else before.full(touch.at_ms)
+    return Outcome.LIMIT_EXCEEDED if full and not renewed else None
 
 
 def bond_at(programme: Programme, buyer_id: str, at_ms: int) -> Bond | None:

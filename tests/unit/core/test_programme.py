@@ -6,7 +6,14 @@ import pytest
 
 from actors.core import commission_commands as d
 from actors.core import programme
-from actors.core.commission_state import ACTIVE, APPLIED, BONDS_MAX, REJECTED, SUSPENDED
+from actors.core.commission_state import (
+    ACTIVE,
+    APPLIED,
+    BONDS_MAX,
+    BONDS_NEEDED_MS,
+    REJECTED,
+    SUSPENDED,
+)
 from actors.core.outcomes import Outcome
 from actors.core.programme_config import FIRST_TOUCH, LAST_TOUCH
 from tests.model.bureau import DAY_MS, HOUR_MS, JANUARY, NOVEMBER, Bureau
@@ -178,11 +185,28 @@ def test_bindings_are_remembered_up_to_a_number() -> None:
     bureau = with_distributors(policy=LAST_TOUCH)
     for number in range(BONDS_MAX + 5):
         bureau.bind("ann", ("bob", "cid")[number % 2])
-        bureau.wait(1)
+        bureau.now_ms += DAY_MS
     bonds = bureau.programme.bonds.get("ann")
     assert bonds is not None
     assert len(bonds.bonds) == BONDS_MAX
     assert referrer(bureau, "ann") == ("bob", "cid")[(BONDS_MAX + 4) % 2]
+
+
+def test_no_buyer_makes_a_binding_forgotten_that_an_order_may_still_need() -> None:
+    """Ann orders by bob, then touches others' codes until bob would be the one too many."""
+    bureau = with_distributors(policy=LAST_TOUCH)
+    bureau.bind("ann", "bob")
+    ordered_ms = bureau.now_ms
+    for number in range(BONDS_MAX - 1):
+        bureau.now_ms += 1
+        assert bureau.bind("ann", ("cid", "dan")[number % 2])[0] == Outcome.APPLIED
+    bureau.now_ms += 1
+    assert bureau.bind("ann", "dan")[:2] == (Outcome.LIMIT_EXCEEDED, "cid")
+    assert bureau.touch("r2", "ann", "dan") == ()
+    bureau.earned("r1", "ann", ago_ms=bureau.now_ms - ordered_ms)
+    assert bureau.money("bob")[0] == 1_000
+    bureau.now_ms = ordered_ms + 1 + BONDS_NEEDED_MS
+    assert bureau.bind("ann", "dan")[0] == Outcome.APPLIED
 
 
 # Rates

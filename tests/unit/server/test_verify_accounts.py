@@ -14,7 +14,7 @@ from actors.core.programme_config import LAST_TOUCH
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.snapshot import chunks
 from persistence.memory import MemorySnapshots
-from tests.helpers.account_acts import HEAD, AccountActs
+from tests.helpers.account_acts import DAY_MS, HEAD, AccountActs
 from tests.helpers.histories import (
     INCARNATION,
     Database,
@@ -76,7 +76,7 @@ def test_bindings_that_left_memory_are_no_rows_too_many(database: Database) -> N
     config = acts.programme.versions[-1].config._replace(policy=LAST_TOUCH, validity_ms=0)
     shop.do(d.PutRates(d.PUT_RATES, *HEAD, config))
     for number in range(BONDS_MAX + 9):
-        shop.wait(1)
+        shop.wait(DAY_MS)
         acts._bind("eve", ("d1", "d2")[number % 2])
     journal = journal_of(shop.journal)
     database.follow(journal)

@@ -284,7 +284,8 @@ _LEADS_TO = {
 def review_withdrawal(state: ShardState, command: c.ReviewWithdrawal, now_ms: int) -> Decision:
     """(APPLIED, withdrawal), also when it was so before. (NOT_FOUND, None); WITHDRAWAL_CONFLICT
     from a state that does not lead there: what is rejected, paid or failed stays so, and only an
-    approved one is paid or fails."""
+    approved one is paid or fails. Also for a payment that is not the one that was reported: whoever
+    made both paid twice."""
     programme = programme_of(state, command.slot)
     held = programme.withdrawals.get(command.withdrawal_key)
     if held is None:
@@ -292,7 +293,8 @@ def review_withdrawal(state: ShardState, command: c.ReviewWithdrawal, now_ms: in
     view = withdrawal_view(command.withdrawal_key, held)
     after = _LEADS_TO[command.act]
     if held.state == after:
-        return (Outcome.APPLIED, view), ()
+        other = after == PAID and command.reference not in {"", held.reference}
+        return (Outcome.WITHDRAWAL_CONFLICT if other else Outcome.APPLIED, view), ()
     if after not in NEXT_STATES[held.state]:
         return (Outcome.WITHDRAWAL_CONFLICT, view), ()
     record = WithdrawalReviewed(
@@ -301,7 +303,7 @@ def review_withdrawal(state: ShardState, command: c.ReviewWithdrawal, now_ms: in
         command.withdrawal_key,
         held.distributor_id,
         after,
-        command.reference,
+        command.reference or held.reference,
         command.caller,
         command.reason,
         _review_entries(programme, command, held, after, now_ms),

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from actors.core import commission_commands as c
 from actors.core import commission_records as cr
 from actors.core import (
     commission_rows,
     commission_state,
+    decide,
     earning,
     evolve,
     evolve_commission,
@@ -479,6 +481,15 @@ def a_withdrawal_is_paid_without_approval(patch: Patch) -> None:
     nexts = {**evolve_commission.NEXT_STATES, 1: (2, 3, 4, 5)}
     patch.setattr(paying_out, "NEXT_STATES", nexts)
     patch.setattr(evolve_commission, "NEXT_STATES", nexts)
+
+
+def a_payment_under_another_number_is_the_same_one(patch: Patch) -> None:
+    honest = paying_out.review_withdrawal
+
+    def review(state: Any, command: Any, now_ms: int) -> Any:
+        return honest(state, command._replace(reference=""), now_ms)
+
+    patch.setitem(decide.HANDLERS, c.REVIEW_WITHDRAWAL, review)
 
 
 # Snapshots

@@ -169,8 +169,8 @@ class Bureau:
     def withdraw(self, name: str, amount: int, request: str = "w1") -> Answer:
         return self.do(d.REQUEST_WITHDRAWAL, request, name, amount)
 
-    def review(self, key: bytes, act: int) -> Answer:
-        return self.do(d.REVIEW_WITHDRAWAL, key, act, "bank-1", "why")
+    def review(self, key: bytes, act: int, reference: str = "bank-1") -> Answer:
+        return self.do(d.REVIEW_WITHDRAWAL, key, act, reference, "why")
 
     def statement(self, name: str, month: int) -> Any:
         return self.do(d.GET_STATEMENT, name, month)[1]

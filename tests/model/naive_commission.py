@@ -59,6 +59,7 @@ class Withdrawal:
     amount: int
     settled: int
     state: str = "requested"
+    reference: str = ""
 
 
 @dataclass
@@ -341,7 +342,7 @@ class Naive:
         self._move(name, "withdrawing", amount, now_ms, "withdrawn")
         return Outcome.APPLIED
 
-    def review(self, request: str, act: str, now_ms: int) -> Outcome:
+    def review(self, request: str, act: str, now_ms: int, reference: str = "bank-1") -> Outcome:
         held = self.withdrawals[request]
         before, after = {
             "approve": ("requested", "approved"),
@@ -350,10 +351,12 @@ class Naive:
             "failed": ("approved", "failed"),
         }[act]
         if held.state == after:
-            return Outcome.APPLIED
+            paid_twice = after == "paid" and reference and reference != held.reference
+            return Outcome.WITHDRAWAL_CONFLICT if paid_twice else Outcome.APPLIED
         if held.state != before:
             return Outcome.WITHDRAWAL_CONFLICT
         held.state = after
+        held.reference = reference or held.reference
         if after == "approved":
             return Outcome.APPLIED
         self._move(held.name, "withdrawing", -held.amount, now_ms, after)

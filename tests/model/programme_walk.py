@@ -232,8 +232,10 @@ class Walk:
         if self.withdrawals:
             request = self.random.choice(list(self.withdrawals))
             act = self.random.choice(["approve", "approve", "reject", "paid", "failed"])
-            told = self.bureau.review(self.withdrawals[request], REVIEWS[act])[0]
-            assert told == self.naive.review(request, act, self.bureau.now_ms)
+            reference = self.random.choice(["", "bank-1", "bank-2"])
+            told = self.bureau.review(self.withdrawals[request], REVIEWS[act], reference)
+            assert told[0] == self.naive.review(request, act, self.bureau.now_ms, reference)
+            assert told[1][6] == self.naive.withdrawals[request].reference
 
     def _settle(self) -> None:
         name = self.random.choice(DISTRIBUTORS)

@@ -2,7 +2,7 @@
 
 from actors.core import commission_commands as d
 from actors.core import commission_records as cr
-from actors.core.commission_state import STATEMENTS_KEPT, Statement
+from actors.core.commission_state import OPEN_WITHDRAWALS_MAX, STATEMENTS_KEPT, Statement
 from actors.core.outcomes import Outcome
 from actors.core.totals import totals
 from tests.model.bureau import (
@@ -187,6 +187,65 @@ def test_an_approved_withdrawal_is_paid_once() -> None:
     assert bureau.review(key, d.WITHDRAWAL_PAID)[0] == Outcome.APPLIED
     assert bureau.review(key, d.WITHDRAWAL_FAILED)[0] == Outcome.WITHDRAWAL_CONFLICT
     assert bureau.money("bob") == (0, 400, 0, 0, 600)
+
+
+def test_a_second_payment_of_a_withdrawal_is_told_apart_from_the_first_told_again() -> None:
+    bureau = with_money()
+    key = bureau.withdraw("bob", 600)[1]
+    bureau.review(key, d.WITHDRAWAL_APPROVE, "order-1")
+    paid = bureau.review(key, d.WITHDRAWAL_PAID, "")
+    assert paid[1][6] == "order-1", "nothing was said anew"
+    assert bureau.review(key, d.WITHDRAWAL_PAID, "order-1") == paid
+    assert bureau.review(key, d.WITHDRAWAL_PAID, "") == paid
+    again = bureau.review(key, d.WITHDRAWAL_PAID, "order-2")
+    assert again == (Outcome.WITHDRAWAL_CONFLICT, paid[1], "CNY")
+
+
+def test_what_comes_back_while_it_is_withdrawn_is_a_debt_until_it_is_settled_with_it() -> None:
+    bureau = with_money()
+    key = bureau.withdraw("bob", 1_000)[1]
+    bureau.review(key, d.WITHDRAWAL_APPROVE)
+    bureau.returned("first", 1)
+    assert bureau.money("bob") == (0, 0, -1_000, 1_000, 0)
+    bureau.review(key, d.WITHDRAWAL_FAILED)
+    assert bureau.money("bob") == (0, 1_000, -1_000, 0, 0)
+    assert bureau.withdraw("bob", 1, "w2")[0] == Outcome.EXCEEDS_AVAILABLE
+    bureau.wait(30 * DAY_MS)
+    made = statement(bureau, NOVEMBER)
+    assert (made.reversed_minor, made.withdrawn_minor, made.restored_minor) == (1_000, 1_000, 1_000)
+    assert (made.closing_minor, made.moved_minor) == (0, 1_000)
+    assert bureau.money("bob") == (0, 0, 0, 0, 0)
+    assert reconciles(bureau, NOVEMBER)
+
+
+def test_of_two_withdrawals_of_all_there_is_one_is_made() -> None:
+    bureau = with_money()
+    both = [bureau.withdraw("bob", 1_000, name)[0] for name in ("w1", "w2")]
+    assert both == [Outcome.APPLIED, Outcome.EXCEEDS_AVAILABLE]
+
+
+def test_no_more_withdrawals_are_open_than_a_few() -> None:
+    bureau = with_money()
+    names = [f"w{number}" for number in range(OPEN_WITHDRAWALS_MAX + 1)]
+    told = [bureau.withdraw("bob", 1, name) for name in names]
+    assert [answer[0] for answer in told[:-1]] == [Outcome.APPLIED] * OPEN_WITHDRAWALS_MAX
+    assert told[-1][0] == Outcome.LIMIT_EXCEEDED
+    bureau.review(told[0][1], d.WITHDRAWAL_REJECT)
+    assert bureau.withdraw("bob", 1, "one more")[0] == Outcome.APPLIED
+
+
+def test_a_fact_of_the_last_month_is_in_the_statement_of_the_month_in_which_it_was_told() -> None:
+    """Its order came back in November, and the fact in December, when November was closed."""
+    bureau = with_money()
+    bureau.wait(30 * DAY_MS)
+    november = statement(bureau, NOVEMBER)
+    bureau.returned("first", 1)
+    assert bureau.entries("bob")[-1].month == DECEMBER
+    bureau.wait(31 * DAY_MS)
+    assert statement(bureau, NOVEMBER) == november
+    made = statement(bureau, DECEMBER)
+    assert (made.opening_minor, made.reversed_minor, made.closing_minor) == (1_000, 1_000, 0)
+    assert reconciles(bureau, DECEMBER)
 
 
 def test_a_rejected_or_failed_withdrawal_gives_the_money_back_to_where_it_was() -> None:

@@ -11,6 +11,7 @@ from stockray_proto.v1 import commission_service_pb2 as wire
 from actors.core import commission_commands as d
 from actors.core.identity import PROGRAMME_SLOT, parse_account_id
 from actors.core.months import is_month
+from actors.core.order_facts import NEW_BUYER_CLAIM
 from server.handlers import CallContext
 from server.validate import CLAIMS_MAX, MONEY_MAX_MINOR, Violations
 
@@ -72,7 +73,8 @@ def bind_referrer_command(
     wrong.id("share_code", request.share_code)
     wrong.refuse()
     head = _head(d.BIND_REFERRER, context)
-    return d.BindReferrer(*head, buyer.buyer_id, request.share_code, request.new_buyer)
+    new_buyer = request.new_buyer or NEW_BUYER_CLAIM in buyer.claims
+    return d.BindReferrer(*head, buyer.buyer_id, request.share_code, new_buyer)
 
 
 def get_referrer_command(request: wire.GetReferrerRequest, context: CallContext) -> d.GetReferrer:

@@ -13,6 +13,7 @@ from actors.core.programme_config import (
     FULL_BPS,
     LAST_TOUCH,
     LEVELS_MAX,
+    VERSION_LINES_MAX,
     CampaignRate,
     ProgrammeConfig,
     SkuRate,
@@ -21,7 +22,6 @@ from server.handlers import CallContext
 from server.translate.scalars import duration, stamp
 from server.validate import Violations
 
-RATES_A_PUT_MAX = 10_000
 DAY_MS = 86_400_000
 FREEZE_MAX_MS = 365 * DAY_MS
 FREEZE_DEFAULT_MS = 7 * DAY_MS
@@ -50,6 +50,7 @@ def put_rates_command(
         protection_ms = wrong.duration("rates.protection", rates.protection, 0, BINDING_MAX_MS)
     if rates.binding_policy not in (0, FIRST_TOUCH, LAST_TOUCH):
         wrong.add("rates.binding_policy", "a policy that this release knows")
+    _check_count(rates, wrong)
     campaigns = tuple(_campaign_rates(rates.campaigns, wrong))
     skus = tuple(_sku_rates(rates.skus, wrong))
     wrong.reason(request.reason)
@@ -105,6 +106,14 @@ def _freeze(rates: commission_service_pb2.Rates, wrong: Violations) -> tuple[int
     return freeze_ms, wrong.duration("rates.freeze_max", rates.freeze_max, low_ms, FREEZE_MAX_MS)
 
 
+def _check_count(rates: commission_service_pb2.Rates, wrong: Violations) -> None:
+    """Refuses at once what is too much to be looked at one by one."""
+    if len(rates.campaigns) + len(rates.skus) > VERSION_LINES_MAX:
+        field = "rates.campaigns" if len(rates.campaigns) > VERSION_LINES_MAX else "rates.skus"
+        wrong.add(field, f"of campaigns and SKUs together at most {VERSION_LINES_MAX}")
+        wrong.refuse()
+
+
 def _campaign_rates(
     rates: Sequence[commission_service_pb2.CampaignRate], wrong: Violations
 ) -> list[CampaignRate]:
@@ -128,9 +137,6 @@ def _sku_rates(rates: Sequence[commission_service_pb2.SkuRate], wrong: Violation
 
 def _each(field: str, name: str, rates: Sequence[Any], wrong: Violations) -> list[tuple[str, Any]]:
     """The rates in the order of their ids, each with its path; their order means nothing."""
-    if len(rates) > RATES_A_PUT_MAX:
-        wrong.add(field, f"at most {RATES_A_PUT_MAX} of them")
-        return []
     seen: set[str] = set()
     placed = []
     for index, rate in enumerate(rates):

@@ -15,8 +15,8 @@ A distributor is a buyer: its id is its buyer id.
   was bound when it was reserved, whoever is bound later.
 * Two levels at most: level 1 is the referrer, level 2 the referrer's own. Each gets
   floor(paid x rate / 10,000) of the final paid amount; together never more than the margin, where
-  one is given (level 2 is cut first). Nobody earns from an own purchase; level 2 earns only while
-  level 1 is active.
+  one is given (level 2 is cut first). Nobody earns from an own purchase; level 2 earns only if
+  level 1 is active when the order earns, and is not made up for later.
 * An order earns when it is paid for good: at its confirmation, a seat when its team has formed.
   The money is frozen until the freeze is over, then available, then settled by the statement of
   its month, then paid out by a withdrawal.
@@ -60,7 +60,7 @@ class _DistributorStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dist
     DISTRIBUTOR_STATE_APPLIED: _DistributorState.ValueType  # 1
     """Waits for an operator. Earns nothing."""
     DISTRIBUTOR_STATE_ACTIVE: _DistributorState.ValueType  # 2
-    """Binds buyers and earns."""
+    """Binds buyers and earns. While risk has it frozen, too: then what it earns is held."""
     DISTRIBUTOR_STATE_REJECTED: _DistributorState.ValueType  # 3
     """Was refused; may be approved later."""
     DISTRIBUTOR_STATE_SUSPENDED: _DistributorState.ValueType  # 4
@@ -74,7 +74,7 @@ DISTRIBUTOR_STATE_UNSPECIFIED: DistributorState.ValueType  # 0
 DISTRIBUTOR_STATE_APPLIED: DistributorState.ValueType  # 1
 """Waits for an operator. Earns nothing."""
 DISTRIBUTOR_STATE_ACTIVE: DistributorState.ValueType  # 2
-"""Binds buyers and earns."""
+"""Binds buyers and earns. While risk has it frozen, too: then what it earns is held."""
 DISTRIBUTOR_STATE_REJECTED: DistributorState.ValueType  # 3
 """Was refused; may be approved later."""
 DISTRIBUTOR_STATE_SUSPENDED: DistributorState.ValueType  # 4
@@ -460,7 +460,9 @@ class Rates(_message.Message):
     binding_policy: Global___BindingPolicy.ValueType
     """Who keeps a buyer that meets a second share code."""
     new_buyers_only: _builtins.bool
-    """Whether only buyers who are new, by the caller's word, can be bound for the first time."""
+    """Whether only buyers who are new, by the caller's word, can be bound, also to another one than
+    before; to renew a binding that stands needs no such word.
+    """
     approve_at_once: _builtins.bool
     """Whether who applies is a distributor at once."""
     version: _builtins.int
@@ -473,11 +475,11 @@ class Rates(_message.Message):
 
     @_builtins.property
     def campaigns(self) -> _containers.RepeatedCompositeFieldContainer[Global___CampaignRate]:
-        """Rates of campaigns, at most 10,000."""
+        """Rates of campaigns: with those of SKUs at most 1,000 in a put."""
 
     @_builtins.property
     def skus(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkuRate]:
-        """Rates of SKUs, at most 10,000."""
+        """Rates of SKUs: with those of campaigns at most 1,000 in a put."""
 
     @_builtins.property
     def freeze(self) -> _duration_pb2.Duration:
@@ -497,8 +499,8 @@ class Rates(_message.Message):
 
     @_builtins.property
     def protection(self) -> _duration_pb2.Duration:
-        """With LAST_TOUCH: for how long another share code does not take a buyer over, 0 to 3,650 days.
-        Unset means 0.
+        """With LAST_TOUCH: for how long from a binding's start another share code does not take the buyer
+        over, 0 to 3,650 days. Unset means 0.
         """
 
     @_builtins.property
@@ -740,7 +742,9 @@ class CommissionStatement(_message.Message):
     closing_minor: _builtins.int
     """What is left. Below 0 it is a debt, carried into the next statement."""
     moved_minor: _builtins.int
-    """What it moved from available to settled. Below 0 if that settled a debt."""
+    """What it moved from available to settled: what is still there of what became available up to
+    the month's end. 0 or more.
+    """
     entry_count: _builtins.int
     """Entries of the month over what is available and settled."""
     @_builtins.property
@@ -1147,7 +1151,7 @@ class BindReferrerRequest(_message.Message):
     share_code: _builtins.str
     """Required. A distributor's share code."""
     new_buyer: _builtins.bool
-    """The caller's word that the buyer is new."""
+    """The caller's word that the buyer is new; the claim `new_user` of the buyer says the same."""
     @_builtins.property
     def buyer(self) -> _common_pb2.BuyerContext:
         """Required, with its `buyer_id`."""
@@ -1864,7 +1868,9 @@ class ReviewWithdrawalRequest(_message.Message):
     act: Global___WithdrawalAct.ValueType
     """Required. What to do."""
     reference: _builtins.str
-    """Of the payment, at whoever made it: an id by the package's rule, or empty."""
+    """Of the payment, at whoever made it: an id by the package's rule, or empty, which keeps what was
+    said before.
+    """
     reason: _builtins.str
     """Why, for the audit; at most 512 characters. Required to reject and to report a failure."""
     def __init__(

@@ -170,7 +170,8 @@ class CommissionServiceServicer(object):
         LAST_TOUCH the same code again renews the binding. Answers RATE_LIMITED and BUYER_FROZEN (both
         at the edge), NOT_FOUND (no such code, or no rates yet), FOUND (bound to this one already),
         NOT_ACTIVE, SELF_REFERRAL, BOUND_ALREADY, NOT_NEW_BUYER, CYCLE, LIMIT_EXCEEDED (5,000,000
-        buyers are bound), APPLIED.
+        buyers are bound, or 10,000 distributors stand above this one, or the buyer was bound 100 times
+        within 30 days), APPLIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,8 +256,10 @@ class CommissionServiceServicer(object):
 
     def ReviewWithdrawal(self, request, context):
         """An operator's act: approves or rejects a withdrawal, or reports that an approved one was paid or
-        failed. A rejected or failed one gives its amount back. Again is the same. Answers NOT_FOUND,
-        WITHDRAWAL_CONFLICT (its state does not allow the act), APPLIED.
+        failed. A rejected or failed one gives its amount back. Again is the same. What was requested
+        before its distributor was suspended or frozen, or came into debt, may still be approved: that
+        is the operator's to judge. Answers NOT_FOUND, WITHDRAWAL_CONFLICT (its state does not allow the
+        act, or it was paid before under another reference), APPLIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -15,8 +15,8 @@ A distributor is a buyer: its id is its buyer id.
   was bound when it was reserved, whoever is bound later.
 * Two levels at most: level 1 is the referrer, level 2 the referrer's own. Each gets
   floor(paid x rate / 10,000) of the final paid amount; together never more than the margin, where
-  one is given (level 2 is cut first). Nobody earns from an own purchase; level 2 earns only while
-  level 1 is active.
+  one is given (level 2 is cut first). Nobody earns from an own purchase; level 2 earns only if
+  level 1 is active when the order earns, and is not made up for later.
 * An order earns when it is paid for good: at its confirmation, a seat when its team has formed.
   The money is frozen until the freeze is over, then available, then settled by the statement of
   its month, then paid out by a withdrawal.
@@ -84,7 +84,8 @@ class CommissionServiceStub:
     LAST_TOUCH the same code again renews the binding. Answers RATE_LIMITED and BUYER_FROZEN (both
     at the edge), NOT_FOUND (no such code, or no rates yet), FOUND (bound to this one already),
     NOT_ACTIVE, SELF_REFERRAL, BOUND_ALREADY, NOT_NEW_BUYER, CYCLE, LIMIT_EXCEEDED (5,000,000
-    buyers are bound), APPLIED.
+    buyers are bound, or 10,000 distributors stand above this one, or the buyer was bound 100 times
+    within 30 days), APPLIED.
     """
     GetReferrer: _grpc.UnaryUnaryMultiCallable[_commission_service_pb2.GetReferrerRequest, _commission_service_pb2.GetReferrerResponse]
     """Reads who earns from an order that the buyer would have reserved at an instant, fenced. Answers
@@ -127,8 +128,10 @@ class CommissionServiceStub:
     """
     ReviewWithdrawal: _grpc.UnaryUnaryMultiCallable[_commission_service_pb2.ReviewWithdrawalRequest, _commission_service_pb2.ReviewWithdrawalResponse]
     """An operator's act: approves or rejects a withdrawal, or reports that an approved one was paid or
-    failed. A rejected or failed one gives its amount back. Again is the same. Answers NOT_FOUND,
-    WITHDRAWAL_CONFLICT (its state does not allow the act), APPLIED.
+    failed. A rejected or failed one gives its amount back. Again is the same. What was requested
+    before its distributor was suspended or frozen, or came into debt, may still be approved: that
+    is the operator's to judge. Answers NOT_FOUND, WITHDRAWAL_CONFLICT (its state does not allow the
+    act, or it was paid before under another reference), APPLIED.
     """
     ListWithdrawals: _grpc.UnaryUnaryMultiCallable[_commission_service_pb2.ListWithdrawalsRequest, _commission_service_pb2.ListWithdrawalsResponse]
     """Lists withdrawals from the SQL view, newest first."""
@@ -166,7 +169,8 @@ class CommissionServiceAsyncStub(CommissionServiceStub):
     LAST_TOUCH the same code again renews the binding. Answers RATE_LIMITED and BUYER_FROZEN (both
     at the edge), NOT_FOUND (no such code, or no rates yet), FOUND (bound to this one already),
     NOT_ACTIVE, SELF_REFERRAL, BOUND_ALREADY, NOT_NEW_BUYER, CYCLE, LIMIT_EXCEEDED (5,000,000
-    buyers are bound), APPLIED.
+    buyers are bound, or 10,000 distributors stand above this one, or the buyer was bound 100 times
+    within 30 days), APPLIED.
     """
     GetReferrer: _aio.UnaryUnaryMultiCallable[_commission_service_pb2.GetReferrerRequest, _commission_service_pb2.GetReferrerResponse]  # type: ignore[assignment]
     """Reads who earns from an order that the buyer would have reserved at an instant, fenced. Answers
@@ -209,8 +213,10 @@ class CommissionServiceAsyncStub(CommissionServiceStub):
     """
     ReviewWithdrawal: _aio.UnaryUnaryMultiCallable[_commission_service_pb2.ReviewWithdrawalRequest, _commission_service_pb2.ReviewWithdrawalResponse]  # type: ignore[assignment]
     """An operator's act: approves or rejects a withdrawal, or reports that an approved one was paid or
-    failed. A rejected or failed one gives its amount back. Again is the same. Answers NOT_FOUND,
-    WITHDRAWAL_CONFLICT (its state does not allow the act), APPLIED.
+    failed. A rejected or failed one gives its amount back. Again is the same. What was requested
+    before its distributor was suspended or frozen, or came into debt, may still be approved: that
+    is the operator's to judge. Answers NOT_FOUND, WITHDRAWAL_CONFLICT (its state does not allow the
+    act, or it was paid before under another reference), APPLIED.
     """
     ListWithdrawals: _aio.UnaryUnaryMultiCallable[_commission_service_pb2.ListWithdrawalsRequest, _commission_service_pb2.ListWithdrawalsResponse]  # type: ignore[assignment]
     """Lists withdrawals from the SQL view, newest first."""
@@ -275,7 +281,8 @@ class CommissionServiceServicer(metaclass=_abc_1.ABCMeta):
         LAST_TOUCH the same code again renews the binding. Answers RATE_LIMITED and BUYER_FROZEN (both
         at the edge), NOT_FOUND (no such code, or no rates yet), FOUND (bound to this one already),
         NOT_ACTIVE, SELF_REFERRAL, BOUND_ALREADY, NOT_NEW_BUYER, CYCLE, LIMIT_EXCEEDED (5,000,000
-        buyers are bound), APPLIED.
+        buyers are bound, or 10,000 distributors stand above this one, or the buyer was bound 100 times
+        within 30 days), APPLIED.
         """
 
     @_abc_1.abstractmethod
@@ -378,8 +385,10 @@ class CommissionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_commission_service_pb2.ReviewWithdrawalResponse, _abc.Awaitable[_commission_service_pb2.ReviewWithdrawalResponse]]:
         """An operator's act: approves or rejects a withdrawal, or reports that an approved one was paid or
-        failed. A rejected or failed one gives its amount back. Again is the same. Answers NOT_FOUND,
-        WITHDRAWAL_CONFLICT (its state does not allow the act), APPLIED.
+        failed. A rejected or failed one gives its amount back. Again is the same. What was requested
+        before its distributor was suspended or frozen, or came into debt, may still be approved: that
+        is the operator's to judge. Answers NOT_FOUND, WITHDRAWAL_CONFLICT (its state does not allow the
+        act, or it was paid before under another reference), APPLIED.
         """
 
     @_abc_1.abstractmethod

@@ -18,7 +18,7 @@ from server.translate.commission_views import AMOUNTS
 from server.translate.scalars import stamp
 from tests.helpers.core_lines import START_MS
 from tests.unit.server.commissioning import DAY_MS, DECEMBER, NOVEMBER, Desk, order_id, rates
-from tests.unit.server.conftest import HOUR_MS, Gateway
+from tests.unit.server.conftest import HOUR_MS, Gateway, buyer
 
 
 @pytest.fixture
@@ -110,6 +110,18 @@ async def test_refused_bindings_say_why_and_what_binds_instead(desk: Desk) -> No
     await desk.act("bob", wire.DISTRIBUTOR_ACT_SUSPEND)
     gone = await desk.bind("dan", codes["bob"], new_buyer=True)
     assert gone.status == com.LINE_STATUS_NOT_ACTIVE
+
+
+async def test_the_claim_that_a_buyer_is_new_says_so_to_a_binding_too(desk: Desk) -> None:
+    codes = await desk.open("bob", new_buyers_only=True)
+    member = wire.BindReferrerRequest(
+        buyer=buyer("ann", claims=["member"]), share_code=codes["bob"]
+    )
+    assert (await desk.stub.BindReferrer(member)).status == com.LINE_STATUS_NOT_NEW_BUYER
+    new = wire.BindReferrerRequest(
+        buyer=buyer("ann", claims=["member", "new_user"]), share_code=codes["bob"]
+    )
+    assert (await desk.stub.BindReferrer(new)).status == com.LINE_STATUS_APPLIED
 
 
 async def test_a_binding_ends_when_its_validity_does(desk: Desk) -> None:

@@ -177,7 +177,15 @@ async def test_no_maximum_of_the_freeze_is_below_the_freeze(gateway: Gateway) ->
 
 
 async def test_a_put_of_too_many_rates_is_refused(gateway: Gateway) -> None:
-    skus = [wire.SkuRate(sku_id=f"s-{n}", level_bps=[1]) for n in range(10_001)]
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await gateway.commission.PutRates(wire.PutRatesRequest(rates=rates(skus=skus)))
-    assert fields_of(caught.value) == ["rates.skus"]
+    """Those of SKUs and of campaigns together."""
+    skus = [wire.SkuRate(sku_id=f"s-{n}", level_bps=[1]) for n in range(600)]
+    campaigns = [wire.CampaignRate(campaign_id=f"c-{n}", level_bps=[1]) for n in range(1_001)]
+    for many, field in ((401, "rates.skus"), (1_001, "rates.campaigns")):
+        terms = rates(skus=skus, campaigns=campaigns[:many])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gateway.commission.PutRates(wire.PutRatesRequest(rates=terms))
+        assert fields_of(caught.value) == [field]
+    put = await gateway.commission.PutRates(
+        wire.PutRatesRequest(rates=rates(skus=skus, campaigns=campaigns[:400]))
+    )
+    assert put.status == com.LINE_STATUS_APPLIED

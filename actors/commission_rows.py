@@ -111,6 +111,7 @@ def distributor_set(record: r.DistributorSet, now_ms: int) -> Sequence[Row]:
         "state": record.state,
         "share_code": record.share_code,
         "changed_ms": now_ms,
+        **_changed(record),
         "updated_ms": now_ms,
     }
     if record.applies:
@@ -212,6 +213,7 @@ def statement_made(record: r.StatementMade, now_ms: int) -> Sequence[Row]:
         "entry_count": record.entry_count,
         "currency_code": record.currency_code,
         "made_ms": now_ms,
+        **_changed(record),
         "updated_ms": now_ms,
     }
     key = {"distributor_id": record.distributor_id, "month": record.month}
@@ -230,6 +232,7 @@ def withdrawal_requested(record: r.WithdrawalRequested, now_ms: int) -> Sequence
         "state": c.REQUESTED,
         "requested_ms": now_ms,
         "changed_ms": now_ms,
+        **_changed(record),
         "updated_ms": now_ms,
     }
     return [_withdrawal(record, columns)]
@@ -240,9 +243,15 @@ def withdrawal_reviewed(record: r.WithdrawalReviewed, now_ms: int) -> Sequence[R
         "state": record.state,
         "reference": record.reference,
         "changed_ms": now_ms,
+        **_changed(record),
         "updated_ms": now_ms,
     }
     return [_withdrawal(record, columns)]
+
+
+def _changed(record: Any) -> dict[str, str]:
+    """Who did it, and why."""
+    return {"changed_by": record.caller, "change_reason": record.reason}
 
 
 def _distributor(record: Any, columns: dict[str, Any]) -> Row:

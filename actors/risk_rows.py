@@ -35,6 +35,8 @@ def buyer_frozen(record: r.BuyerFrozen, now_ms: int) -> Sequence[Row]:
         "updated_ms": now_ms,
         **_NO_FAILURES,
     }
+    if record.cause == r.BY_OPERATOR:
+        columns |= {"changed_by": record.caller, "change_reason": record.reason}
     return [_profile(record.buyer_id, columns)]
 
 
@@ -47,7 +49,8 @@ def buyer_unfrozen(record: r.BuyerUnfrozen, now_ms: int) -> Sequence[Row]:
         **_NOBODY,
     }
     # A payment that failed while a freeze stood counts when it has ended by itself.
-    columns |= {} if record.by_itself else _NO_FAILURES
+    if not record.by_itself:
+        columns |= {"changed_by": record.caller, "change_reason": record.reason, **_NO_FAILURES}
     return [_profile(record.buyer_id, columns)]
 
 

@@ -5,6 +5,9 @@ brought.
 An entry's amounts are those of the ledger, and `amount_minor` is what the distributor got by it
 (below 0: what was taken back): the commission of an order is the sum of it over the entries of its
 events 1 and 2.
+
+`changed_by` and `change_reason` are the caller and the reason of the last act of somebody on what
+the row is about: '' if there was none, such as of a statement that the shard made by itself.
 """
 
 from sqlalchemy import Index, MetaData, Table
@@ -37,6 +40,8 @@ distributors = Table(
     big("applied_ms"),
     big("changed_ms"),
     big("held_until_ms"),
+    identifier("changed_by"),
+    words("change_reason"),
     big("updated_ms"),
     Index("ix_distributors_state", "state", "distributor_id"),
     Index("ix_distributors_code", "share_code"),
@@ -155,6 +160,8 @@ statements = Table(
     number("entry_count"),
     words("currency_code", 8),
     big("made_ms"),
+    identifier("changed_by"),
+    words("change_reason"),
     big("updated_ms"),
     **OPTIONS,
 )
@@ -175,6 +182,8 @@ withdrawals = Table(
     identifier("reference"),
     big("requested_ms"),
     big("changed_ms"),
+    identifier("changed_by"),
+    words("change_reason"),
     big("updated_ms"),
     # In the order of a page (requested_ms, withdrawal_id) within a state; every listing names one.
     Index("ix_withdrawals_state", "state", "requested_ms", "withdrawal_id"),
@@ -199,6 +208,8 @@ risk_profiles = Table(
     identifier("caller"),
     words("reason"),
     big("told_until_ms"),
+    identifier("changed_by"),
+    words("change_reason"),
     big("updated_ms"),
     **OPTIONS,
 )

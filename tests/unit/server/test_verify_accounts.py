@@ -8,8 +8,13 @@ import pytest
 
 from actors.core import commission_commands as d
 from actors.core import commission_records as m
+from actors.core import facts as f
+from actors.core import risk_commands as k
 from actors.core.commission_state import BONDS_MAX
-from actors.core.identity import PROGRAMME_SLOT
+from actors.core.earning import earn
+from actors.core.identity import PROGRAMME_SLOT, account_slot
+from actors.core.months import month_at
+from actors.core.outcomes import Outcome
 from actors.core.programme_config import LAST_TOUCH
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.snapshot import chunks
@@ -25,6 +30,7 @@ from tests.helpers.histories import (
     violated,
 )
 from tests.helpers.states import folded
+from tests.model.bureau import order_id
 from tests.model.shop import Shop
 
 SEED, STEPS = 7, 200
@@ -84,6 +90,43 @@ def test_bindings_that_left_memory_are_no_rows_too_many(database: Database) -> N
         (BONDS_MAX + 9,)
     ]
     assert violated(database.verify(journal)) == {}
+
+
+def test_sql_says_who_did_the_last_act_on_something_and_why(database: Database) -> None:
+    shop = Shop()
+    acts = AccountActs(shop, 1, INCARNATION)
+    month, slot = month_at("Asia/Shanghai", shop.now_ms), shop.state.slot(PROGRAMME_SLOT)
+    paid = (f.ORDER_EARNED, shop.now_ms, order_id("r"), "d1", "", "tea", 1, 10_000, "CNY")
+    fact = f.OrderEarned(*paid, shop.now_ms, 10_000, "")
+    shop._due(lambda: earn(shop.state, slot, fact, shop.now_ms))
+    shop.wait(DAY_MS)
+    assert acts.beat()
+    asked = d.RequestWithdrawal(d.REQUEST_WITHDRAWAL, *HEAD, "w-1", "d0", 4, "rent")
+    key = shop.do(asked)[1]
+    by = (PROGRAMME_SLOT, 0, "ben")
+    for command in (
+        d.ApproveDistributor(d.APPROVE_DISTRIBUTOR, *by, "d1", d.SUSPEND, "spam"),
+        d.ReviewWithdrawal(d.REVIEW_WITHDRAWAL, *by, key, d.WITHDRAWAL_REJECT, "", "no account"),
+        k.Freeze(k.FREEZE, account_slot("eve"), 0, "ben", "eve", DAY_MS, "stolen cards"),
+        k.Freeze(k.FREEZE, account_slot("fay"), 0, "ben", "fay", DAY_MS, "stolen cards"),
+        k.Unfreeze(k.UNFREEZE, account_slot("fay"), 0, "cat", "fay", "her own"),
+    ):
+        assert shop.do(command)[0] == Outcome.APPLIED
+    shop.wait(31 * DAY_MS)
+    closed = d.Settle(d.SETTLE, *by, month, "d0", "audit")
+    assert shop.do(closed)[0] == Outcome.APPLIED
+    journal = journal_of(shop.journal)
+    database.follow(journal)
+
+    def last(table: str, where: str) -> list[tuple[Any, ...]]:
+        return rows_of(database, f"SELECT changed_by, change_reason FROM {table} WHERE {where}")
+
+    assert last("distributors", "distributor_id = 'd0'") == [("op", "why")]
+    assert last("distributors", "distributor_id = 'd1'") == [("ben", "spam")]
+    assert last("withdrawals", "state = 3") == [("ben", "no account")]
+    assert last("risk_profiles", "buyer_id = 'eve'") == [("ben", "stolen cards")]
+    assert last("risk_profiles", "buyer_id = 'fay'") == [("cat", "her own")]
+    assert last("statements", "distributor_id = 'd0'") == [("ben", "audit")]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from google.protobuf import json_format
 from stockray_proto.v1 import seckill_service_pb2 as wire
 
 from stockray._codec import read
-from stockray.cli._command import Reason, Yes, agreed, over_grpc, parse_member, shown
+from stockray.cli._command import Reason, Yes, agreed, message_of, over_grpc, parse_member, shown
 from stockray.cli._output import Show
 from stockray.enums import CampaignPhase
 from stockray.records import Campaign, CampaignLine
@@ -55,7 +54,7 @@ def put(
 ) -> int:
     """Make or change a campaign; the same content again tries to allocate what is missing."""
     if file is not None:
-        message = json_format.Parse(file.read_text(encoding="utf-8"), wire.Campaign())
+        message = message_of(file, wire.Campaign)
         message.campaign_id = campaign_id
         return shown(show, client.put_campaign(read(Campaign, message), reason=reason))
     now = datetime.now(UTC)

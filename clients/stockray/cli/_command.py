@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from stockray.cli._output import Format, Show
 from stockray.enums import Status
@@ -51,6 +53,7 @@ SHARED: dict[str, tuple[Any, Any]] = {
     "tls_ca": (TlsCa, None),
 }
 Command = Callable[..., int | None]
+M = TypeVar("M", bound=Message)
 E = TypeVar("E", bound=Enum)
 
 
@@ -145,6 +148,14 @@ def agreed(question: str, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise ValueError(f"{question} Say --yes.")
     typer.confirm(question, abort=True, err=True)
+
+
+def message_of(file: Path, kind: type[M]) -> M:
+    """The message that a file of JSON says; ValueError says what is wrong with it."""
+    try:
+        return json_format.Parse(file.read_text(encoding="utf-8"), kind())
+    except json_format.ParseError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def parse_member(kind: type[E], name: str) -> E:

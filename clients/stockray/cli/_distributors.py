@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from google.protobuf import json_format
 from stockray_proto.v1 import commission_service_pb2 as wire
 
 from stockray._codec import read
@@ -17,6 +16,7 @@ from stockray.cli._command import (
     Reason,
     Yes,
     agreed,
+    message_of,
     over_grpc,
     parse_member,
     say,
@@ -312,8 +312,8 @@ def rates(
     """Show the rates and rules with the sums of the ledger, or put a new version."""
     if file is None:
         return shown(show, client.get_rates(version))
-    message = json_format.Parse(file.read_text(encoding="utf-8"), wire.Rates())
-    return shown(show, client.put_rates(read(Rates, message), reason=reason))
+    wanted = read(Rates, message_of(file, wire.Rates))
+    return shown(show, client.put_rates(wanted, reason=reason))
 
 
 @over_grpc(distributor_app, "funnel")

@@ -333,6 +333,22 @@ def test_rates_are_put_from_a_file_and_shown(threaded: ScriptedServer, tmp_path:
     assert json.loads(run(threaded, "rates").stdout)["entry_count"] == 9
 
 
+@pytest.mark.parametrize(
+    "words", [("distributor", "rates", "--put"), ("campaign", "put", "double-11", "--file")]
+)
+@pytest.mark.parametrize("text", ['{"currencyCode"', '{"levels": [1]}', None])
+def test_a_file_that_says_nothing_is_named_and_ends_with_2(
+    threaded: ScriptedServer, tmp_path: Path, text: str | None, words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "put.json"
+    if text is not None:
+        path.write_text(text)
+    result = CliRunner().invoke(_app.build(), [*words, str(path), "--address", threaded.address])
+    assert result.exit_code == 2
+    assert "put.json" in result.stderr
+    assert not threaded.calls
+
+
 def test_a_buyer_is_bound_and_its_referrer_shown(threaded: ScriptedServer) -> None:
     binding = wire.Binding(buyer_id="ann", distributor_id="bob")
     answering(threaded, "BindReferrer", wire.BindReferrerResponse(status=APPLIED, binding=binding))

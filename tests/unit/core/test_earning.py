@@ -115,6 +115,37 @@ def test_the_second_level_earns_only_if_the_first_is_active() -> None:
     assert [(e.distributor_id, e.level) for e in bureau.entries()] == [("bob", 1)]
 
 
+def test_a_suspended_or_frozen_distributor_earns_and_is_held_at_either_level() -> None:
+    bureau = two_levels()
+    bureau.hold("bob", 60 * DAY_MS)
+    bureau.act("cid", d.SUSPEND)
+    bureau.earned("r1", "ann")
+    assert amounts(bureau, "bob", "cid") == [1_000, 500], "bob is active, if frozen"
+    bureau.wait(FREEZE_MS + 2_000)
+    assert amounts(bureau, "bob", "cid") == [1_000, 500]
+    bureau.hold("bob", 0)
+    bureau.act("cid", d.RESUME)
+    bureau.wait(1)
+    assert [bureau.money(name)[:2] for name in ("bob", "cid")] == [(0, 1_000), (0, 500)]
+
+
+def test_a_return_while_a_share_waits_for_its_distributor_is_taken_from_what_is_frozen() -> None:
+    bureau = two_levels()
+    bureau.earned("r1", "ann", quantity=2)
+    bureau.hold("bob", 60 * DAY_MS)
+    bureau.wait(FREEZE_MS + 2_000)
+    bureau.returned("r1", 1, of=2)
+    assert bureau.money("bob")[:2] == (500, 0)
+    bureau.hold("bob", 0)
+    bureau.wait(1)
+    assert bureau.money("bob")[:2] == (0, 500)
+
+
+def test_an_order_reserved_before_the_first_rates_earns_nothing() -> None:
+    bureau = two_levels()
+    assert bureau.earned("r1", "ann", ago_ms=2 * HOUR_MS) == ()
+
+
 def test_an_order_in_another_currency_earns_nothing() -> None:
     bureau = two_levels()
     assert bureau.earned("r1", "ann", currency="EUR") == ()

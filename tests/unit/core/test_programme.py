@@ -141,6 +141,29 @@ def test_no_cycle_of_any_length_is_closed(length: int) -> None:
     assert bureau.bind(names[-1], names[0])[0] == Outcome.CYCLE
 
 
+def test_a_binding_that_is_over_closes_no_cycle_and_one_that_begins_later_does() -> None:
+    bureau = with_distributors(validity_ms=DAY_MS)
+    bureau.bind("bob", "cid")
+    bureau.wait(DAY_MS - 1)
+    assert bureau.bind("cid", "bob")[0] == Outcome.CYCLE
+    bureau.wait(1)
+    assert bureau.bind("cid", "bob")[0] == Outcome.APPLIED
+    # By the clock of a stock shard that is ahead dan is bound in an hour.
+    assert len(bureau.touch("r1", "dan", "cid", ago_ms=-HOUR_MS)) == 1
+    assert referrer(bureau, "dan") == ""
+    assert bureau.bind("bob", "dan")[0] == Outcome.CYCLE
+
+
+def test_who_is_frozen_goes_on_binding_and_who_is_suspended_does_not() -> None:
+    bureau = with_distributors()
+    bureau.hold("bob", DAY_MS)
+    assert bureau.bind("ann", "bob")[0] == Outcome.APPLIED
+    bureau.act("bob", d.SUSPEND)
+    assert bureau.bind("eve", "bob")[0] == Outcome.NOT_ACTIVE
+    assert bureau.touch("r1", "eve", "bob") == ()
+    assert bureau.bind("ann", "bob")[0] == Outcome.FOUND, "what stands goes on standing"
+
+
 def test_a_chain_that_is_too_long_to_look_at_is_not_made_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

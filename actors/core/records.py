@@ -224,6 +224,7 @@ class ReservationExpired(NamedTuple):
     part: int
     campaign_id: str = ""
     buyer_id: str = ""
+    """Who let it pass; '' if there was no time to pay, since an operator ended the seat's team."""
 
 
 class PaymentBegun(NamedTuple):

@@ -177,7 +177,13 @@ def close_seat(
 
 
 def form(
-    slot: SlotState, team: Team, paid: Sequence[Paid], leader: bytes, act: Act = NOBODY
+    slot: SlotState,
+    team: Team,
+    paid: Sequence[Paid],
+    leader: bytes,
+    act: Act = NOBODY,
+    *,
+    early: bool = False,
 ) -> list[Any]:
     """The team succeeds with these paid seats: its unpaid ones expire, it reaches its tier, and
     each member is settled. `leader` is the leader's seat as of this decision."""
@@ -187,7 +193,7 @@ def form(
     # Who pays last need not have joined last.
     paid = sorted(paid, key=lambda one: (one.joined_ms, one.seat.key))
     keys = tuple(one.seat.key for one in paid)
-    records = _unpaid(slot, team, keys)
+    records = _unpaid(slot, team, keys, early=early)
     records.append(
         TeamFormed(
             TEAM_FORMED,
@@ -252,7 +258,10 @@ def seat_paid(
     return tuple(records)
 
 
-def _unpaid(slot: SlotState, team: Team, paid: Sequence[bytes]) -> list[Any]:
+def _unpaid(
+    slot: SlotState, team: Team, paid: Sequence[bytes], *, early: bool = False
+) -> list[Any]:
+    """`early`: an operator ends the team, which is no fault of who was about to pay."""
     known = set(paid)
     return [
         ReservationExpired(
@@ -261,7 +270,7 @@ def _unpaid(slot: SlotState, team: Team, paid: Sequence[bytes]) -> list[Any]:
             seat.key,
             buyer_part(seat.buyer_id),
             team.campaign_id,
-            seat.buyer_id,
+            "" if early else seat.buyer_id,
         )
         for seat in members(slot, team)
         if seat.key not in known
@@ -295,16 +304,16 @@ def _settled(slot: SlotState, team: Team, one: Paid, tier: Tier, *, leads: bool)
     )
 
 
-def end(slot: SlotState, team: Team) -> list[Any]:
-    """The deadline passed, or the campaign was ended: the team forms at the highest tier that its
-    paid seats reach, or fails, and every paid seat gets its refund."""
+def end(slot: SlotState, team: Team, *, early: bool = False) -> list[Any]:
+    """The deadline passed, or (`early`) the campaign was ended: the team forms at the highest tier
+    that its paid seats reach, or fails, and every paid seat gets its refund."""
     paid = paid_members(slot, team)
     new = sum(one.seat.new_buyer for one in paid)
     if tier_for(team, len(paid)) is not None and new >= team.group.rules.new_buyer_seats:
-        return form(slot, team, paid, team.leader)
+        return form(slot, team, paid, team.leader, early=early)
     keys = tuple(one.seat.key for one in paid)
     return [
-        *_unpaid(slot, team, keys),
+        *_unpaid(slot, team, keys, early=early),
         *(close_seat(slot, one, RefundReason.TEAM_FAILED) for one in paid),
         _closed(slot, team, TEAM_FAILED, keys),
     ]
@@ -388,7 +397,7 @@ def closing_teams(state: ShardState, limit: int) -> list[Any]:
             for key in bucket.due(FOR_EVER_MS, max(1, limit - len(records))):
                 team = slot.teams.get(key)
                 if team is not None:
-                    records.extend(end(slot, team))
+                    records.extend(end(slot, team, early=True))
                 if len(records) >= limit:
                     return records
     return records

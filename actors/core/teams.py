@@ -337,7 +337,7 @@ def complete_team(state: ShardState, command: t.CompleteTeam, now_ms: int) -> De
     if not wanted:
         return (Outcome.INVALID, team_view(slot, team)), ()
     act = Act(wanted[0] - len(paid), command.caller, command.reason)
-    return (Outcome.APPLIED, None), tuple(form(slot, team, paid, team.leader, act))
+    return (Outcome.APPLIED, None), tuple(form(slot, team, paid, team.leader, act, early=True))
 
 
 def get_team(state: ShardState, command: t.GetTeam, now_ms: int) -> Decision:

@@ -89,7 +89,7 @@ class RiskProfile(_message.Message):
     rate_hit_count: _builtins.int
     """Refusals for asking too often that counted; at most five of those of a second do."""
     unpaid_count: _builtins.int
-    """Reservations that expired unpaid."""
+    """Reservations that expired unpaid, but for seats whose team an operator ended before its time."""
     failed_payment_count: _builtins.int
     """Failed payments."""
     return_count: _builtins.int

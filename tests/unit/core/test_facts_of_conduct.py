@@ -1,10 +1,13 @@
 """From records of stock shards to profiles: each feature's failures, expiries and returns count."""
 
+import pytest
+
 from actors.core.codec import unpack_entry
 from actors.core.identity import account_slot, public_id
 from actors.core.order_facts import order_facts
 from actors.core.outcomes import Outcome
 from actors.core.risk_state import FREEZE_MS, HOUR_MS
+from actors.core.state import CAMPAIGN_ENDED, EXPIRED
 from tests.model.risk_desk import Desk
 from tests.model.shop import MINUTE_MS, Shop, line
 from tests.model.team_shop import TEAM_WINDOW_MS, TeamShop
@@ -111,3 +114,24 @@ def test_what_expires_unpaid_and_what_comes_back_counts_for_each_feature() -> No
     assert (town.desk.score("ann"), town.desk.view("ann")[6]) == (89, (0, 1, 0, 2))
     town.wait(11 * HOUR_MS)
     assert town.desk.score("ann") == 100
+
+
+@pytest.mark.parametrize("ended", ["its deadline", "completed", "its campaign"])
+def test_a_seat_that_an_operator_ended_unpaid_counts_against_nobody(ended: str) -> None:
+    town = Town()
+    teams = TeamShop()
+    teams.sell_to_teams(virtual_completion=True)
+    town.teams = teams
+    town.read[id(teams)] = 0
+    team, _ = teams.start("bea")
+    seat = teams.seat(team, "ann")
+    if ended == "its deadline":
+        town.wait(TEAM_WINDOW_MS)
+    elif ended == "completed":
+        assert teams.complete(team)[0] == Outcome.APPLIED
+    else:
+        teams.turn(CAMPAIGN_ENDED)
+    teams.end_teams()
+    assert teams.held(seat).state == EXPIRED
+    town.decided()
+    assert town.desk.view("ann")[6][1] == (1 if ended == "its deadline" else 0)

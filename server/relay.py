@@ -208,7 +208,9 @@ class Source:
         if meta.incarnation != self._incarnation:
             raise Doubt("the journal was made anew")
         self._measure(meta.last_seq, 0)
-        piece = await self._read()
+        # Idle, it asks its journal for one thing a step, not for two.
+        news = meta.last_seq > self.position
+        piece = await self._read() if news else Piece((), self.position)
         await self._send(piece)
         self._failures.clear()
         self.position = max(self.position, piece.to_seq)

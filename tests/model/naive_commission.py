@@ -123,12 +123,12 @@ class Naive:
 
     def bound_at(self, buyer: str, at_ms: int) -> Bound | None:
         found = None
-        for bond in self._of(buyer):
+        for bond in self.bonds_of(buyer):
             if bond.from_ms <= at_ms:
                 found = bond
         return found if found is not None and at_ms < found.until_ms else None
 
-    def _of(self, buyer: str) -> list[Bound]:
+    def bonds_of(self, buyer: str) -> list[Bound]:
         return sorted(
             (bond for bond in self.bonds if bond.buyer == buyer), key=lambda bond: bond.from_ms
         )
@@ -162,7 +162,7 @@ class Naive:
     def _above(self, name: str, at_ms: int, path: tuple[str, ...]) -> set[str]:
         """All whom a name is bound to from an instant on, over any number of steps."""
         found: set[str] = set()
-        bonds = self._of(name)
+        bonds = self.bonds_of(name)
         for place, bond in enumerate(bonds):
             ends = min([bond.until_ms, *(later.from_ms for later in bonds[place + 1 :][:1])])
             if ends > at_ms and bond.to not in path:

@@ -7,7 +7,7 @@ import sys
 import time
 from hashlib import sha256
 
-from tests.sim.batch import FAILURES_MAX, Progress, Tally, prepare, run_batch
+from tests.sim.batch import FAILURES_MAX, ONLY, Progress, Tally, prepare, run_batch
 from tests.sim.hunt import hunt, mutants
 from tests.sim.run import run_seed
 
@@ -17,6 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--only", choices=sorted(ONLY)[1:], default="", help="that have these")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--story", action="store_true", help="and tell what happened")
@@ -34,6 +35,7 @@ def main() -> int:
         asked.first,
         asked.seeds,
         asked.workers,
+        only=asked.only,
         on_failure=lambda seed, failure: _tell(f"seed {seed}: {failure}"),
         on_progress=_tell_progress,
     )

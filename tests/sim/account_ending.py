@@ -16,7 +16,7 @@ from actors.core.identity import PROGRAMME_SLOT
 from actors.core.risk_state import Profile
 from server.verify_account_rows import ACCOUNT_TABLES, STATEMENT_COLUMNS, left_memory, read_row
 from tests.model.programme_walk import indexes
-from tests.sim.account_ledger import AccountLedger, entries_of
+from tests.sim.account_ledger import BEHAVIOUR, AccountLedger, entries_of
 from tests.sim.books import Book, need
 from tests.sim.cluster import Cluster
 
@@ -30,6 +30,7 @@ def statement_rows(_: s.ShardState, slot: s.SlotState) -> Iterator[tuple[Any, ..
 
 
 TABLES = {**ACCOUNT_TABLES, "statements": (STATEMENT_COLUMNS, statement_rows)}
+LOOK_EVERY_S = 0.01
 SOON_MS = 3_000
 """A freeze that ends later than this is of a stock shard whose clock had jumped."""
 MARK_COLUMNS = ("shard", "source", "incarnation", "source_seq", "source_index")
@@ -40,6 +41,7 @@ class AccountEnding:
 
     def __init__(self, cluster: Cluster, ledger: AccountLedger) -> None:
         self._cluster, self._ledger = cluster, ledger
+        self._look_again_s = 0.0
 
     @property
     def _books(self) -> Sequence[Book]:
@@ -54,18 +56,37 @@ class AccountEnding:
         )
 
     def at_rest(self) -> bool:
-        """Every fact was taken, and nothing waits for its time any more."""
+        """Every fact was taken, and nothing waits for its time any more; asked at every step of
+        time, it looks now and then."""
+        if self._cluster.world.now < self._look_again_s:
+            return False
+        self._look_again_s = self._cluster.world.now + LOOK_EVERY_S
         if self._ledger.facts.missing:
             return False
-        soon_ms = self._cluster.world.root.now_ms() + SOON_MS
+        now_ms = self._cluster.world.root.now_ms()
         for book in self._books:
-            for programme in book.state.programmes.values():
-                orders = programme.orders.values()
-                if programme.released or any(x.frozen() and x.matures_ms < soon_ms for x in orders):
-                    return False
+            if any(self._waits(programme, now_ms) for programme in book.state.programmes.values()):
+                return False
             if book.state.risk.untold:
                 return False
+            profiles = [x for slot in book.state.slots.values() for x in slot.profiles.values()]
+            if any(0 < profile.frozen_until_ms <= now_ms for profile in profiles):
+                return False
         return True
+
+    def _waits(self, programme: cs.Programme, now_ms: int) -> bool:
+        """Something is due, or soon will be: money of a freeze that ends, what waited for the end
+        of a hold, holds themselves, statements of a month that is over."""
+        this_month, soon_ms = self._ledger.programme.month(now_ms), now_ms + SOON_MS
+        return bool(
+            programme.released
+            or any(x.frozen() and x.matures_ms < soon_ms for x in programme.orders.values())
+            or any(
+                0 < x.held_until_ms <= (soon_ms if x.waiting else now_ms)
+                for _, x in programme.distributors.items()
+            )
+            or min(programme.months, default=this_month) < this_month
+        )
 
     def what_lags(self) -> list[str]:
         """For who asks why it is not at rest."""
@@ -85,6 +106,7 @@ class AccountEnding:
 
     def compare(self) -> None:
         """Raises Violation."""
+        self._compare_told()
         for book in self._books:
             for slot in book.state.slots.values():
                 if slot.programme is not None:
@@ -93,6 +115,24 @@ class AccountEnding:
             self._compare_sql(book)
         self._compare_entries()
         self._compare_marks()
+
+    def _compare_told(self) -> None:
+        """Each order that was paid for good has told that it earns, and what: a seat when its team
+        had formed, of what is kept then."""
+        ledger = self._ledger
+        wanted = {
+            name: (row["buyer"], row["quantity"], row["paid"] - row["settled"])
+            for name, row in ledger.naive.held.items()
+            if row["payment"] and ("team" not in row or name in ledger.seats_settled)
+        }
+        found = ledger.facts.earned
+        taken = {BEHAVIOUR[kind]: count for kind, count in ledger.behaved.items()}
+        need(
+            all(ledger.facts_taken[name] == count for name, count in taken.items()),
+            "relay",
+            lambda: f"facts of buyers {ledger.facts_taken}, by the records {taken}",
+        )
+        need(found == wanted, "relay", lambda: f"what earns: told {found}, by the rules {wanted}")
 
     def _compare_orders(self, programme: cs.Programme) -> None:
         """Each is what the stock shards have of it; each that was told and earns by the rules is

@@ -6,16 +6,19 @@ whole: each record's postings sum to 0 and are numbered on, the ledger sums to 0
 level, event) is there once, and the money of everybody concerned is where the rules have it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.core import commission_records as cr
 from actors.core import commission_state as cs
 from actors.core import facts as f
+from actors.core import records as r
 from actors.core import risk_records as k
+from actors.core import team_records as t
 from actors.core.codec import EntryContent
 from actors.core.commission_commands import REQUEST_WITHDRAWAL
-from actors.core.identity import account_slot
+from actors.core.identity import account_slot, public_id
 from actors.core.outcomes import Outcome
 from actors.core.paying_out import withdrawal_view
 from actors.core.programme import account_view
@@ -34,6 +37,15 @@ SIGNALS = {
     f.UNPAID_EXPIRY: "unpaid",
     f.ORDER_RETURNED: "returned",
 }
+BEHAVIOUR = {
+    r.PAYMENT_FAILED: "PaymentFailed",
+    r.RESERVATION_EXPIRED: "UnpaidExpiry",
+    r.UNITS_RETURNED: "OrderReturned",
+}
+"""Records of stock shards of which each makes a fact of its buyer -> which."""
+LATE_MS = 400
+"""A fact that is taken so long after it was told comes late."""
+REVIEWED = {"approve": "approved", "reject": "rejected", "paid": "paid", "failed": "put back"}
 ACT_NUMBERS = {"approve": 1, "reject": 2, "suspend": 3, "resume": 4}
 
 
@@ -58,6 +70,11 @@ class AccountLedger(TeamLedger):
         self._due: tuple[int, str] | None = None
         """The kind of the record that must follow, and what it is about."""
         self._count = 0
+        self.behaved: Counter[int] = Counter()
+        """Such records, by kind."""
+        self.facts_taken: Counter[str] = Counter()
+        self.seats_settled: set[str] = set()
+        """Seats of teams that formed."""
         self._touched: set[str] = set()
         """Distributors whose money the entry moved."""
         self._behaved: set[str] = set()
@@ -68,6 +85,7 @@ class AccountLedger(TeamLedger):
         super()._entry_is_whole(book, seq, content)
         if book.shard < self.stock_shards:
             self.facts.tell(book.shard, seq, content.records, content.now_ms)
+            self.behaved.update([x[0] for x in content.records if x[0] in BEHAVIOUR])
             return
         self._nothing_due()
         for programme in book.state.programmes.values():
@@ -145,7 +163,9 @@ class AccountLedger(TeamLedger):
         if told is None:
             return
         fact, now_ms = told.fact, book.state.now_ms
+        self.facts_taken[type(fact).__name__] += 1
         self.sometimes[f"a fact was taken: {type(fact).__name__}"] += 1
+        self.sometimes["a fact was taken late"] += now_ms - fact.at_ms > LATE_MS
         signal = SIGNALS.get(fact.kind)
         if signal is not None:
             # A whole score or an empty name leaves nothing to note; here neither comes.
@@ -155,6 +175,13 @@ class AccountLedger(TeamLedger):
             return
         kind = self.programme.take(fact, now_ms)
         self._due = (kind, fact.reservation_id) if kind else None
+
+    # Stock shards
+
+    def seat_settled(self, book: Book, record: t.SeatSettled) -> None:
+        """A seat earns from now on."""
+        self.told(book, record)
+        self.seats_settled.add(public_id(record.slot, record.key))
 
     # Money
 
@@ -176,20 +203,36 @@ class AccountLedger(TeamLedger):
     def accrued(self, book: Book, record: cr.OrderAccrued) -> None:
         self._follows(cr.ORDER_ACCRUED, record.reservation_id)
         self._post(book, record)
-        self.programme.accrued(record)
-        self.sometimes["an order earned"] += bool(record.shares)
-        self.sometimes["two levels earned"] += len(record.shares) > 1
+        rules, met = self.programme, self.sometimes
+        rules.accrued(record)
+        if not record.shares:
+            return
+        met["an order earned"] += 1
+        met["two levels earned"] += len(record.shares) > 1
+        met["a seat of a team earned"] += record.reservation_id in self.seats_settled
+        met["an order earned at the rates of before"] += record.version < len(rules.versions)
+        bond = rules.bound_at(record.buyer_id, book.state.now_ms)
+        met["an order paid who was bound before"] += not bond or bond.to != record.referrer_id
+        met["a held distributor earned"] += any(rules.is_held(x[1]) for x in record.shares)
 
     def turned_back(self, book: Book, record: cr.OrderReversed) -> None:
         self._follows(cr.ORDER_REVERSED, record.reservation_id)
         self._post(book, record)
-        self.programme.reversed(record)
-        self.sometimes["a commission was reversed"] += bool(record.entries)
-        debt = any(entry.settled_minor for entry in entries_of(record))
-        self.sometimes["a reversal took what was settled"] += debt
+        rules, met, entries = self.programme, self.sometimes, entries_of(record)
+        rules.reversed(record)
+        order = rules.orders[record.reservation_id]
+        met["a commission was reversed"] += bool(entries)
+        met["a reversal was at the rates of before"] += order.version < len(rules.versions)
+        met["a reversal took what was settled"] += any(x.settled_minor for x in entries)
+        owes = any(rules.balance(x.distributor_id, "settled") < 0 for x in entries)
+        met["a distributor came to owe"] += owes
+        met["a reversal took what a hold kept"] += any(x.state == "waiting" for x in order.shares)
 
     def matured(self, book: Book, record: cr.OrderMatured) -> None:
         self._post(book, record)
+        shares = self.programme.orders[record.reservation_id].shares
+        kept = any(share.state == "waiting" for share in shares if share.level in record.available)
+        self.sometimes["what a hold kept became available"] += kept
         self.programme.matured(record, book.state.now_ms)
         self.sometimes["a commission became available"] += bool(record.entries)
         self.sometimes["a commission waited for the end of a hold"] += bool(record.waiting)
@@ -203,6 +246,9 @@ class AccountLedger(TeamLedger):
         self._post(book, record)
         self.programme.closed(record, book.state.now_ms)
         self.sometimes["a statement was made"] += 1
+        self.sometimes["a month was closed by itself"] += not record.caller
+        self.sometimes["a statement says that money left"] += record.withdrawn_minor > 0
+        self.sometimes["a statement says that money is owed"] += record.closing_minor < 0
 
     def withdrawn(self, book: Book, record: cr.WithdrawalRequested) -> None:
         mark = ("request", record.slot, record.key)
@@ -217,6 +263,7 @@ class AccountLedger(TeamLedger):
         self._operation(book, ("review", record.key, record.state))
         self._post(book, record)
         request, act = self.requests[record.key], REVIEWS[record.state]
+        self.sometimes[f"a withdrawal was {REVIEWED[act]}"] += 1
         told = self.programme.review(request, act, book.state.now_ms)
         need(told is Outcome.APPLIED, "commission", lambda: f"{act}; by the rules {told}")
 
@@ -258,6 +305,7 @@ class AccountLedger(TeamLedger):
     def held(self, book: Book, record: cr.DistributorHeld) -> None:
         name, now_ms = record.distributor_id, book.state.now_ms
         if not record.caller:
+            self.sometimes["a hold ended by itself"] += 1
             self.programme.hold_over(name, now_ms)
             return
         known = {*self.freezes.get(name, ()), 0}
@@ -267,6 +315,11 @@ class AccountLedger(TeamLedger):
 
     def bound(self, book: Book, record: cr.BuyerBound) -> None:
         now_ms = book.state.now_ms
+        before = self.programme.bonds_of(record.buyer_id)
+        self.sometimes["a buyer was bound to another"] += any(
+            bond.to != record.distributor_id for bond in before
+        )
+        self.sometimes["a binding was renewed"] += record.renewed
         if record.reservation_id:
             self._follows(cr.BUYER_BOUND, record.reservation_id)
             self.sometimes["a reservation bound its buyer"] += 1
@@ -302,6 +355,7 @@ class AccountLedger(TeamLedger):
     def unfrozen(self, book: Book, record: k.BuyerUnfrozen) -> None:
         buyer = record.buyer_id
         self._behaved.add(buyer)
+        self.sometimes["a freeze ended by itself"] += record.by_itself
         if not record.by_itself:
             self._operation(book, ("unfreeze", buyer))
             self.risk.unfreeze(buyer, book.state.now_ms)
@@ -321,6 +375,7 @@ def entries_of(record: Any) -> list[cr.Entry]:
 
 ACCOUNT_JUDGES: dict[int, Callable[[Any, Book, Any], None]] = {
     FACT_TAKEN: AccountLedger.taken,
+    t.SEAT_SETTLED: AccountLedger.seat_settled,
     cr.RATES_PUT: AccountLedger.rates,
     cr.DISTRIBUTOR_SET: AccountLedger.distributor,
     cr.DISTRIBUTOR_HELD: AccountLedger.held,

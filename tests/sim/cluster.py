@@ -277,6 +277,8 @@ class Cluster:
         self._start_projector()
         self.on_read_kept: Callable[[], None] = lambda: None
         """A relay found in SQL what the journal has no more."""
+        self.on_replica_dies: Callable[[Instance], None] = lambda _: None
+        self.on_relay_dies: Callable[[Relay], None] = lambda _: None
         self.relays: list[Relay] = []
         """One, a moment none, or by a fault two."""
         if shape.accounts:
@@ -300,6 +302,7 @@ class Cluster:
         """kill -9."""
         if not instance.process.alive:
             return
+        self.on_replica_dies(instance)
         instance.process.kill()
         for link in instance.links:
             link.closed(instance)
@@ -411,6 +414,7 @@ class Cluster:
     def kill_relay(self, relay: Relay) -> None:
         """kill -9; a supervisor sees to it that there is one."""
         if relay in self.relays:
+            self.on_relay_dies(relay)
             self.relays.remove(relay)
             relay.process.kill()
             self.world.after(0.02 + self.world.chance.random() * 0.2, self._replace_relay)

@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 START_S = 1_000.0
 """Where virtual time begins, so that ages counted from 0 are old."""
-START_MS = 1_701_388_797_000
-"""Three seconds before a month ends in UTC."""
+START_MS = 1_701_388_798_500
+"""One and a half seconds before a month ends in UTC."""
 CALLBACKS_MAX = 300_000
 """A seed takes some ten thousand; one that takes so many will never end."""
 

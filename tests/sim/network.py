@@ -44,6 +44,8 @@ class Network:
         self.harm = world.harm
         self.on_much_later: Callable[[], None] = lambda: None
         """A round came again long after it was decided."""
+        self.on_stray: Callable[[str, str], None] = lambda _sender, _what: None
+        """A round came twice, or when its sender had gone."""
         self.poison = b"\0 nothing is poison"
         """A round with this in it ends the primary that takes it."""
         self.on_poisoned: Callable[[Instance], None]
@@ -187,6 +189,9 @@ class SimLink:
         self._open.pop(future, None)
 
     def _ask(self, instance: "Instance", payload: bytes, future: Any) -> None:
+        if not self._gateway.alive:
+            self._network.on_stray(self._gateway.name, "came when that had died")
+
         def done(answers: Answers) -> None:
             self._back(settle, future, pack_answers(answers))
 
@@ -199,9 +204,14 @@ class SimLink:
             self._network.on_poisoned(instance)
 
     def _again(self, instance: "Instance | None", payload: bytes, late_s: float) -> None:
-        """A round that was sent once arrives twice; nobody waits for its answer."""
+        """A round that was sent once arrives twice; nobody waits for its answer. A cut link lets no
+        copy pass: it would be the only thing that comes of that gateway, for longer than a clock
+        that goes back is waited for (`actors/lateness.py`)."""
+        if (self._gateway.name, self._place) in self._network.cut:
+            return
         if instance is not None and instance.process.alive:
             self._network.harm["repeated"] += 1
+            self._network.on_stray(self._gateway.name, "came twice")
             if late_s >= MUCH_LATER_S:
                 self._network.on_much_later()
             instance.process.call_soon(self._take, instance, payload, _nobody)

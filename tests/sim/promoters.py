@@ -25,6 +25,9 @@ LATER = ("bob", "eve")
 BUYERS = ("ann", "bob", "cid", "dan", "eve")
 MONTH = 202311
 """That ends while the shop is open."""
+BEFORE = (*[d.WITHDRAWAL_APPROVE] * 4, d.WITHDRAWAL_REJECT, d.WITHDRAWAL_PAID)
+AFTER = (d.WITHDRAWAL_PAID, d.WITHDRAWAL_FAILED)
+"""What an operator does with a withdrawal before and after it was approved."""
 PRICES = {"": 100, SALE: 80}
 
 
@@ -40,6 +43,7 @@ class Promoters:
         self._callers, self._ledger = callers, ledger
         self._world = callers.world
         self._withdrawals: list[bytes] = []
+        self._approved: set[bytes] = set()
         self._end_s = 0.0
 
     def open(self, then: Callable[[], None]) -> None:
@@ -93,8 +97,8 @@ class Promoters:
             pick((0, 500)),
             campaigns=(CampaignRate(SALE, pick((777, 1_500)), 250),),
             skus=(SkuRate(SKUS[1], 2_000, 1_500, pick((-1, 17, 30))),),
-            freeze_ms=pick((100, 400, 1_500)),
-            freeze_max_ms=pick((600, 1_600)),
+            freeze_ms=pick((100, 300, 900)),
+            freeze_max_ms=pick((500, 1_000)),
             policy=pick((1, 2)),
             validity_ms=pick((0, 0, 1_500)),
             protection_ms=pick((0, 300)),
@@ -133,8 +137,13 @@ class Promoters:
 
     def _withdraw(self) -> None:
         chance, money = self._world.chance, self._ledger.programme
-        name = chance.choice(DISTRIBUTORS)
-        most = money.balance(name, "available") + money.balance(name, "settled")
+        have = {
+            name: money.balance(name, "available") + money.balance(name, "settled")
+            for name in DISTRIBUTORS
+        }
+        # Mostly who has something: nobody else is told yes.
+        name = chance.choice((*DISTRIBUTORS, *[max(DISTRIBUTORS, key=lambda one: have[one])] * 4))
+        most = have[name]
         amount = max(1, chance.choice((most, most, most // 2, most + 1)))
         request = self._callers.name("w")
         head = (d.REQUEST_WITHDRAWAL, PROGRAMME_SLOT, 0, "web", request)
@@ -151,11 +160,13 @@ class Promoters:
             self._withdraw()
             return
         chance = self._world.chance
-        key, act = chance.choice(self._withdrawals[-2:]), chance.choice((1, 1, 2, 3, 4))
+        key = chance.choice(self._withdrawals[-2:])
+        act = chance.choice(AFTER if key in self._approved else BEFORE)
         head = (d.REVIEW_WITHDRAWAL, PROGRAMME_SLOT, 0, "op", key, act)
 
-        def told(_: Operation) -> None:
-            if act == d.WITHDRAWAL_APPROVE:
+        def told(operation: Operation) -> None:
+            if act == d.WITHDRAWAL_APPROVE and operation.final == Outcome.APPLIED:
+                self._approved.add(key)
                 self._within(0.3, self._review)
 
         self._callers.ask(d.ReviewWithdrawal(*head, "bank-1", "why"), told)
@@ -166,11 +177,12 @@ class Promoters:
 
     def _freeze(self) -> None:
         chance = self._world.chance
-        buyer, length_ms = chance.choice(BUYERS), chance.choice((300, 1_000, 3_600_000))
+        buyer = chance.choice((*BUYERS, *DISTRIBUTORS))
+        length_ms = chance.choice((300, 300, 1_000, 3_600_000))
         self._callers.ask(k.Freeze(k.FREEZE, account_slot(buyer), 0, "op", buyer, length_ms, "why"))
 
     def _unfreeze(self) -> None:
-        buyer = self._world.chance.choice(BUYERS)
+        buyer = self._world.chance.choice((*BUYERS, *DISTRIBUTORS))
         self._callers.ask(k.Unfreeze(k.UNFREEZE, account_slot(buyer), 0, "op", buyer, "not so"))
 
     def _buy(self) -> None:
@@ -223,6 +235,6 @@ ACTS: tuple[Callable[[Promoters], None], ...] = (
     Promoters._read,
     Promoters._review,
     Promoters._settle,
-    Promoters._freeze,
+    *[Promoters._freeze] * 2,
     Promoters._unfreeze,
 )

@@ -3,17 +3,35 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from actors.core import decide, earning, evolve, taking
+from actors.core import (
+    commission_state,
+    decide,
+    earning,
+    evolve,
+    order_facts,
+    paying_out,
+    pulse,
+    taking,
+)
 from actors.core import facts as f
+from actors.core import records as r
 from actors.core import relay_commands as y
 from actors.core import relay_records as yr
+from actors.core import risk_records as k
+from actors.core import team_records as t
 from actors.core.outcomes import Outcome
 from actors.core.snapshot import Loader
-from actors.core.state import ShardState
+from actors.core.state import NO_MARK, ShardState
 from server import relay
 from server.holds import Holds
 from server.relay import Piece, Source
 from tests.helpers.breakages import Patch
+from tests.helpers.commission_breakages import (
+    a_failed_withdrawal_is_gone,
+    a_reversal_is_clamped_at_zero,
+    an_order_earns_at_the_rates_of_today,
+    an_order_pays_who_is_bound_today,
+)
 
 
 def the_relay_skips_a_fact(patch: Patch) -> None:
@@ -138,6 +156,78 @@ def a_freeze_is_not_told(patch: Patch) -> None:
     patch.setattr(Holds, "finish", finish)
 
 
+def a_fact_that_does_not_follow_is_taken(patch: Patch) -> None:
+    """What lies between is lost."""
+    honest = taking.take_fact
+
+    def take(state: ShardState, command: Any, now_ms: int) -> Any:
+        _, *stands = state.sources.get(command.source, NO_MARK)
+        after = {"after_seq": stands[0], "after_index": stands[1]}
+        return honest(state, command._replace(**after), now_ms)
+
+    patch.setitem(decide.HANDLERS, y.TAKE_FACT, take)
+
+
+def the_success_of_a_team_is_told_to_nobody(patch: Patch) -> None:
+    patch.setitem(order_facts._FACTS, t.SEAT_SETTLED, lambda *_: iter(()))
+
+
+def a_seat_earns_on_what_is_paid_back(patch: Patch) -> None:
+    """On the price before its team had so many members."""
+    honest = order_facts._settled
+
+    def settled(record: t.SeatSettled, at_ms: int) -> Iterator[Any]:
+        return honest(record._replace(final_minor=record.final_minor + record.refund_minor), at_ms)
+
+    patch.setitem(order_facts._FACTS, t.SEAT_SETTLED, settled)
+
+
+def a_seat_earns_before_its_team_has_formed(patch: Patch) -> None:
+    """Already when it is paid."""
+    honest = order_facts._confirmed
+
+    def confirmed(record: r.ReservationConfirmed, at_ms: int) -> Iterator[Any]:
+        return honest(record._replace(is_seat=False), at_ms)
+
+    patch.setitem(order_facts._FACTS, r.RESERVATION_CONFIRMED, confirmed)
+
+
+def an_expiry_is_told_to_nobody(patch: Patch) -> None:
+    patch.setitem(order_facts._FACTS, r.RESERVATION_EXPIRED, lambda *_: iter(()))
+
+
+# What account shards decide by themselves
+
+
+def a_month_is_never_closed(patch: Patch) -> None:
+    patch.setattr(pulse, "statements_due", lambda *_: [])
+
+
+def a_month_is_closed_before_it_is_over(patch: Patch) -> None:
+    patch.setattr(paying_out, "_ends_ms", lambda *_: 0)
+
+
+def a_freeze_never_ends(patch: Patch) -> None:
+    honest = pulse.due_risk
+
+    def due(*told: Any) -> list[Any]:
+        return [record for record in honest(*told) if record[0] != k.BUYER_UNFROZEN]
+
+    patch.setattr(pulse, "due_risk", due)
+
+
+def a_hold_never_ends(patch: Patch) -> None:
+    patch.setattr(pulse, "_holds_over", lambda *_: [])
+
+
+def what_a_hold_kept_is_never_paid(patch: Patch) -> None:
+    patch.setattr(pulse, "released", lambda *_: [])
+
+
+def what_is_held_is_paid(patch: Patch) -> None:
+    patch.setattr(commission_state.Distributor, "held", lambda self: False)
+
+
 RELAY_MUTANTS = {
     the_relay_skips_a_fact: 30,
     the_relay_tells_one_twice: 30,
@@ -149,5 +239,20 @@ RELAY_MUTANTS = {
     a_fold_forgets_marks: 30,
     what_the_journal_has_no_more_is_passed_over: 570,
     a_freeze_is_not_told: 30,
+    a_fact_that_does_not_follow_is_taken: 60,
+    the_success_of_a_team_is_told_to_nobody: 60,
+    a_seat_earns_on_what_is_paid_back: 60,
+    a_seat_earns_before_its_team_has_formed: 60,
+    an_expiry_is_told_to_nobody: 60,
+    a_month_is_never_closed: 60,
+    a_month_is_closed_before_it_is_over: 60,
+    a_freeze_never_ends: 60,
+    a_hold_never_ends: 60,
+    what_a_hold_kept_is_never_paid: 60,
+    what_is_held_is_paid: 60,
+    a_reversal_is_clamped_at_zero: 60,
+    a_failed_withdrawal_is_gone: 60,
+    an_order_earns_at_the_rates_of_today: 60,
+    an_order_pays_who_is_bound_today: 60,
 }
-"""Within so many seeds each is caught."""
+"""Within so many seeds with accounts each is caught."""

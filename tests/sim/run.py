@@ -19,6 +19,7 @@ from actors.limits import ShardLimits
 from server.gather import GatherLimits
 from tests.sim import faults_of_network, faults_of_processes, faults_of_relay, faults_of_stores
 from tests.sim.account_ledger import AccountLedger
+from tests.sim.account_sightings import Sightings
 from tests.sim.books import Violation
 from tests.sim.callers import Callers
 from tests.sim.cluster import Cluster, Shape, map_of
@@ -152,6 +153,8 @@ class Run:
         if shape.embedded:
             ledger.lock_holder = self._lock_holder
         cluster.on_transfer = ledger.serve
+        if isinstance(ledger, AccountLedger):
+            Sightings(cluster, ledger)
         self.callers = callers = Callers(cluster, ledger)
         self.faults = faults = Faults(cluster, ledger)
         groups = Groups(callers, ledger) if has_groups(self.seed) else None
@@ -167,7 +170,8 @@ class Run:
         if not world.run(lambda: bool(opened), START_S + PATIENCE_S):
             raise Violation("liveness: the shop does not open")
         chance = world.chance
-        operations = chance.randint(30, 60)
+        # Promoters ask for as much again, and stock alone has the other seeds.
+        operations = chance.randint(30, 60) if promoters is None else chance.randint(15, 35)
         for _ in range(operations):
             world.after(chance.random() * shape.length_s, callers.something)
         if groups is not None:

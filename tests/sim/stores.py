@@ -186,6 +186,8 @@ class SimJournal(Line):
         self._shard = shard
         self._watcher = watcher
         self.appending = False
+        self.sent = (0, b"")
+        """Number and bytes of the newest entry that was sent."""
         self._held: list[Callable[[], None]] | None = None
 
     def hold(self) -> None:
@@ -225,7 +227,7 @@ class SimJournal(Line):
                 entry = self._journal._logs[self._shard].entries[-1]
                 self._watcher.appended(self._shard, self._process, entry)
 
-        self.appending = True
+        self.appending, self.sent = True, (fields["seq"], fields["entry"])
         if self._held is None:
             future = self.call("append", effect)
         else:

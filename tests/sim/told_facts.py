@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from actors.core import facts as f
 from actors.core.order_facts import order_facts
 from actors.core.relay_commands import ENTRY_END
 from actors.core.relay_records import FactTaken
@@ -29,17 +30,31 @@ class ToldFacts:
         self._waiting: dict[tuple[int, int], deque[Told]] = {}
         """(Account shard, source) -> what is told and not taken."""
         self._marks: dict[tuple[int, int], Place] = {}
+        self.earned: dict[str, tuple[str, int, int]] = {}
+        """Order -> (buyer, units, money) of the fact that it earns."""
 
     @property
     def missing(self) -> int:
         """Facts that were told and not taken."""
         return sum(len(facts) for facts in self._waiting.values())
 
+    def waiting(self, source: int) -> bool:
+        """A fact of this shard was told and not taken."""
+        return any(facts for (_, of), facts in self._waiting.items() if of == source)
+
+    def mark(self, account: int, source: int) -> Place:
+        """How far an account shard has taken them."""
+        return self._marks.get((account, source), (0, 0))
+
     def tell(self, source: int, seq: int, records: Sequence[Any], at_ms: int) -> None:
         """An entry of a stock shard."""
         found: dict[int, list[tuple[int, Any]]] = {}
         for slot, fact in order_facts(records, at_ms):
             found.setdefault(self._slots_of[slot], []).append((slot, fact))
+            if fact.kind == f.ORDER_EARNED:
+                need(fact.reservation_id not in self.earned, "relay", "an order earns twice")
+                told = fact.buyer_id, fact.quantity, fact.base_minor
+                self.earned[fact.reservation_id] = told
         for account, facts in found.items():
             waiting = self._waiting.setdefault((account, source), deque())
             for index, (slot, fact) in enumerate(facts, start=1):

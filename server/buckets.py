@@ -18,43 +18,52 @@ class Rate(NamedTuple):
 
 
 class Buckets:
-    """The buckets of one kind of key. Times are seconds of a clock that never goes back."""
+    """The buckets of one kind of key. Times are seconds of a clock that never goes back.
 
-    __slots__ = ("_began", "_current", "_interval", "_keys_max", "_previous", "_slack", "_window")
+    Who takes tokens of several kinds at once does in line what `take` does, between turns: three
+    calls a line, each with its own look at the turn, cost three times as much."""
+
+    __slots__ = ("_began", "_keys_max", "_window", "current", "interval", "previous", "slack")
 
     def __init__(self, rate: Rate, *, keys_max: int) -> None:
         """`keys_max` in both generations together."""
-        self._interval = 1 / rate.per_s
-        self._slack = (rate.burst - 1) * self._interval
+        self.interval = 1 / rate.per_s
+        """How long a token takes to come."""
+        self.slack = (rate.burst - 1) * self.interval
         """A bucket that is full again within this has a token left."""
-        self._window = rate.burst * self._interval
+        self.current: dict[str, float] = {}
+        self.previous: dict[str, float] = {}
+        self._window = rate.burst * self.interval
         self._keys_max = keys_max // 2
-        self._current: dict[str, float] = {}
-        self._previous: dict[str, float] = {}
         self._began = float("-inf")
 
-    def wait(self, key: str, now: float) -> float:
-        """0 if the key may take a token now, else for how long it may not."""
-        full_at = self._current.get(key)
+    def take(self, key: str, now: float) -> float:
+        """0 if the key had a token, which is taken; else for how long it must wait."""
+        self.turn(now, 1)
+        full_at = self.current.get(key)
         if full_at is None:
-            full_at = self._previous.get(key, 0.0)
-        return max(0.0, full_at - now - self._slack)
+            full_at = self.previous.get(key, now)
+        wait = full_at - now - self.slack
+        if wait > 0:
+            return wait
+        self.current[key] = (full_at if full_at > now else now) + self.interval
+        return 0.0
 
-    def take(self, key: str, now: float) -> None:
-        """Takes one; to be called if `wait` said 0."""
-        current = self._current
-        full_at = current.get(key)
-        if full_at is None:
-            self._turn(now)
-            current = self._current
-            full_at = self._previous.get(key, 0.0)
-        current[key] = (full_at if full_at > now else now) + self._interval
-
-    def _turn(self, now: float) -> None:
-        """A key comes to the current generation: it may be time for the next."""
-        if now - self._began >= self._window or len(self._current) >= self._keys_max:
-            self._previous, self._current = self._current, {}
+    def turn(self, now: float, keys: int) -> None:
+        """So many keys come to the current generation at most: it may be time for the next."""
+        if now >= self.turns_at or keys > self.room:
+            self.previous, self.current = self.current, {}
             self._began = now
 
+    @property
+    def turns_at(self) -> float:
+        """When the current generation is old enough to be the previous one."""
+        return self._began + self._window
+
+    @property
+    def room(self) -> int:
+        """Keys for which the current generation has room."""
+        return self._keys_max - len(self.current)
+
     def __len__(self) -> int:
-        return len(self._current) + len(self._previous)
+        return len(self.current) + len(self.previous)

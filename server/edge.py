@@ -35,7 +35,7 @@ from actors.core.team_commands import JOIN_TEAM, OPEN_TEAM
 from server.buckets import Buckets, Rate
 from server.handlers import OWN_CALLER, wall_ms
 from server.lines import Lines
-from server.risk_set import RiskSet
+from server.risk_set import RiskSet, Watched
 
 log = structlog.get_logger("server.edge")
 
@@ -95,6 +95,8 @@ class Edge:
         self._now_ms = now_ms
         self._now_s = now_s
         self._sets: list[RiskSet] = []
+        self._watched: tuple[dict[str, Watched], ...] = ()
+        """Of the sets that tell of anybody, what they tell."""
         self._fresh_until_s = float("-inf")
         self._hits: dict[str, int] = {}
         self._buckets: tuple[Buckets, Buckets, Buckets] | None = None
@@ -103,57 +105,86 @@ class Edge:
                 Buckets(share_of(rate, gateways), keys_max=KEYS_MAX) for rate in rates
             )
             self._buckets = (buyer, ip, device)
+        self._turns_at = self._room = 0.0
+        """When, or after how many lines, buckets are to be turned."""
 
-    def refusal(self, command: Any) -> Answer | None:
+    def begin(self, lines: int) -> float:
+        """The time at which so many lines are judged."""
+        now = self._now_s()
+        self._room -= lines
+        if now >= self._turns_at or self._room < 0:
+            self._turn(now, lines)
+        return now
+
+    def _turn(self, now: float, lines: int) -> None:
+        buckets = self._buckets or ()
+        for one in buckets:
+            one.turn(now, lines)
+        self._turns_at = min((one.turns_at for one in buckets), default=float("inf"))
+        self._room = min((one.room for one in buckets), default=float("inf")) - lines
+
+    def refusal(self, command: Any, now: float) -> Answer | None:
         """The answer to a guarded command that goes no further: (BUYER_FROZEN,) or
-        (RATE_LIMITED, None, milliseconds to wait). None takes its tokens."""
+        (RATE_LIMITED, None, milliseconds to wait). None takes its tokens. `now` is of `begin`."""
         buyer_id = command.buyer_id
-        for known in self._sets:
-            watched = known.rows.get(buyer_id)
+        for rows in self._watched:
+            watched = rows.get(buyer_id)
             if watched is not None and watched[0] > self._now_ms():
                 self.refused["frozen"] += 1
                 return FROZEN
         if self._buckets is None:
             return None
-        return self._over_rate(buyer_id, getattr(command, "ip", ""), _device(command))
-
-    def _over_rate(self, buyer_id: str, ip: str, device_id: str) -> Answer | None:
-        assert self._buckets is not None
-        now = self._now_s()
+        ip = device_id = ""
+        if command[0] in SCORED:
+            ip, device_id = command.ip, command.device_id
         buyers, addresses, devices = self._buckets
-        wait, why = buyers.wait(buyer_id, now), "buyer"
-        if ip and not wait:
-            wait, why = addresses.wait(ip, now), "ip"
-        if device_id and not wait:
-            wait, why = devices.wait(device_id, now), "device"
-        if wait:
-            self.refused[why] += 1
-            if why != "ip":
-                self._hit(buyer_id)
-            return (Outcome.RATE_LIMITED, None, int(wait * 1_000) + 1)
-        buyers.take(buyer_id, now)
+        ip_at = now
+        known_at = buyers.current.get(buyer_id)
+        buyer_at = buyers.previous.get(buyer_id, now) if known_at is None else known_at
+        if buyer_at - now > buyers.slack:
+            return self._over_rate("buyer", buyer_id, buyer_at - now - buyers.slack)
         if ip:
-            addresses.take(ip, now)
+            known_at = addresses.current.get(ip)
+            ip_at = addresses.previous.get(ip, now) if known_at is None else known_at
+            if ip_at - now > addresses.slack:
+                return self._over_rate("ip", buyer_id, ip_at - now - addresses.slack)
         if device_id:
-            devices.take(device_id, now)
+            known_at = devices.current.get(device_id)
+            device_at = devices.previous.get(device_id, now) if known_at is None else known_at
+            if device_at - now > devices.slack:
+                return self._over_rate("device", buyer_id, device_at - now - devices.slack)
+            devices.current[device_id] = (device_at if device_at > now else now) + devices.interval
+        if ip:
+            addresses.current[ip] = (ip_at if ip_at > now else now) + addresses.interval
+        buyers.current[buyer_id] = (buyer_at if buyer_at > now else now) + buyers.interval
         return None
 
-    def scored(self, command: Any) -> Any:
+    def _over_rate(self, why: str, buyer_id: str, wait_s: float) -> Answer:
+        self.refused[why] += 1
+        if why != "ip":
+            self._hit(buyer_id)
+        return (Outcome.RATE_LIMITED, None, int(wait_s * 1_000) + 1)
+
+    def says_nothing(self, now: float) -> bool:
+        """Whether `scored` would leave every command as it is."""
+        return not self._watched and now <= self._fresh_until_s
+
+    def scored(self, command: Any, now: float) -> Any:
         """A command that goes on: as it is, or with a score that its campaign may refuse."""
         if command[0] not in SCORED:
             return command
-        if self._now_s() > self._fresh_until_s:
+        if now > self._fresh_until_s:
             return command._replace(score=UNKNOWN_SCORE)
         buyer_id = command.buyer_id
-        for known in self._sets:
-            if buyer_id in known.rows:
+        for rows in self._watched:
+            if buyer_id in rows:
                 return command._replace(score=self.score(buyer_id))
         return command
 
     def score(self, buyer_id: str) -> int:
         """The buyer's score if it is below the line that account shards tell, else 100."""
-        for known in self._sets:
-            watched = known.rows.get(buyer_id)
+        for rows in self._watched:
+            watched = rows.get(buyer_id)
             if watched is not None and watched[1]:
                 score = score_at(watched[1], self._now_ms())
                 return score if score < LOW_SCORE else SCORE_MAX
@@ -170,6 +201,11 @@ class Edge:
     def stale(self) -> bool:
         """Whether too little is known to rely on it."""
         return self._now_s() > self._fresh_until_s
+
+    @property
+    def keys(self) -> int:
+        """Buckets that are remembered, of all kinds."""
+        return sum(len(one) for one in self._buckets or ())
 
     def frozen_count(self) -> int:
         """Buyers who are refused."""
@@ -201,7 +237,9 @@ class Edge:
                 known.cursor,
             )
             (answer,) = await lines.submit([command])
-            if known.take(answer, asked_at):
+            more = known.take(answer, asked_at)
+            self._watched = tuple(one.rows for one in self._sets if one.rows)
+            if more:
                 continue
             self._fresh_until_s = self._now_s() - self.age_s() + STALE_S
             if all(one.taken_at is not None for one in self._sets):
@@ -235,14 +273,18 @@ class GuardedLines:
     async def submit(self, commands: Sequence[Any]) -> Sequence[Answer]:
         """See `Lines.submit`."""
         edge = self._edge
-        passed: list[Any] = []
+        now = edge.begin(len(commands))
         refused: dict[int, Answer] = {}
         for at, command in enumerate(commands):
-            answer = edge.refusal(command) if command[0] in GUARDED else None
-            if answer is None:
-                passed.append(edge.scored(command))
-            else:
-                refused[at] = answer
+            if command[0] in GUARDED:
+                answer = edge.refusal(command, now)
+                if answer is not None:
+                    refused[at] = answer
+        passed = commands
+        if refused:
+            passed = [command for at, command in enumerate(commands) if at not in refused]
+        if not edge.says_nothing(now):
+            passed = [edge.scored(command, now) for command in passed]
         answers = await self._lines.submit(passed) if passed else ()
         if not refused:
             return answers
@@ -252,21 +294,18 @@ class GuardedLines:
     def put(self, command: Any, on_answer: Callable[[Answer], object]) -> None:
         """See `Lines.put`."""
         if command[0] in GUARDED:
-            refused = self._edge.refusal(command)
+            edge = self._edge
+            now = edge.begin(1)
+            refused = edge.refusal(command, now)
             if refused is not None:
                 on_answer(refused)
                 return
-            command = self._edge.scored(command)
+            command = edge.scored(command, now)
         self._lines.put(command, on_answer)
 
     def shard_of(self, slot: int) -> int:
         """See `Lines.shard_of`."""
         return self._lines.shard_of(slot)
-
-
-def _device(command: Any) -> str:
-    device_id: str = getattr(command, "device_id", "")
-    return device_id
 
 
 def _slot_of_each_shard(lines: Lines) -> list[int]:

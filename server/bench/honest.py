@@ -47,7 +47,7 @@ def _crowd(profile: str, buyers: int) -> HonestCrowd:
     first = gone = 0
     while coming:
         now_s, number, attempt = heappop(coming)
-        refusal = edge.refusal(_wish(number))
+        refusal = edge.refusal(_wish(number), edge.begin(1))
         if refusal is None:
             continue
         first += attempt == 1

@@ -6,11 +6,12 @@ Run it as `python -m tests.bench.gateway_line`; it prints microseconds, the best
 * a line of GrabMany, from the request's bytes to the response's, with gather and both packings;
 * a unary Grab, the same, with so many calls in flight: the front's own cost is not in it;
 * both again behind an edge that refuses nobody, as in a gateway: first buyers alone, then with an
-  address and a device.
+  address and a device;
+* what the edge itself takes of that.
 
 The link answers with bytes made beforehand; what it costs is measured and subtracted. Budgets on
-the build machine: 4 us a line and 1 us more for the edge, and a unary call 35 us with the front, of
-which an echo takes 10.
+the build machine: 4 us a line and 0.8 us more for the edge, and a unary call 35 us with the front,
+of which an echo takes 10.
 """
 
 import asyncio
@@ -25,12 +26,12 @@ from actors.clock import WallClock
 from actors.core.outcomes import Outcome
 from actors.rounds import Answers, RoundStatus, pack_answers
 from server.buckets import Rate
-from server.edge import Edge, EdgeRates
+from server.edge import Edge, EdgeRates, GuardedLines
 from server.gather import Gather, GatherLimits, Sender
 from server.handlers import Invocation
 from server.recall import RecallingLines
 from server.services.table import Services
-from server.translate.reserve import reserve_commands, reserve_results
+from server.translate.reserve import reserve_command, reserve_commands, reserve_results
 
 LINES, RUNS = 4_096, 15
 CALLS = 8_192
@@ -168,10 +169,50 @@ class NobodyWatched:
         return [(Outcome.FOUND, True, 0, 0, False, ()) for _ in commands]
 
     def put(self, command: Any, on_answer: Any) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("the edge pulls by submit")
 
     def shard_of(self, slot: int) -> int:
         return 1
+
+
+class Unheard(NobodyWatched):
+    """Takes lines, and has one answer for all."""
+
+    answers = [(Outcome.RESERVED,)] * LINES
+
+    async def submit(self, commands: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+        return self.answers
+
+    def put(self, command: Any, on_answer: Any) -> None:
+        on_answer(self.answers[0])
+
+
+async def measure_edge(**buyer: Any) -> tuple[float, float]:
+    """Microseconds a line of an edge with nothing behind it: of many, and one by one."""
+    edge = Edge(GENEROUS)
+    pulling = asyncio.create_task(edge.run(NobodyWatched()))
+    await edge.ready.wait()
+    guarded, heard = GuardedLines(Unheard(), edge), list[tuple[Any, ...]]()
+    best_many = best_one = float("inf")
+    for run in range(2 * RUNS):
+        many, ones = (
+            [
+                reserve_command(line(n, **buyer), caller="c", deadline_ms=1, grab=False)
+                for n in range((2 * run + half) * LINES, (2 * run + half + 1) * LINES)
+            ]
+            for half in (0, 1)
+        )
+        began = time.process_time()
+        await guarded.submit(many)
+        half_s = time.process_time()
+        for command in ones:
+            guarded.put(command, heard.append)
+        best_many = min(best_many, half_s - began)
+        best_one = min(best_one, time.process_time() - half_s)
+    pulling.cancel()
+    await asyncio.gather(pulling, return_exceptions=True)
+    assert len(heard) == 2 * RUNS * LINES
+    return best_many / LINES * 1e6, best_one / LINES * 1e6
 
 
 async def measure_whole(
@@ -217,6 +258,8 @@ def main() -> None:
     for who, buyer in (("buyers", {}), ("buyers, address and device", full)):
         for what, cost in asyncio.run(measure_whole(WON, Edge(GENEROUS), **buyer)):
             print(f"{what}, reserved, behind an edge of {who}: {cost:.2f} us")
+        many, one = asyncio.run(measure_edge(**buyer))
+        print(f"the edge itself, of {who}: {many:.2f} us a line of many, {one:.2f} us alone")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """Token buckets: never more than the rate and a burst, and never fewer."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.core.commands import RESERVE, Reserve
+from actors.core.outcomes import Outcome
+from server import edge as edges
 from server.buckets import Buckets, Rate
-from server.edge import share_of
+from server.edge import Edge, EdgeRates, share_of
 
 TICK_S = 1 / 64
 """Times are multiples of it, and rates powers of two, so that no sum is rounded."""
@@ -20,20 +24,20 @@ class NaiveBucket:
         self.tokens = float(rate.burst)
         self.at = 0.0
 
-    def takes(self, now: float) -> bool:
+    def has_one(self, now: float) -> bool:
         self.tokens = min(self.rate.burst, self.tokens + (now - self.at) * self.rate.per_s)
         self.at = now
-        if self.tokens < 1:
+        return self.tokens >= 1
+
+    def takes(self, now: float) -> bool:
+        if not self.has_one(now):
             return False
         self.tokens -= 1
         return True
 
 
 def takes(buckets: Buckets, key: str, now: float) -> bool:
-    if buckets.wait(key, now):
-        return False
-    buckets.take(key, now)
-    return True
+    return buckets.take(key, now) == 0
 
 
 @given(RATES, st.lists(st.tuples(st.integers(0, 200), st.sampled_from("abc")), max_size=200))
@@ -71,11 +75,11 @@ def test_who_waits_as_long_as_told_is_served(rate: Rate, gaps: list[int]) -> Non
     buckets, now = Buckets(rate, keys_max=1_000), 1.0
     for gap in gaps:
         now += gap * TICK_S
-        wait = buckets.wait("u-1", now)
+        wait = buckets.take("u-1", now)
         if wait:
-            assert buckets.wait("u-1", now + wait / 2) > 0
+            assert buckets.take("u-1", now + wait / 2) > 0
             now += wait
-        assert takes(buckets, "u-1", now)
+            assert takes(buckets, "u-1", now)
 
 
 def test_a_bucket_that_is_full_is_forgotten() -> None:
@@ -93,3 +97,50 @@ def test_keys_without_end_are_no_memory_without_end() -> None:
     for number in range(10_000):
         buckets.take(f"u-{number}", 0.0)
         assert len(buckets) <= 100
+
+
+WISHES = st.tuples(st.sampled_from("abc"), st.sampled_from(("", "i", "j")), st.sampled_from("x "))
+
+
+def wish(buyer_id: str, ip: str, device_id: str) -> Reserve:
+    return Reserve(RESERVE, 0, 0, "", "r", "", "tea", 1, buyer_id, ip=ip, device_id=device_id)
+
+
+@given(
+    st.tuples(RATES, RATES, RATES),
+    st.lists(st.tuples(st.integers(0, 200), st.lists(WISHES, max_size=6)), max_size=40),
+)
+def test_the_edge_takes_of_every_bucket_of_a_line_or_of_none(
+    rates: tuple[Rate, Rate, Rate], batches: list[tuple[int, list[tuple[str, str, str]]]]
+) -> None:
+    """Buyer, address and device ('' has no bucket), as three naive buckets would be asked."""
+    now = 1.0
+    edge = Edge(EdgeRates(*rates), now_s=lambda: now)
+    naive: dict[tuple[int, str], NaiveBucket] = {}
+    for gap, wishes in batches:
+        now += gap * TICK_S
+        at = edge.begin(len(wishes))
+        for buyer_id, ip, device in wishes:
+            keys = (buyer_id, ip, device.strip())
+            asked = [
+                naive.setdefault((kind, key), NaiveBucket(rates[kind]))
+                for kind, key in enumerate(keys)
+                if key
+            ]
+            passes = all(bucket.has_one(now) for bucket in asked)
+            refusal = edge.refusal(wish(*keys), at)
+            assert (refusal is None) == passes
+            assert refusal is None or refusal[0] == Outcome.RATE_LIMITED
+            for bucket in asked:
+                bucket.tokens -= passes
+
+
+def test_an_edge_remembers_no_more_keys_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edges, "KEYS_MAX", 100)
+    edge = Edge(EdgeRates(*[Rate(1.0, 1_000)] * 3), now_s=lambda: 1.0)
+    for batch in range(200):
+        now = edge.begin(7)
+        for number in range(7):
+            key = f"{batch}-{number}"
+            assert edge.refusal(wish(key, key, key), now) is None
+        assert 1 <= edge.keys <= 300

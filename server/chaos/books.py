@@ -23,9 +23,11 @@ from actors.core.outcomes import Outcome
 from actors.core.refunds import RefundReason
 from actors.core.state import CAMPAIGN_ENDED, REFUSAL_WINDOW_MS
 from persistence.ports import Entry
+from server.chaos.account_books import AccountBooks
 from server.chaos.history import (
     begin_mark,
     completion_mark,
+    delivery_mark,
     failed_mark,
     payment_mark,
     release_mark,
@@ -124,6 +126,7 @@ class Books:
         self.held: dict[str, Held] = {}
         self.of_buyer: dict[tuple[PoolName, str], list[Held]] = {}
         self.teams = TeamBooks()
+        self.accounts = AccountBooks()
         self.ended: dict[str, int] = {}
         """Campaign -> the place where it was ended."""
         self.arithmetic = Invariant()
@@ -142,11 +145,13 @@ class Books:
         self.seqs[shard] = entry.seq
         self.sums[shard][entry.seq] = crc32(entry.data)
         self._now_ms, self._shard = content.now_ms, shard
+        self.accounts.entry_begins(shard, entry.seq, content.now_ms)
         for record in content.records:
             self.places[shard] += 1
             keep = KEEPERS.get(record.kind)
             if keep is not None:
                 keep(self, record)
+            self.accounts.take(record)
         self.teams.entry_over()
         for told in content.balances:
             now = self.shelf(told.campaign_id, told.sku_id).now
@@ -257,6 +262,9 @@ class Books:
         name = public_id(record.slot, record.key)
         self._effect(failed_mark(name, record.payment_id), "NOTED")
 
+    def _delivered(self, record: r.FulfilmentReported) -> None:
+        self._effect(delivery_mark(public_id(record.slot, record.key)), "NOTED")
+
     def _returned(self, record: r.UnitsReturned) -> None:
         self._effect(f"request:{public_id(record.slot, record.request_key)}", "RETURNED")
         _, held = self._of(record.slot, record.key)
@@ -360,6 +368,7 @@ KEEPERS: dict[int, Callable[[Books, Any], None]] = {
     r.PAYMENT_FAILED: Books._failed,
     r.REFUND_FELL_DUE: Books._refund_fell_due,
     r.UNITS_RETURNED: Books._returned,
+    r.FULFILMENT_REPORTED: Books._delivered,
     r.CAMPAIGN_STATE_SET: Books._campaign_set,
     t.TEAM_OPENED: Books._opened,
     t.SEAT_TAKEN: Books._taken,

@@ -28,6 +28,7 @@ from server.chaos.history import (
     release_mark,
     request_mark,
 )
+from server.chaos.referrals import Referrals, attribution_of
 
 TIMEOUT_MS, SHORT_TIMEOUT_MS, PATIENT_TIMEOUT_MS = 3_000, 60, 8_000
 SHORT_SHARE = 0.15
@@ -45,6 +46,9 @@ class Market(Protocol):
 
     client: AsyncClient
     history: History
+    referrals: Referrals
+    frozen: list[tuple[str, float]]
+    """(Buyer, when its account said that it is frozen)."""
 
     @property
     def going(self) -> bool:
@@ -62,6 +66,8 @@ class Asked(NamedTuple):
     reservation_id: str = ""
     team_id: str = ""
     new_buyer: bool = False
+    share_code: str = ""
+    """That the reservation carries."""
 
 
 class Remembered(NamedTuple):
@@ -178,7 +184,9 @@ class Caller:
         request_id = self._new("request")
         verb = "grab" if line.campaign_id else "reserve"
         mark = request_mark(line.slot, request_id)
-        return await self._take(Asked(verb, line, buyer_id, quantity, mark), request_id)
+        code = self._load.referrals.code_of(buyer_id)
+        asked = Asked(verb, line, buyer_id, quantity, mark, share_code=code)
+        return await self._take(asked, request_id)
 
     async def _take(self, asked: Asked, request_id: str) -> Operation:
         """Ask for units by a new id, and remember it."""
@@ -199,6 +207,7 @@ class Caller:
 
     def _reserving(self, asked: Asked, request_id: str) -> Call:
         client, line = self._client, asked.line
+        by = attribution_of(asked.share_code)
         if line.campaign_id:
             return lambda timeout_ms: client.grab(
                 line.campaign_id,
@@ -206,6 +215,7 @@ class Caller:
                 buyer_id=asked.buyer_id,
                 quantity=asked.quantity,
                 request_id=request_id,
+                attribution=by,
                 timeout_ms=timeout_ms,
             )
         return lambda timeout_ms: client.reserve(
@@ -213,6 +223,7 @@ class Caller:
             buyer_id=asked.buyer_id,
             quantity=asked.quantity,
             request_id=request_id,
+            attribution=by,
             timeout_ms=timeout_ms,
         )
 

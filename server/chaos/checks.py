@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from server.chaos.books import Books, Effect, Held, Shelf
-from server.chaos.history import FAIL, HOLDING, OK, SEATING, UNKNOWN, Operation
+from server.chaos.history import BINDING, FAIL, HOLDING, OK, SEATING, UNKNOWN, Operation
 from server.chaos.team_books import Team
 from server.chaos.team_checks import (
     SEAT_REFUSALS,
@@ -40,6 +40,12 @@ CHECKS = {
     "reads": "a read shows an instant between its begin and end, and never goes back",
     "oversold": "no pool and no buyer has more than there is",
     "arithmetic": "records add up to the balances that their entries tell",
+    "earned": "an order earns by the rates of its moment for who brought its buyer, once",
+    "reversed": "each return takes back its part of what was earned, and nothing else does",
+    "ledger": "entries come to 0, thaw once and in time, and add up to what accounts are read as",
+    "bound": "who was told to be bound is, and nobody else",
+    "frozen": "three failed payments freeze; the frozen are refused, and nobody else is",
+    "relayed": "accounts know of all orders soon after the load, and nothing is set aside",
     "journal": "entries stay as they were first read",
     "settled": "I1-I6 hold, and every acknowledged effect is in SQL",
     "progress": "no shard stands still for long, but while a fault lasts",
@@ -70,6 +76,8 @@ def check_history(operations: Iterable[Operation], books: Books, checks: Checks)
     reads: list[Operation] = []
     asked: dict[str, Asked] = {}
     for operation in sorted(operations, key=lambda o: o.began_s):
+        if operation.verb == BINDING:
+            continue  # Its record is of no stock shard: see `account_checks`.
         if not operation.mark:
             reads.append(operation)
         elif operation.mark in asked:

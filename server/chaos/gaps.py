@@ -19,6 +19,10 @@ LEAD_S = 1.0
 """How much earlier than its span a fault may work: acts are noted after they were done."""
 
 
+OF_ACCOUNTS = ("account", "relay")
+"""Beginnings of the kinds of faults that keep accounts from learning of orders."""
+
+
 class Span(NamedTuple):
     """A fault that was carried out, by the monotonic clock. `shard` None: any may feel it."""
 
@@ -61,6 +65,16 @@ def gaps_of(spans: Sequence[Span], sales: Sales, *, ended_s: float) -> list[Gap]
         gap_s, shard = max(gaps)
         found.append(Gap(span, gap_s * 1000, shard))
     return found
+
+
+def commission_gaps_of(
+    spans: Sequence[Span], taken_s: Sequence[float], *, ended_s: float
+) -> list[Gap]:
+    """For how long accounts learnt nothing of orders after each fault that hits them or the relay.
+    `taken_s`: when they did. No sale waits for it."""
+    of_none = [span._replace(shard=None) for span in spans]
+    gaps = gaps_of(of_none, [taken_s], ended_s=ended_s)
+    return [gap for gap in gaps if gap.span.kind.startswith(OF_ACCOUNTS)]
 
 
 def over(span: Span, times: Sequence[float], limit_s: float) -> float:

@@ -23,6 +23,7 @@ OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 RESERVING = frozenset({"grab", "reserve"})
 SEATING = frozenset({"open_team", "join_team"})
 HOLDING = RESERVING | SEATING
+BINDING = "bind"
 """Calls that hold units; the pulse of sales is that of `RESERVING` alone."""
 READING = frozenset({"get_stock", "get_reservation", "get_team", "suggest_teams"})
 
@@ -69,7 +70,9 @@ class Operation(NamedTuple):
         return self.outcome == OK or (self.outcome == FAIL and self.status not in NOT_APPLIED)
 
 
-NOT_APPLIED = frozenset({"RETRY", "Unavailable", "Overloaded", "DeadlineExceeded"})
+NOT_APPLIED = frozenset(
+    {"RETRY", "Unavailable", "Overloaded", "DeadlineExceeded", "BUYER_FROZEN", "RATE_LIMITED"}
+)
 """How a call ends that claims to have done nothing, without a decision of the shard."""
 
 
@@ -96,6 +99,16 @@ def begin_mark(reservation_id: str) -> str:
 def release_mark(reservation_id: str) -> str:
     """The effect of a release, or of leaving a team."""
     return f"release:{reservation_id}"
+
+
+def bind_mark(buyer_id: str) -> str:
+    """The effect of a share code that a buyer gives alone."""
+    return f"bind:{buyer_id}"
+
+
+def delivery_mark(reservation_id: str) -> str:
+    """The effect of the report that an order was delivered."""
+    return f"delivered:{reservation_id}"
 
 
 def outcome_of(status: Status) -> str:

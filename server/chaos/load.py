@@ -7,7 +7,8 @@ caller asks for one thing at a time and waits its turn before each, which bounds
 does is drawn from the seed; what it meets is not. Steady callers only reserve what lasts: their
 acknowledgements are the pulse by which gaps are measured. Busy ones lead reservations through
 their lives, read, ask for too much, ask with deadlines that are too short, and repeat old requests
-with their old ids. Teams are bought by callers of their own (`team_callers.py`).
+with their old ids. Teams are bought by callers of their own (`team_callers.py`), and some are bound
+to distributors or freeze (`promoters.py`); most buyers come by a share code.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ from stockray import AsyncClient
 from server.chaos.callers import TIMEOUT_MS, Caller
 from server.chaos.goods import Line
 from server.chaos.history import OPERATIONS_MAX, History
+from server.chaos.promoters import Promoter
+from server.chaos.referrals import Referrals
 from server.chaos.team_callers import TeamCaller
 from server.chaos.team_goods import GroupGoods
 
@@ -43,6 +46,9 @@ class LoadPlan:
     steady_callers: int = 3
     busy_callers: int = 8
     team_callers: int = 5
+    promoter_rate: float = 30.0
+    """Of those who are bound and frozen, on all shards together."""
+    promoters: int = 4
     group_campaign_s: float = 15.0
     """How long one is on sale; longer ones if the run is long."""
 
@@ -59,8 +65,15 @@ class Load:
     """All callers; an `async with` block begins them, and its end waits for what is in flight."""
 
     def __init__(
-        self, address: str, plan: LoadPlan, lines: list[list[Line]], groups: list[GroupGoods]
+        self,
+        address: str,
+        plan: LoadPlan,
+        lines: list[list[Line]],
+        groups: list[GroupGoods],
+        referrals: Referrals,
     ) -> None:
+        self.referrals = referrals
+        self.frozen: list[tuple[str, float]] = []
         self.history = History(len(lines))
         self.stopping = False
         self.client = AsyncClient(
@@ -85,12 +98,13 @@ class Load:
         """Part of the planned rate at which a long run still fits into its history."""
         plan = self._plan
         rate = plan.steady_rate + plan.busy_rate + plan.team_rate
-        wanted = len(self._lines) * rate * plan.seconds
+        wanted = (len(self._lines) * rate + plan.promoter_rate) * plan.seconds
         return min(1.0, HISTORY_SHARE * OPERATIONS_MAX / wanted)
 
     async def __aenter__(self) -> Self:
         for shard, (lines, goods) in enumerate(zip(self._lines, self._groups, strict=True)):
             self._begin(shard, lines, goods)
+        self._promote()
         return self
 
     def _begin(self, shard: int, lines: list[Line], goods: GroupGoods) -> None:
@@ -111,6 +125,15 @@ class Load:
                 runs.append(TeamCaller(self, goods, name=name, pause_s=pause_s).gather())
         runs.append(goods.end_in_turn(self.client, lambda: self.going))
         self._tasks += [asyncio.create_task(run) for run in runs]
+
+    def _promote(self) -> None:
+        """Callers of all shards, by distributors."""
+        plan, lines = self._plan, [line for of_shard in self._lines for line in of_shard]
+        pause_s = plan.promoters / (self.slower * plan.promoter_rate)
+        for number in range(plan.promoters):
+            name = f"{plan.seed}-all-{number}"
+            promoter = Promoter(self, lines, name=name, pause_s=pause_s)
+            self._tasks.append(asyncio.create_task(promoter.promote(rates=not number)))
 
     async def __aexit__(
         self,

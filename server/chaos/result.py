@@ -11,7 +11,7 @@ from server.chaos.history import READING, RESERVING, History
 from server.chaos.tail import Promotion
 from server.verify import Report
 
-TOPPLING = ("primary", "raylet", "partition", "memory-limit-primary", "head-kill")
+TOPPLING = ("primary", "account", "raylet", "partition", "memory-limit-primary", "head-kill")
 """Beginnings of the kinds of faults that may leave a shard without a good primary. Whoever is
 promoted after another one, or after none, was promoted by a false alarm."""
 
@@ -46,6 +46,8 @@ class ChaosResult:
     failed: Sequence[str]
     """What should have been possible and was not, and what could not be checked."""
     gaps: Sequence[Gap]
+    commission_gaps: Sequence[Gap]
+    """Of faults that keep accounts from learning of orders: how long that took. No sale waits."""
     calm_gap_ms: float
     """The longest silence when nothing was wrong: the machine's own."""
     doubts: Mapping[str, int]
@@ -101,6 +103,7 @@ class ChaosResult:
             "phantom_refusals": self.checks["phantom_refusals"].violations,
             "oversold": self.oversold,
             "gap_ms": gaps_by_kind(self.gaps),
+            "commission_gap_ms": gaps_by_kind(self.commission_gaps),
             "ok": self.ok,
             "calm_gap_ms": round(self.calm_gap_ms, 1),
             "doubts": dict(self.doubts),

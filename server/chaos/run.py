@@ -16,21 +16,25 @@ from stockray import AsyncClient, ClusterStatus, ReplicaRole, StockrayError
 from actors.core.identity import parse_public_id
 from persistence.errors import StorageError
 from server.bootstrap import CannotStart
+from server.chaos.account_checks import Told, check_accounts, read_accounts
 from server.chaos.checks import check_history, doubts_of, last_acked, new_checks
 from server.chaos.gaps import (
     PROGRESS_S,
     Span,
     calm_gap_s,
     check_progress,
+    commission_gaps_of,
     explained_by,
     gaps_of,
 )
 from server.chaos.goods import Line, lines_of, prepare
 from server.chaos.history import HOLDING, OK, History
 from server.chaos.load import Load, LoadPlan, groups_of
+from server.chaos.referrals import Referrals
 from server.chaos.result import ChaosResult, Judged
 from server.chaos.tail import Tail
 from server.chaos.team_goods import GroupGoods
+from server.integrated import until_accounts
 from server.live import replica_claims
 from server.settings import Settings
 from server.verify import Ack, Invariant, ReplicaClaim, Report
@@ -118,15 +122,18 @@ class Run:
         self._began_s = self._ended_s = 0.0
         self._failed: list[str] = []
         self._notes: list[str] = []
+        self._shards = 0
+        self._referrals = Referrals()
+        self._relayed = Invariant()
 
     async def play(self, make_trouble: Callable[[], Trouble]) -> ChaosResult:
         """Everything. Raises CannotRun when the load cannot even begin."""
         async with AsyncClient(self._theatre.address, timeout_ms=30_000) as client:
             lines, groups = await self._prepare(client)
-            tail = Tail(self._theatre.settings.journal_url, len(lines))
+            tail = Tail(self._theatre.settings.journal_url, self._shards)
             following = asyncio.create_task(tail.run())
             try:
-                load = Load(self._theatre.address, self._plan, lines, groups)
+                load = Load(self._theatre.address, self._plan, lines, groups, self._referrals)
                 async with load:
                     await self._warm_up(load)
                     trouble = make_trouble()
@@ -134,16 +141,20 @@ class Run:
                     self._ended_s = time.monotonic()
                 await self._end_teams(client, groups, tail)
                 settled_s = await self._settle(client)
-                claims = await _claims(client, len(lines))
+                told = await read_accounts(client, self._referrals, load.frozen)
+                claims = await _claims(client, self._shards)
             finally:
                 tail.stop()
                 await following
-        return await asyncio.to_thread(self._reckon, load.history, trouble, tail, settled_s, claims)
+        return await asyncio.to_thread(
+            self._reckon, load.history, trouble, tail, settled_s, claims, told
+        )
 
     async def _prepare(self, client: AsyncClient) -> tuple[list[list[Line]], list[GroupGoods]]:
         status = await _status(client, lambda s: all(shard.replicas for shard in s.shards))
         if status is None:
             raise CannotRun(f"{self._theatre.address} does not answer")
+        self._shards = len(status.shards)
         lines = lines_of(len(status.stock_shards))
         groups = groups_of(len(lines), self._plan)
         self._watcher.say(
@@ -153,6 +164,9 @@ class Run:
         for of_shard, goods in zip(lines, groups, strict=True):
             await prepare(client, of_shard, seconds=self._plan.seconds)
             await goods.prepare(client, seconds=self._plan.seconds)
+        self._watcher.say(f"{len(self._referrals.names)} distributors apply and are approved")
+        await until_accounts(client)
+        await self._referrals.prepare(client, [line for of_shard in lines for line in of_shard])
         return lines, groups
 
     async def _warm_up(self, load: Load) -> None:
@@ -236,15 +250,34 @@ class Run:
         sold = [shard.seq for shard in status.shards] if status else []
         if not status or not await _status(client, lambda s: have_all(s, sold), SETTLE_S):
             self._failed.append(f"standbys and SQL have not caught up after {SETTLE_S:.0f} s")
+        await self._until_told(client)
         return time.monotonic() - began_s
 
-    def _reckon(
+    async def _until_told(self, client: AsyncClient) -> None:
+        """Until accounts know of all that was sold, or had their time for it."""
+        status = await _status(client, lambda s: all(shard.seq for shard in s.stock_shards))
+        sold = [shard.seq for shard in status.stock_shards] if status else []
+        await _status(client, lambda s: told_all(s, sold), SETTLE_S)
+        status = await _status(client, lambda s: True)
+        shards = status.stock_shards if status else ()
+        self._relayed.check(bool(shards), "nobody says how far accounts are")
+        for shard, seq in zip(shards, sold, strict=False):
+            self._relayed.check(
+                shard.relay_seq >= seq,
+                f"shard {shard.shard}: accounts are at {shard.relay_seq} of {seq} after "
+                f"{SETTLE_S:.0f} s",
+            )
+            aside = shard.set_aside_count
+            self._relayed.check(not aside, f"shard {shard.shard}: {aside} facts are set aside")
+
+    def _reckon(  # noqa: PLR0917
         self,
         history: History,
         trouble: Trouble,
         tail: Tail,
         settle_s: float,
         claims: list[ReplicaClaim],
+        told: Told,
     ) -> ChaosResult:
         self._watcher.say("verifying: journal, memory, SQL, and every answer that was given")
         spans = [Span(*span) for span in trouble.spans]
@@ -262,11 +295,13 @@ class Run:
             self._failed.append(f"not checked: {tail.missed}")
         elif report is not None:
             check_history(history.operations, tail.books, checks)
+            check_accounts(history.operations, tail.books.accounts, told, checks)
             acked = last_acked(history.operations, tail.books)
             _check_settled(report, acked, checks["settled"])
         check_progress(
             spans, history.sales, history.asked, ended_s=self._ended_s, found=checks["progress"]
         )
+        checks["relayed"] = self._relayed
         if tail.failed_reads:
             self._notes.append(f"the journal could not be read {tail.failed_reads} times meanwhile")
         settings = self._theatre.settings
@@ -280,13 +315,14 @@ class Run:
             skipped=[(kind, reason) for kind, reason in trouble.skipped],
             failed=[*self._failed, *(str(one) for one in trouble.failed)],
             gaps=gaps_of(spans, history.sales, ended_s=self._ended_s),
+            commission_gaps=commission_gaps_of(spans, tail.taken_s, ended_s=self._ended_s),
             calm_gap_ms=1000
             * calm_gap_s(spans, history.sales, began_s=self._began_s, ended_s=self._ended_s),
             doubts=doubts_of(history.operations, tail.books),
             promotions=[
                 Judged(one, "" if span is None else span.kind)
                 for one in tail.promotions
-                for times in [history.sales[one.shard]]
+                for times in [history.sales[one.shard] if one.shard < len(history.sales) else ()]
                 for span in [explained_by(one.seen_s, one.shard, spans, times)]
             ],
             checks=checks,
@@ -321,6 +357,12 @@ def have_all(status: ClusterStatus, seqs: Sequence[int]) -> bool:
         and all(replica.seq >= seq for replica in shard.replicas)
         for shard, seq in zip(status.shards, seqs, strict=True)
     )
+
+
+def told_all(status: ClusterStatus, seqs: Sequence[int]) -> bool:
+    """Whether accounts have all facts of stock shards' entries so far."""
+    shards = status.stock_shards
+    return all(shard.relay_seq >= seq for shard, seq in zip(shards, seqs, strict=True))
 
 
 def _check_settled(report: Report, acked: Sequence[int], settled: Invariant) -> None:

@@ -154,6 +154,14 @@ def _gap_table(result: ChaosResult) -> Table:
             f"{found['median']:,.0f}",
             f"{found['worst']:,.0f}",
         )
+    for kind, found in sorted(gaps_by_kind(result.commission_gaps).items()):
+        table.add_row(
+            letters[kind],
+            f"{kind}: of commission",
+            f"{found['count']:.0f}",
+            f"{found['median']:,.0f}",
+            f"{found['worst']:,.0f}",
+        )
     table.add_row("", "none (the machine's own)", "", "", f"{result.calm_gap_ms:,.0f}")
     return table
 

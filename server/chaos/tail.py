@@ -39,6 +39,8 @@ class Tail:
         self.failed_reads = 0
         self.missed = ""
         """What could not be followed: the checks then have no ground to stand on."""
+        self.taken_s: list[float] = []
+        """When it was seen that account shards had taken facts."""
         self._url = journal_url
         self._shards = shards
         self._journal: Journal | None = None
@@ -112,10 +114,12 @@ class Tail:
         """How many entries were new."""
         if self._journal is None:
             self._journal = open_journal(self._url)
-        new = 0
+        new, taken = 0, self.books.accounts.taken
         for shard in range(self._shards):
             self._note_epoch(shard, self._journal.read_meta(shard).epoch)
             new += self._read_shard(self._journal, shard)
+        if self.books.accounts.taken > taken:
+            self.taken_s.append(time.monotonic())
         return new
 
     def _note_epoch(self, shard: int, epoch: int) -> None:

@@ -20,6 +20,7 @@ from server.chaos.history import (
     release_mark,
     request_mark,
 )
+from server.chaos.referrals import attribution_of
 from server.chaos.team_goods import PAYMENT_WINDOW_S, GroupGoods
 
 LATE_S = PAYMENT_WINDOW_S + 0.5
@@ -117,11 +118,13 @@ class TeamCaller(Caller):
     ) -> Operation:
         quantity, new_buyer = self._random.choice((1, 1, 1, 2)), self._random.random() < 0.4
         mark = request_mark(line.slot, request_id)
-        asked = Asked(verb, line, buyer_id, quantity, mark, "", team_id, new_buyer)
+        code = self._load.referrals.code_of(buyer_id)
+        asked = Asked(verb, line, buyer_id, quantity, mark, "", team_id, new_buyer, code)
         return await self._take(asked, request_id)
 
     def _reserving(self, asked: Asked, request_id: str) -> Call:
         client, line = self._client, asked.line
+        by = attribution_of(asked.share_code)
         if asked.verb == "open_team":
             return lambda timeout_ms: client.open_team(
                 line.campaign_id,
@@ -130,6 +133,7 @@ class TeamCaller(Caller):
                 quantity=asked.quantity,
                 new_buyer=asked.new_buyer,
                 request_id=request_id,
+                attribution=by,
                 timeout_ms=timeout_ms,
             )
         return lambda timeout_ms: client.join_team(
@@ -138,6 +142,7 @@ class TeamCaller(Caller):
             quantity=asked.quantity,
             new_buyer=asked.new_buyer,
             request_id=request_id,
+            attribution=by,
             timeout_ms=timeout_ms,
         )
 

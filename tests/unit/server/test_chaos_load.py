@@ -8,30 +8,39 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from stockray import AsyncClient, Status, TeamState
 
 from actors.core import commands as c
 from actors.core import records as r
-from actors.core.codec import pack_entry
+from actors.core.codec import pack_entry, unpack_entry
 from actors.core.evolve import close_entry
+from actors.core.identity import ACCOUNT_SLOT_COUNT, SLOT_COUNT
 from actors.core.outcomes import Outcome
+from actors.core.relay_commands import TAKE_FACT, TakeFact
 from persistence.ports import Entry
+from server.chaos.account_checks import Told, check_accounts, read_accounts
 from server.chaos.books import Books
 from server.chaos.checks import Checks, check_history, new_checks
 from server.chaos.goods import lines_of, prepare
 from server.chaos.history import History
 from server.chaos.load import Load, LoadPlan, groups_of
+from server.chaos.referrals import Referrals
 from server.chaos.team_goods import GroupGoods
+from server.edge import Edge
+from server.relay import numbered_facts
 from tests.helpers.core_lines import START_MS, CoreLines, FakeClock
 from tests.unit.server.conftest import serving
 from tests.unit.server.test_chaos_checks import OF_TEAMS, OF_THE_HISTORY
 
 OPERATIONS = 2_400
+SLOTS_OF = (0,) * (SLOT_COUNT + ACCOUNT_SLOT_COUNT)
+OF_ACCOUNTS = {"earned", "reversed", "ledger", "bound", "frozen"}
 PLAN = LoadPlan(
     seed=5,
+    promoter_rate=600,
     seconds=60,
     steady_rate=400,
     busy_rate=3_000,
@@ -48,6 +57,10 @@ class Honest(CoreLines):
     def __init__(self) -> None:
         super().__init__(FakeClock())
         self.clock.pass_ms(int(time.time() * 1000) - START_MS)
+
+    def decide_now(self, commands: Sequence[Any]) -> list[tuple[Any, ...]]:
+        self.clock.pass_ms(1)
+        return super().decide_now(commands)
 
 
 class Forgetful(Honest):
@@ -110,31 +123,86 @@ class Generous(Honest):
         self.told: Counter[str] = Counter()
 
 
-async def sold(lines: CoreLines) -> tuple[History, Books]:
+class Relayed(NamedTuple):
+    """A load that is over, and what can be known of it."""
+
+    history: History
+    entries: list[Entry]
+    told: Told
+
+    def books(self) -> Books:
+        """The journal's order."""
+        books = Books(1)
+        for entry in self.entries:
+            books.take(0, entry)
+        return books
+
+
+class Teller:
+    """A relay from a shard's stock slots to its own account slots."""
+
+    def __init__(self, lines: CoreLines) -> None:
+        self._lines = lines
+        self._read = 0
+        self._mark = (0, 0)
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            self.tell()
+            await asyncio.sleep(0.005)
+
+    def tell(self) -> None:
+        """All facts of the entries that are there now."""
+        entries = self._lines.entries[self._read :]
+        self._read += len(entries)
+        facts = []
+        for entry in entries:
+            content = unpack_entry(entry.data)
+            for _, index, slot, fact in numbered_facts(SLOTS_OF, content.records, content.now_ms):
+                place = (entry.seq, index)
+                head = (TAKE_FACT, slot, 0, "relay", 0, "first")
+                facts.append(TakeFact(*head, *self._mark, *place, fact))
+                self._mark = place
+        if facts:
+            self._lines.decide_now(facts)
+
+
+async def sold(lines: CoreLines) -> Relayed:
     """A load of some operations, and the journal behind it."""
-    goods, groups = lines_of(1), groups_of(1, PLAN)
-    async with lines.running(), serving(lines) as gateway, AsyncClient(gateway.address) as client:
+    goods, groups, referrals = lines_of(1), groups_of(1, PLAN), Referrals()
+    teller, edge = Teller(lines), Edge(None, now_ms=lines.clock.now_ms)
+    async with (
+        lines.running(),
+        serving(lines, edge=edge) as gateway,
+        AsyncClient(gateway.address) as client,
+    ):
         await prepare(client, goods[0], seconds=60)
         await groups[0].prepare(client, seconds=60)
-        load = Load(gateway.address, PLAN, goods, groups)
+        await referrals.prepare(client, goods[0])
+        relaying = asyncio.create_task(teller.run())
+        load = Load(gateway.address, PLAN, goods, groups, referrals)
         async with asyncio.timeout(60), load:
-            while len(load.history.operations) < OPERATIONS:
+            while len(load.history.operations) < OPERATIONS or not load.frozen:
                 load.check_callers()
                 await asyncio.sleep(0.01)
         await groups[0].end_all(client)
-    lines.end_teams()
-    books = Books(1)
-    for entry in lines.entries:
-        books.take(0, entry)
-    return load.history, books
+        relaying.cancel()
+        lines.end_teams()
+        teller.tell()
+        lines.clock.pass_ms(10_000)
+        lines.look_at_programme()
+        told = await read_accounts(client, referrals, load.frozen)
+    return Relayed(load.history, lines.entries, told)
 
 
 async def checked(lines: CoreLines) -> tuple[History, Checks]:
     """The same, checked."""
-    history, books = await sold(lines)
-    checks = new_checks()
-    check_history(history.operations, books, checks)
-    return history, checks
+    relayed = await sold(lines)
+    checks, operations, books = new_checks(), relayed.history.operations, relayed.books()
+    check_history(operations, books, checks)
+    check_accounts(operations, books.accounts, relayed.told, checks)
+    return relayed.history, checks
 
 
 def violated(checks: Checks) -> set[str]:
@@ -144,7 +212,8 @@ def violated(checks: Checks) -> set[str]:
 async def test_an_honest_shop_is_explained_whole_and_nothing_goes_unchecked() -> None:
     history, checks = await checked(Honest())
     assert {name: found.examples for name, found in checks.items() if found.violations} == {}
-    assert {name for name, found in checks.items() if found.checked} == OF_THE_HISTORY | OF_TEAMS
+    looked_at = OF_THE_HISTORY | OF_TEAMS | OF_ACCOUNTS
+    assert {name for name, found in checks.items() if found.checked} == looked_at
     told = Counter((operation.verb, operation.status) for operation in history.operations)
     for expected in (
         ("grab", "RESERVED"),
@@ -171,6 +240,8 @@ async def test_an_honest_shop_is_explained_whole_and_nothing_goes_unchecked() ->
         ("complete_team", "APPLIED"),
         ("get_team", "FOUND"),
         ("suggest_teams", "FOUND"),
+        ("bind", "APPLIED"),
+        ("deliver", "NOTED"),
     ):
         assert told[expected] > 0, told
 
@@ -193,7 +264,9 @@ async def test_a_load_that_is_long_asks_less_often() -> None:
     """All of a run has to fit into its history."""
     goods = lines_of(2)
     plans = [LoadPlan(seed=1, seconds=seconds) for seconds in (60, 36_000)]
-    short, long = (Load("127.0.0.1:1", plan, goods, groups_of(2, plan)) for plan in plans)
+    short, long = (
+        Load("127.0.0.1:1", plan, goods, groups_of(2, plan), Referrals()) for plan in plans
+    )
     assert short.slower == 1.0
     assert 0 < long.slower < 0.1
 

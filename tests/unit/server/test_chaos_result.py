@@ -16,6 +16,7 @@ from server.chaos.gaps import (
     Span,
     calm_gap_s,
     check_progress,
+    commission_gaps_of,
     explained_by,
     gaps_by_kind,
     gaps_of,
@@ -205,6 +206,7 @@ def result(**changes: Any) -> ChaosResult:
         "skipped": [("disk-full-journal", "no tmpfs here")],
         "failed": [],
         "gaps": gaps_of(spans, history.sales, ended_s=40.0),
+        "commission_gaps": commission_gaps_of([kill(10.0)], [9.0, 12.0], ended_s=40.0),
         "calm_gap_ms": 100.0,
         "doubts": {"took_effect": 1, "did_not": 1},
         "promotions": [Judged(Promotion(0, 2, 10.3), "primary-kill")],
@@ -221,6 +223,7 @@ def test_a_run_in_which_everything_held_is_ok() -> None:
     assert found.ok
     data = found.as_data()
     assert data["gap_ms"] == {"primary-kill": {"median": 1_000.0, "worst": 1_000.0, "count": 1}}
+    assert data["commission_gap_ms"] == {}, "a kill of stock alone"
     assert (data["operations"], data["faults"], data["faults_planned"]) == (390, 1, 2)
     assert data["skipped"] == [{"kind": "disk-full-journal", "reason": "no tmpfs here"}]
     assert (data["lost_acks"], data["phantom_refusals"], data["oversold"]) == (0, 0, 0)

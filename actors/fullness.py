@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.core import commands as c
+from actors.core.commission_commands import HOLD_DISTRIBUTOR, REVIEW_WITHDRAWAL
 from actors.core.commission_commands import READS as COMMISSION_READS
 from actors.core.relay_commands import GET_MARKS, TAKE_FACT
 from actors.core.risk_commands import FREEZE, GET_PROFILE, HOLD_TOLD, PULL_RISK, UNFREEZE
+from actors.core.team_commands import GET_TEAM, LEAVE_TEAM, SUGGEST_TEAMS
 
 READS = COMMISSION_READS | {
     c.GET_RESERVATION,
     c.GET_STOCK,
     c.GET_CAMPAIGN,
+    GET_TEAM,
+    SUGGEST_TEAMS,
     GET_MARKS,
     GET_PROFILE,
     PULL_RISK,
@@ -25,12 +29,15 @@ WHAT_IS_HELD = READS | {
     c.RETURN_UNITS,
     c.REPORT_REFUND,
     c.REPORT_FULFILMENT,
+    LEAVE_TEAM,
     c.TRANSFER_IN,
     c.TRANSFER_DONE,
     TAKE_FACT,
     FREEZE,
     UNFREEZE,
     HOLD_TOLD,
+    HOLD_DISTRIBUTOR,
+    REVIEW_WITHDRAWAL,
 }
 FULL_FOR_NEW_PERCENT = 90
 

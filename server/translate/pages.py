@@ -14,6 +14,7 @@ from server.errors import bad_page_token
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1_000
+NUMBER_MIN, NUMBER_MAX = -(1 << 63), (1 << 63) - 1
 
 
 def page_size(asked: int) -> int:
@@ -39,10 +40,22 @@ def read_token(token: str, kinds: tuple[type, ...], *filters: object) -> Any:
         checksum, key = json.loads(text)
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise bad_page_token() from error
-    fits = isinstance(key, list) and [type(part) for part in key] == list(kinds)
+    fits = (
+        isinstance(key, list)
+        and [type(part) for part in key] == list(kinds)
+        and all(_storable(part) for part in key)
+    )
     if checksum != _checksum(filters) or not fits:
         raise bad_page_token()
     return tuple(key)
+
+
+def _storable(part: Any) -> bool:
+    """Whether a column can have it: a number of 64 bits, or text without half characters, which
+    JSON can spell and UTF-8 cannot."""
+    if isinstance(part, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in part)
+    return not isinstance(part, int) or NUMBER_MIN <= part <= NUMBER_MAX
 
 
 def _checksum(filters: tuple[object, ...]) -> int:

@@ -102,13 +102,14 @@ BAD: list[tuple[str, Message, list[str]]] = [
 
 
 @pytest.mark.parametrize(("call", "request_", "fields"), BAD)
-async def test_a_bad_request_names_every_field_that_is_wrong(
+async def test_a_bad_request_names_every_field_that_is_wrong_and_reaches_no_shard(
     gateway: Gateway, call: str, request_: Message, fields: list[str]
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await getattr(gateway.commission, call)(request_)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert fields_of(caught.value) == fields
+    assert not gateway.lines.decided
 
 
 async def test_bad_rates_name_every_field_that_is_wrong(gateway: Gateway) -> None:
@@ -149,6 +150,7 @@ async def test_bad_rates_name_every_field_that_is_wrong(gateway: Gateway) -> Non
         "rates.skus[1].margin_minor",
         "reason",
     ]
+    assert not gateway.lines.decided
 
 
 async def test_a_third_level_is_refused(gateway: Gateway) -> None:

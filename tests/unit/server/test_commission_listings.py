@@ -1,7 +1,10 @@
 """Commission out of the SQL view: lists, and what left the account shard's memory."""
 
+import base64
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from zlib import crc32
 
 import grpc
 import grpc.aio
@@ -268,3 +271,38 @@ async def test_without_a_view_what_left_memory_is_no_certain_answer(gateway: Gat
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await desk.statement("bob", 202310)
     assert reason_of(caught.value) == "VIEW_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1 << 63, "w"), (-(1 << 64), "w"), (True, "w"), (1, "\ud800")]
+)
+async def test_a_token_that_was_made_up_is_refused(desk: Desk, number: int, text: str) -> None:
+    """It has the form and the filters, and a place that no row can have."""
+    await desk.open("bob")
+    states = tuple(wire.WithdrawalState.values()[1:])
+    withdrawals_after = make_up((number, text), "", states)
+    calls: list[tuple[Any, Any]] = [
+        (desk.stub.ListWithdrawals, wire.ListWithdrawalsRequest(page_token=withdrawals_after))
+    ]
+    if number != 1:
+        entries_after, statements_after = make_up((number,), "bob", 0), make_up((number,), "bob")
+        calls += [
+            (
+                desk.stub.ListEntries,
+                wire.ListEntriesRequest(distributor_id="bob", page_token=entries_after),
+            ),
+            (
+                desk.stub.ListStatements,
+                wire.ListStatementsRequest(distributor_id="bob", page_token=statements_after),
+            ),
+        ]
+    for call, request in calls:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(request)
+        assert reason_of(caught.value) == "PAGE_TOKEN_INVALID"
+
+
+def make_up(key: tuple[Any, ...], *filters: object) -> str:
+    """A token as the service makes them, of any key."""
+    said = json.dumps([crc32(repr(filters).encode()), list(key)])
+    return base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")

@@ -144,9 +144,11 @@ def _second_level(programme: Programme, fact: f.OrderEarned, referrer_id: str) -
 def _order_reduced(programme: Programme, slot: int, fact: f.OrderReduced, now_ms: int) -> Records:
     key = order_key(fact.reservation_id)
     order = None if key is None else programme.orders.get(key)
-    if key is None or order is None or fact.returned_total <= order.returned:
+    if key is None or order is None:
         return ()
     returned = min(fact.returned_total, order.quantity)
+    if returned <= order.returned:
+        return ()
     book = Book(programme, now_ms)
     left = tuple([_left(earning.full_minor, order, returned) for earning in order.earnings])
     entries = [

@@ -257,6 +257,9 @@ def test_a_return_that_is_told_twice_or_late_is_one_reversal() -> None:
     assert bureau.returned("r1", 2, of=3) == ()
     assert bureau.returned("r1", 1, of=3) == ()
     assert bureau.returned("r9", 1) == ()
+    assert len(bureau.returned("r1", 9, of=3)) == 1, "no more can come back than there were"
+    assert bureau.returned("r1", 10, of=3) == ()
+    assert bureau.money("bob")[0] == 0
 
 
 def test_a_reversal_after_the_freeze_takes_what_is_available() -> None:

@@ -1,6 +1,8 @@
 """Calendar months of a time zone, where clocks are changed at a month's end, too."""
 
+import zoneinfo
 from datetime import UTC, datetime
+from importlib import metadata
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -58,3 +60,15 @@ def test_a_number_is_a_month_or_is_none() -> None:
     assert is_month(202312)
     assert not any(is_month(number) for number in (0, 12, 202300, 202313, 999_901, -202301))
     assert (month_after(202312), month_before(202401)) == (202401, 202312)
+
+
+def test_zones_are_known_where_the_system_has_none() -> None:
+    """A slim container has no database of zones: it comes with the service, for itself."""
+    needed = metadata.requires("stockray-server") or []
+    assert any(line.startswith("tzdata") for line in needed)
+    zoneinfo.reset_tzpath(to=())
+    try:
+        shanghai = zoneinfo.ZoneInfo.no_cache("Asia/Shanghai")
+    finally:
+        zoneinfo.reset_tzpath()
+    assert datetime.fromtimestamp(0, shanghai).hour == 8

@@ -158,10 +158,10 @@ def one_members_refund_stops_those_after_it(patch: Patch) -> None:
     """A seat of more than one unit is trouble, and the batch of refunds ends there."""
     honest = team_ends.end
 
-    def end(slot: s.SlotState, team: Any) -> list[Any]:
+    def end(slot: s.SlotState, team: Any, **early: bool) -> list[Any]:
         records: list[Any] = []
         poisoned = False
-        for record in honest(slot, team):
+        for record in honest(slot, team, **early):
             if record[0] == t.SEAT_CLOSED and poisoned:
                 continue
             poisoned |= record[0] == t.SEAT_CLOSED and record.quantity > 1
@@ -187,8 +187,8 @@ def a_team_has_failed_before_its_refunds_exist(patch: Patch) -> None:
     """They are left for a later step."""
     honest = team_ends.end
 
-    def end(slot: s.SlotState, team: Any) -> list[Any]:
-        return [record for record in honest(slot, team) if record[0] != t.SEAT_CLOSED]
+    def end(slot: s.SlotState, team: Any, **early: bool) -> list[Any]:
+        return [record for record in honest(slot, team, **early) if record[0] != t.SEAT_CLOSED]
 
     patch.setattr(team_ends, "end", end)
 
@@ -354,7 +354,7 @@ def a_leaver_is_not_paid_back(patch: Patch) -> None:
 
 
 def unpaid_seats_outlive_their_team(patch: Patch) -> None:
-    patch.setattr(team_ends, "_unpaid", lambda *_: [])
+    patch.setattr(team_ends, "_unpaid", lambda *_, **__: [])
 
 
 def an_empty_team_goes_on(patch: Patch) -> None:

@@ -11,12 +11,34 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
 from persistence.errors import NotApplied, WrongRevision
+from persistence.ports import FactRow, Rows
 from persistence.private import PrivateMariaDB
 from persistence.sql.migrate import needed_revision
 from persistence.sql.sink import SqlSink
 from persistence.sql.tables import buyer_part, metadata, reservations
 from persistence.sql.views import SqlViews
-from tests.helpers.databases import KINDS, database_on, empty_database, execute, pool_rows
+from tests.helpers.databases import (
+    KINDS,
+    database_on,
+    empty_database,
+    execute,
+    pool_rows,
+    reservation_rows,
+)
+
+OF_ACCOUNTS = (
+    "distributors",
+    "bonds",
+    "commission_rates",
+    "commission_orders",
+    "commission_entries",
+    "statements",
+    "withdrawals",
+    "risk_profiles",
+    "marks",
+)
+"""In the order in which they are made."""
+CUT_OFF_AT = "commission_entries"
 
 
 @pytest.fixture(params=KINDS)
@@ -152,6 +174,42 @@ def test_tables_of_group_buys_that_were_cut_off_without_an_index_get_it(
     assert describe(url) != whole
     sink.upgrade()
     assert describe(url) == whole
+
+
+def test_a_database_of_before_account_shards_gets_its_tables_and_keeps_its_rows(
+    sink: SqlSink, url: str
+) -> None:
+    sink.upgrade()
+    whole = describe(url)
+    for table in OF_ACCOUNTS:
+        execute(url, f"DROP TABLE {table}")
+    execute(url, "UPDATE alembic_version SET version_num = '0005'")
+    held = {"reservation_id": "r", "buyer_id": "b", "share_code": "code", "paid_minor": 7}
+    facts = [FactRow(seq=1, at_ms=5, data=b"told")]
+    batch = [pool_rows((1, 1, 5)), reservation_rows(held)]
+    sink.apply(0, incarnation="i", from_seq=0, to_seq=1, rows=batch, facts=facts)
+    kept = [f"SELECT * FROM {table}" for table in ("pools", "reservations", "facts", "positions")]
+    before = [execute(url, read) for read in kept]
+    assert all(before)
+    with pytest.raises(WrongRevision, match="is at revision 0005"):
+        sink.require_revision()
+    sink.upgrade()
+    assert describe(url) == whole
+    assert [execute(url, read) for read in kept] == before
+    # As it is when the upgrade was cut off: a table without its indexes, and none of the later.
+    for index in metadata.tables[CUT_OFF_AT].indexes:
+        drop = f"DROP INDEX {index.name}"
+        execute(url, drop if url.startswith("sqlite") else f"{drop} ON {CUT_OFF_AT}")
+    for table in OF_ACCOUNTS[OF_ACCOUNTS.index(CUT_OFF_AT) + 1 :]:
+        execute(url, f"DROP TABLE {table}")
+    execute(url, "UPDATE alembic_version SET version_num = '0005'")
+    assert describe(url) != whole
+    sink.upgrade()
+    assert describe(url) == whole
+    entry = ("generation", "seq", "entry_id", "amount_minor")
+    earned = Rows(table="commission_entries", columns=entry, values=[(1, 2, 1, -3)])
+    sink.apply(0, incarnation="i", from_seq=1, to_seq=2, rows=[earned])
+    assert execute(url, "SELECT amount_minor FROM commission_entries") == [(-3,)]
 
 
 def test_two_upgrades_at_once_take_turns(url: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Select
-from sqlalchemy.dialects import mysql, sqlite
 
 from persistence.errors import NotApplied, WrongRevision
 from persistence.ports import Rows
@@ -15,7 +14,12 @@ from persistence.sql.paging import Page
 from persistence.sql.sink import SqlSink
 from persistence.sql.tables import buyer_part
 from persistence.sql.views import RefundFilter, ReservationFilter, ShardPosition, SqlViews
-from tests.helpers.databases import KINDS, empty_database, execute, reservation_rows
+from tests.helpers.databases import (
+    KINDS,
+    assert_indexed,
+    empty_database,
+    reservation_rows,
+)
 
 COUNT = 240
 BASE_MS = 1_700_000_000_000
@@ -315,26 +319,10 @@ def test_every_query_walks_an_index(
     views.count_seats(["t", "u"], [1, 2])
     assert len(queries) == 2 * len(FILTERS) + len(refund_filters) + 11
     for query in queries:
-        steps = _assert_indexed(url, query)
+        steps = assert_indexed(url, query)
         for name in refund_filters:
             if f"refunds.{name} = " in str(query) and url.startswith("sqlite"):
                 assert f"{name}=?" in steps, "it walks the index of its own id"
-
-
-def _assert_indexed(url: str, query: Select[Any]) -> str:
-    on_sqlite = url.startswith("sqlite")
-    dialect: Any = sqlite.dialect() if on_sqlite else mysql.dialect(paramstyle="named")
-    text = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-    if on_sqlite:
-        steps = [row[3] for row in execute(url, f"EXPLAIN QUERY PLAN {text}")]
-        assert steps
-        walks = [step for step in steps if not step.startswith("USE TEMP B-TREE FOR GROUP BY")]
-        assert all(step.startswith("SEARCH ") and " INDEX " in step for step in walks), steps
-        return " ".join(steps)
-    plan = execute(url, f"EXPLAIN {text}")
-    # Columns: id, select_type, table, type, possible_keys, key, ...
-    assert all(row[4] for row in plan if row[2] is not None), (text, plan)
-    return ""
 
 
 def test_many_threads_may_ask_at_once(sink: SqlSink, url: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import Select, create_engine, make_url
+from sqlalchemy.dialects import mysql, sqlite
 
 from persistence.ports import Rows
 from persistence.sql.tables import buyer_part
@@ -70,3 +71,20 @@ def pool_rows(*rows: tuple[int, int, int], sku_id: str = "sku") -> Rows:
         columns=("campaign_id", "sku_id", "generation", "seq", "available"),
         values=[("", sku_id, *row) for row in rows],
     )
+
+
+def assert_indexed(url: str, query: Select[Any]) -> str:
+    """A query reads no table from end to end; answers how SQLite walks it."""
+    on_sqlite = url.startswith("sqlite")
+    dialect: Any = sqlite.dialect() if on_sqlite else mysql.dialect(paramstyle="named")
+    text = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    if on_sqlite:
+        steps = [row[3] for row in execute(url, f"EXPLAIN QUERY PLAN {text}")]
+        assert steps
+        walks = [step for step in steps if not step.startswith("USE TEMP B-TREE FOR GROUP BY")]
+        assert all(step.startswith("SEARCH ") and " INDEX " in step for step in walks), steps
+        return " ".join(steps)
+    plan = execute(url, f"EXPLAIN {text}")
+    # Columns: id, select_type, table, type, possible_keys, key, ...
+    assert all(row[4] for row in plan if row[2] is not None), (text, plan)
+    return ""

@@ -277,22 +277,8 @@ class Database:
         self.sink = SqlSink(self.url)
 
     def follow(self, journal: MemoryJournal, *, to_seq: int = 0, batch: int = 7) -> None:
-        """Apply the journal (up to `to_seq`), some entries at a time."""
-        last = to_seq or journal.read_meta(0).last_seq
-        position = self.sink.position(0)[1]
-        while position < last:
-            entries = journal.read(0, after_seq=position, max_bytes=10**9)
-            made = project(0, entries[: min(batch, last - position)])
-            self.sink.apply(
-                0,
-                incarnation=INCARNATION,
-                from_seq=position,
-                to_seq=made.to_seq,
-                rows=made.rows,
-                dead_letters=made.dead_letters,
-                facts=made.facts,
-            )
-            position = made.to_seq
+        """See `follow`."""
+        follow(self.sink, journal, to_seq=to_seq, batch=batch)
 
     def verify(
         self,
@@ -302,20 +288,53 @@ class Database:
         claims: tuple[ReplicaClaim, ...] = (),
         acks: tuple[Ack, ...] = (),
     ) -> Report:
-        """What `verify` finds."""
-        dump = SqlDump(self.url)
+        """See `verify_view`."""
         try:
-            return Verifier(
-                journal=journal,
-                snapshots=snapshots or MemorySnapshots(),
-                dump=dump,
-                shard_map=MAP,
-                claims=claims,
-                acks=acks,
-            ).run()
+            return verify_view(self.url, journal, snapshots=snapshots, claims=claims, acks=acks)
         finally:
-            dump.close()
             self.sink.close()
+
+
+def follow(sink: Sink, journal: MemoryJournal, *, to_seq: int = 0, batch: int = 7) -> None:
+    """Apply the journal (up to `to_seq`) to a view, some entries at a time."""
+    last = to_seq or journal.read_meta(0).last_seq
+    position = sink.position(0)[1]
+    while position < last:
+        entries = journal.read(0, after_seq=position, max_bytes=10**9)
+        made = project(0, entries[: min(batch, last - position)])
+        sink.apply(
+            0,
+            incarnation=INCARNATION,
+            from_seq=position,
+            to_seq=made.to_seq,
+            rows=made.rows,
+            dead_letters=made.dead_letters,
+            facts=made.facts,
+        )
+        position = made.to_seq
+
+
+def verify_view(
+    url: str,
+    journal: MemoryJournal,
+    *,
+    snapshots: MemorySnapshots | None = None,
+    claims: tuple[ReplicaClaim, ...] = (),
+    acks: tuple[Ack, ...] = (),
+) -> Report:
+    """What `verify` finds in a view of this journal."""
+    dump = SqlDump(url)
+    try:
+        return Verifier(
+            journal=journal,
+            snapshots=snapshots or MemorySnapshots(),
+            dump=dump,
+            shard_map=MAP,
+            claims=claims,
+            acks=acks,
+        ).run()
+    finally:
+        dump.close()
 
 
 class AtOnce:

@@ -107,7 +107,6 @@ SOMETIMES = (
     "a statement was made",
     "a month was closed by itself",
     "a statement says that money left",
-    "a statement says that money is owed",
     "money was withdrawn",
     "a withdrawal was approved",
     "a withdrawal was rejected",

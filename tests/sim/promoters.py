@@ -32,8 +32,8 @@ PRICES = {"": 100, SALE: 80}
 
 
 def has_accounts(seed: int) -> bool:
-    """A sixth of the seeds; by chance of its own, so that the others are what they were."""
-    return random.Random(f"accounts of {seed}").random() < 1 / 6
+    """A seventh of the seeds; by chance of its own, so that the others are what they were."""
+    return random.Random(f"accounts of {seed}").random() < 1 / 7
 
 
 class Promoters:

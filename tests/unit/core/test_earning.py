@@ -226,6 +226,21 @@ def test_a_hold_ends_by_itself() -> None:
     assert bureau.money("bob")[:2] == (0, 1_000)
 
 
+def test_what_waited_for_several_distributors_comes_in_slices() -> None:
+    bureau = Bureau()
+    bureau.open("bob", "cid")
+    for buyer, name in [("ann", "bob"), ("eve", "cid")]:
+        bureau.bind(buyer, name)
+        bureau.hold(name, 60 * DAY_MS)
+        for number in range(3):
+            bureau.earned(f"{name} {number}", buyer)
+    bureau.wait(FREEZE_MS + 2_000)
+    for name in ("bob", "cid"):
+        bureau.hold(name, 0)
+    assert [len(bureau.beat(limit=4)) for _ in range(3)] == [4, 2, 0]
+    assert [bureau.money(name)[:2] for name in ("bob", "cid")] == [(0, 3_000)] * 2
+
+
 # Reversals
 
 

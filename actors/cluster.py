@@ -137,9 +137,11 @@ def clear(spec: ClusterSpec) -> int:
     return len(left)
 
 
-def start_shards(spec: ClusterSpec, shards: Sequence[int]) -> list[list[Any]]:
-    """Start both replicas of these shards; answers their handles by shard. They recover by
-    themselves; who asks first makes one of them primary."""
+def start_shards(
+    spec: ClusterSpec, shards: Sequence[int], replicas: Sequence[str] = REPLICAS
+) -> list[list[Any]]:
+    """Start replicas of these shards; answers their handles by shard. They recover by themselves;
+    who asks first makes one of them primary. The two of a pair are on two nodes, if there are."""
     nodes = worker_nodes()
     return [
         [
@@ -147,9 +149,9 @@ def start_shards(spec: ClusterSpec, shards: Sequence[int]) -> list[list[Any]]:
                 spec,
                 shard,
                 replica,
-                nodes[(shard + index) % len(nodes)] if len(nodes) > 1 else None,
+                nodes[(shard + REPLICAS.index(replica)) % len(nodes)] if len(nodes) > 1 else None,
             )
-            for index, replica in enumerate(REPLICAS)
+            for replica in replicas
         ]
         for shard in shards
     ]

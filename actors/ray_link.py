@@ -104,10 +104,12 @@ class RayLink:
             raise LinkClosed((str(error) or repr(error)).splitlines()[0]) from error
 
     async def _find_first(self) -> None:
+        """However long it takes. An actor that was not started yet is silent, not closed: who looks
+        for a primary goes on without it when it has waited as for any other."""
         await self._find_again()
-        if self._handle is None:
+        while self._handle is None:
             await asyncio.sleep(LATE_PAUSE_S)
-            raise LinkClosed("the actor was not started yet")
+            await self._find_again()
 
     async def _find_again(self) -> None:
         """An actor that was moved to another node is another one of the same name. On a thread,

@@ -37,6 +37,7 @@ from server.services.cluster_info import (
 ANSWER_S = 2.0
 STANDBY_MISSING = "no caught-up standby"
 PRIMARY_MISSING = "no replica says that it is the primary: the shard sells nothing"
+ASKS_FOR_A_SCORE = "account shards do not tell; campaigns that ask for a score answer RETRY"
 ACCOUNTS_MISSING = "no replica says that it is the primary: its accounts and what they earn wait"
 
 VERSION = version("stockray-server")
@@ -101,6 +102,7 @@ class ClusterView:
             for number, found in relayed.items()
             if found["trouble"]
         ]
+        warnings += [warning for one in gateways if (warning := _ignorance(one))]
         # Sales go on without a shard of accounts.
         no_sales = any(number < stock for number in without_primary)
         return ClusterStatus(
@@ -229,6 +231,8 @@ class ClusterView:
                 answering=True,
                 promotion_count=sum(shard["failovers"] for shard in status["shards"]),
                 false_alarm_count=sum(shard["false_alarms"] for shard in status["shards"]),
+                risk_age_ms=status["edge"].get("age_ms"),
+                risk_stale=status["edge"].get("stale", False),
             )
             for name, status in zip(names, found, strict=True)
         ]
@@ -316,6 +320,16 @@ class ClusterView:
                 ("database", places.database_url, not troubles, "; ".join(troubles)),
             )
         ]
+
+
+def _ignorance(gateway: GatewayStatus) -> str:
+    """What is to be said of a gateway that serves and knows too little of who is frozen."""
+    if not gateway.ready or not gateway.risk_stale:
+        return ""
+    known = "does not know who is frozen"
+    if gateway.risk_age_ms is not None:
+        known = f"knows who is frozen as of {gateway.risk_age_ms // 1_000} s ago"
+    return f"{gateway.gateway_id} {known}: {ASKS_FOR_A_SCORE}"
 
 
 def _replica(name: str, status: dict[str, Any] | None, last_seq: int) -> ReplicaStatus:

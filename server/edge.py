@@ -10,8 +10,8 @@ Rules
 * A key's bucket has its whole burst on every gateway and refills at this gateway's share of the
   rate: n gateways let no more through than the rate and n bursts.
 * Who is frozen is pulled from the account shards every 250 ms and is known as of then: what happens
-  within the lag passes. Until each set was whole once the edge is not `ready`; it is `stale` when
-  one is older than 5 s.
+  within the lag passes. Until each set was whole once the edge is not `ready`, and its gateway
+  serves nobody for as long as it has patience; it is `stale` when one is older than 5 s.
 * A campaign may ask for a score. The edge does not know which do: it says on the line what it knows
   of a buyer below the line, or that its sets are too old, and the shard refuses or answers RETRY.
 * Hits of a buyer's own limits are signals, told in batches. An address is not a person: who is
@@ -201,6 +201,25 @@ class Edge:
     def stale(self) -> bool:
         """Whether too little is known to rely on it."""
         return self._now_s() > self._fresh_until_s
+
+    async def learns_within(self, patience_s: float) -> bool:
+        """Wait until all sets were whole once. False if that takes longer; they are taken later."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.ready.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def status(self) -> dict[str, Any]:
+        """What operators see of it. The age is None until all sets were whole once."""
+        return {
+            "age_ms": int(self.age_s() * 1_000) if self.ready.is_set() else None,
+            "stale": self.stale,
+            "frozen": self.frozen_count(),
+            "keys": self.keys,
+            "refused": dict(self.refused),
+        }
 
     @property
     def keys(self) -> int:

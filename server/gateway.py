@@ -18,7 +18,7 @@ from actors.core.chores import TELL_HOLD
 from actors.hosting import Host, process_identity
 from actors.links import Link
 from actors.logs import configure_logs
-from actors.specs import REPLICAS, ClusterSpec, gateway_name, replica_name
+from actors.specs import ClusterSpec, gateway_name
 from actors.threads import JournalThread
 from persistence.open import open_journal
 from persistence.sql.views import SqlViews
@@ -34,7 +34,8 @@ log = structlog.get_logger()
 
 DRAIN_GRACE_S = 10.0
 EDGE_PATIENCE_S = 5.0
-"""Account shards that fail over for longer keep nobody from buying."""
+"""After it found all stock, a gateway waits so long to learn who is frozen. Account shards that are
+away for longer keep nobody from buying."""
 WATCHERS_NOTICE_S = 0.2
 """Between NOT_SERVING and the end of new calls: time for health watchers to move their traffic."""
 
@@ -60,6 +61,7 @@ class Gateway:
         self.serving = False
         self.draining = asyncio.Event()
         self.gather: Gather | None = None
+        self.edge: Edge | None = None
         self._spec = spec
         self._own = own
         self._drained = asyncio.Event()
@@ -71,7 +73,7 @@ class Gateway:
         view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self.draining.set)
         views = SqlViews(self._spec.places.database_url)
         lines = RecallingLines(gather, views.get_reservation, WallClock())
-        edge = Edge(PROFILES.get(self._own.risk_profile), gateways=self._own.count)
+        edge = self.edge = Edge(PROFILES.get(self._own.risk_profile), gateways=self._own.count)
         services = self._services = Services(
             lines,
             views=views,
@@ -88,7 +90,8 @@ class Gateway:
             await front.start()
             for sender in gather.senders[: self._spec.stock_shards]:
                 await sender.ready.wait()
-            await self._learn_who_is_frozen(edge)
+            if not await edge.learns_within(EDGE_PATIENCE_S):
+                log.warning("serves_without_knowing_who_is_frozen")
             services.health.open()
             self.serving = True
             log.info("gateway_serves", listen=self._own.listen)
@@ -100,17 +103,6 @@ class Gateway:
             self.serving = False
             self._drained.set()
             log.info("gateway_drained")
-
-    async def _learn_who_is_frozen(self, edge: Edge) -> None:
-        """A gateway that comes to a running cluster knows before it serves. The first ones do not
-        wait: accounts are started when stock is served, and a sale never waits for them."""
-        if not accounts_run(self._spec):
-            return
-        try:
-            async with asyncio.timeout(EDGE_PATIENCE_S):
-                await edge.ready.wait()
-        except TimeoutError:
-            log.warning("serves_without_knowing_who_is_frozen")
 
     async def drain(self) -> None:
         """See `GatewayProcess.drain`."""
@@ -134,7 +126,7 @@ class Gateway:
         return Gather(senders, spec.slots_of)
 
     def _links(self) -> list[list[tuple[str, Link]]]:
-        """By shard. No sale waits for account shards, which are started when stock is served."""
+        """By shard. No sale waits for account shards, whose replicas may be started later."""
         spec = self._spec
         stock, count = cluster.find_stock_shards(spec), spec.stock_shards
         return [
@@ -159,17 +151,6 @@ def raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def accounts_run(spec: ClusterSpec) -> bool:
-    """Whether the account shards were started before."""
-    try:
-        for shard in range(spec.stock_shards, spec.shards):
-            for replica in REPLICAS:
-                cluster.find(replica_name(shard, replica), spec.namespace)
-    except cluster.ClusterError:
-        return False
-    return True
-
-
 class GatewayProcess:
     """One gateway, hosted. No method is a coroutine (see `actors/shard_process.py`)."""
 
@@ -188,7 +169,8 @@ class GatewayProcess:
         return process_identity()
 
     def ready(self) -> bool:
-        """Whether it takes calls: every shard's primary was found once."""
+        """Whether it takes calls: the primary of every stock shard was found once, and who is
+        frozen is known, or was not told in time."""
         return self._gateway.serving
 
     def drain(self) -> None:
@@ -207,6 +189,7 @@ class GatewayProcess:
             "serving": self._gateway.serving,
             "draining": self._gateway.draining.is_set(),
             "map_version": self._spec.map_version,
+            "edge": {} if self._gateway.edge is None else self._gateway.edge.status(),
             "shards": [
                 {
                     "shard": sender.shard,

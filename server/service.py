@@ -1,8 +1,9 @@
 """A whole service: from settings to running processes, and back down in good order.
 
-Start: stores, Ray, shards, gateways, then wait until every gateway has found every primary, and
-last write-behind. Stop: gateways answer NOT_SERVING and finish what is in flight, the journal is
-read to its end by write-behind and standbys, then the processes end.
+Start: stores, Ray, shards, gateways, then wait until every gateway has found every primary and
+knows who is frozen; last the accounts' standbys, the relay and write-behind. Stop: gateways answer
+NOT_SERVING and finish what is in flight, the journal is read to its end by write-behind and
+standbys, then the processes end.
 """
 
 import shutil
@@ -70,6 +71,7 @@ class Service:
         self._node_socket = ""
         self._spec: ClusterSpec | None = None
         self._shards: list[list[Any]] = []
+        """Those of stock, then those of accounts."""
         self._projectors: list[Any] = []
         self._gateways: list[Any] = []
         self._relays: list[Any] = []
@@ -153,7 +155,13 @@ class Service:
             f"starting {spec.stock_shards} stock shards and {accounts} of accounts, each a primary "
             "and a standby"
         )
-        self._shards = cluster.start_shards(spec, range(spec.stock_shards))
+        # A gateway serves when it knows who is frozen: for that, one of a pair will do.
+        ready_first, later = REPLICAS
+        account_shards = range(spec.stock_shards, spec.shards)
+        self._shards = [
+            *cluster.start_shards(spec, range(spec.stock_shards)),
+            *cluster.start_shards(spec, account_shards, [ready_first]),
+        ]
         self._gateways = [
             cluster.start_process(
                 GatewayProcess,
@@ -176,9 +184,10 @@ class Service:
             what=f"every shard to have a primary (logs: {settings.log_directory})",
         )
         watch.lap("processes")
-        # No sale waits for accounts or write-behind; whoever recovers and whoever serves has the
-        # cores first.
-        self._shards += cluster.start_shards(spec, range(spec.stock_shards, spec.shards))
+        # No sale waits for these; whoever recovers and whoever serves has the cores first.
+        standbys = cluster.start_shards(spec, account_shards, [later])
+        for pair, standby in zip(self._shards[spec.stock_shards :], standbys, strict=True):
+            pair.extend(standby)
         self._projectors = cluster.start_projectors(spec)
         self._relays = [cluster.start_anywhere(RelayProcess, RELAY_NAME, spec)]
         if settings.ray_address != "local":
@@ -212,8 +221,10 @@ class Service:
         return True
 
     def _raise_if_halted(self) -> None:
-        """A halted shard never becomes ready: say why instead of waiting."""
-        for replicas in self._shards:
+        """A halted stock shard never becomes ready: say why instead of waiting. One of accounts
+        keeps nobody from buying."""
+        stock_shards = 0 if self._spec is None else self._spec.stock_shards
+        for replicas in self._shards[:stock_shards]:
             statuses = [cluster.call(r.status.remote(), ANSWER_TIMEOUT_S) for r in replicas]
             reasons = [s["halt_reason"] for s in statuses if s["role"] == "halted"]
             if len(reasons) == len(replicas):

@@ -68,6 +68,10 @@ class GatewayStatus:
     answering: bool = False
     promotion_count: int = 0
     false_alarm_count: int = 0
+    risk_age_ms: int | None = None
+    """Of what it knows of who is frozen; None until it knew once."""
+    risk_stale: bool = False
+    """Whether that is too old to rely on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -289,6 +289,27 @@ async def test_the_age_of_what_is_known_is_known(guarded: Guarded) -> None:
     assert not Edge(None).ready.is_set()
 
 
+async def test_an_edge_that_is_told_nothing_is_waited_for_and_says_so(lines: CoreLines) -> None:
+    lines.failures[k.PULL_RISK] = [Outcome.RETRY]
+    release = lines.hold(k.PULL_RISK)
+    edge = Edge(RATES, now_ms=lines.clock.now_ms, now_s=lambda: lines.clock.now_ms() / 1_000)
+    async with serving(lines, edge=edge) as gateway:
+        await gateway.seckill.PutCampaign(campaign(min_score=1))
+        assert not await edge.learns_within(0.01)
+        assert (edge.status()["age_ms"], edge.stale) == (None, True)
+        # Its gateway serves what no set is needed for.
+        await gateway.stock_up(units=100)
+        assert (await gateway.reserve("r-1")).status == com.LINE_STATUS_RESERVED
+        asked = await gateway.reserve("r-2", campaign_id="double-11")
+        assert asked.status == com.LINE_STATUS_RETRY
+        lines.let_through(k.PULL_RISK)
+        release.set()
+        assert await edge.learns_within(20)
+        assert (edge.status()["age_ms"], edge.stale) == (0, False)
+        asked = await gateway.reserve("r-2", campaign_id="double-11")
+        assert asked.status != com.LINE_STATUS_RETRY
+
+
 async def test_shards_that_do_not_answer_leave_what_was_known(guarded: Guarded) -> None:
     await guarded.freeze("u-1")
     guarded.lines.failures[k.PULL_RISK] = [Outcome.RETRY, Outcome.UNKNOWN, Outcome.INTERNAL]

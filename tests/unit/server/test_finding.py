@@ -102,6 +102,24 @@ async def test_a_gateway_that_starts_replaces_no_primary_that_it_could_not_greet
 
 
 @in_virtual_time
+async def test_one_of_a_pair_takes_over_before_the_other_was_started() -> None:
+    """As after a cold start of account shards, whose standbys are started last."""
+    async with running(Pair()) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a")
+        for name in ("a", "b"):
+            pair[name].kill()
+    async with running(pair, "b") as again:
+        late = Desk(again)
+        late.links["a"].pause()
+        task = asyncio.create_task(late.gather.run())
+        assert await late.asking(late.reserve("r1")) == [Outcome.RESERVED]
+        assert (late.sender.primary_name, late.sender.false_alarms) == ("b", 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@in_virtual_time
 async def test_a_gateway_holds_whoever_takes_over_to_the_answers_that_it_got() -> None:
     async with desk(chores_ms=60_000) as gateway:
         pair, links = gateway.pair, gateway.links

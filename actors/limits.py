@@ -1,6 +1,16 @@
 """The shell's limits and times: one frozen value, checked when it is made."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Readers(NamedTuple):
+    """Who reads a shard's journal under a name, and holds back its trim."""
+
+    first: tuple[str, ...] = ()
+    """What these have not passed is kept: SQL."""
+    late: tuple[str, ...] = ()
+    """What these have not is kept while it is at most `late_hold_percent`: they go on in SQL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,8 @@ class ShardLimits:
     """Entries removed in one slice."""
     journal_bytes_max: int = 4_000_000_000
     """Above 90 % of it new reservations wait (RETRY); above all of it every change does."""
+    late_hold_percent: int = 25
+    """Of `journal_bytes_max`: so much is held for readers alone that find in SQL what is gone."""
     facts_keep_ms: int = 604_800_000
     """How long SQL keeps what the event feed tells, for watchers that come back late."""
     refusals_max: int = 1_000_000
@@ -58,3 +70,5 @@ class ShardLimits:
                 raise ValueError(f"{name}: must be positive, not {getattr(self, name)}")
         if self.trim_entries > self.snapshot_entries:
             raise ValueError("trim_entries: must not exceed snapshot_entries")
+        if self.late_hold_percent > 50:
+            raise ValueError("late_hold_percent: must not exceed 50, or nothing is left to sell in")

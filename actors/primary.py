@@ -34,7 +34,7 @@ from actors.core.pulse import Pulse
 from actors.core.state import ShardState
 from actors.fullness import has_room_for
 from actors.lateness import SenderClocks
-from actors.limits import ShardLimits
+from actors.limits import Readers, ShardLimits
 from actors.rounds import Answers, Round, RoundStatus
 from actors.threads import AsyncJournal, AsyncSnapshots
 from persistence.errors import StorageError
@@ -129,7 +129,7 @@ class Primary:
         time: ShardTime,
         limits: ShardLimits,
         owned_slots: frozenset[int],
-        readers: tuple[str, ...],
+        readers: Readers,
     ) -> None:
         self.identity = identity
         self.state = state
@@ -149,6 +149,8 @@ class Primary:
         self._limits = limits
         self._owned = owned_slots
         self._readers = readers
+        self._late_seq: int | None = None
+        """Up to here none of the late readers needs the journal; None if there are none."""
         self._pulse = Pulse()
         self._forgetting = Forgetting()
         self._senders = SenderClocks()
@@ -465,7 +467,11 @@ class Primary:
                 self.journal_bytes = await self._reader.bytes_used()
                 self.full_percent = self.journal_bytes * 100 // self._limits.journal_bytes_max
                 positions = await self._reader.positions()
-                self.sink_seq = min((positions.get(name, 0) for name in self._readers), default=0)
+                self.sink_seq = min(
+                    (positions.get(name, 0) for name in self._readers.first), default=0
+                )
+                late = [positions.get(name, 0) for name in self._readers.late]
+                self._late_seq = min(late, default=None)
                 await self._trim()
             except StorageError as error:
                 log.warning("housekeeping_failed", shard=self.identity.shard, error=str(error))
@@ -479,13 +485,33 @@ class Primary:
         ]
         if len(begins) < 2:
             return
-        needed = min(*begins, self.sink_seq) if self._readers else min(begins)
+        needed = min(*begins, self.sink_seq) if self._readers.first else min(begins)
+        needed = await self._held_for_late(needed)
         removed = self._limits.trim_entries
         while removed == self._limits.trim_entries:
             removed = await self._reader.trim(
                 before_seq=needed + 1, max_entries=self._limits.trim_entries
             )
         self.first_seq = needed + 1
+
+    async def _held_for_late(self, needed: int) -> int:
+        """How far is trimmed if, but for late readers, it would be to `needed`. A reader that is
+        stuck must not fill the journal until the shard refuses sales."""
+        if self._late_seq is None or self._late_seq >= needed:
+            return needed
+        meta = await self._reader.read_meta()
+        held = meta.last_seq - meta.first_seq + 1
+        alone = needed - max(self._late_seq, meta.first_seq - 1)
+        alone_bytes = self.journal_bytes * alone // max(held, 1)
+        if alone_bytes * 100 <= self._limits.journal_bytes_max * self._limits.late_hold_percent:
+            return self._late_seq
+        log.warning(
+            "late_reader_not_waited_for",
+            shard=self.identity.shard,
+            position=self._late_seq,
+            trimmed_to=needed,
+        )
+        return needed
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

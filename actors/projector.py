@@ -40,10 +40,13 @@ LOAD_BYTES = 20_000
 """A batch of entries of so much, some 100 reservations, is load: the next one waits for `PACE_S`.
 After a smaller one it waits as long as that one took. (Were it so for every batch, a fast machine
 would make many small ones.)"""
+SEQ_MAX = 2**63 - 1
 PRUNE_EVERY_S = 10.0
 PRUNE_ROWS = 1_000
 PRUNE_SLICES = 20
 """2,000 entries a second at most: twice what a shard appends."""
+NEEDED_MS_MAX = 30 * 86_400_000
+"""Facts that the relay has not passed are kept for so long at most, if they are kept for less."""
 HURRY_AGE_MS = 30_000
 """The view being this old, its thread no longer yields."""
 CALM_AGE_MS = 5_000
@@ -170,12 +173,14 @@ class Projector:
         *,
         shard: int,
         reader: str,
+        needed_by: str = "",
         journal: AsyncJournal,
         sink: Sink,
         in_thread: InThread,
         limits: ShardLimits,
         clock: Clock,
     ) -> None:
+        """`needed_by`: a reader of the journal that goes on in the facts when it comes too late."""
         self.shard = shard
         self.draining = False
         """Nothing more will come: no waiting for more."""
@@ -183,6 +188,7 @@ class Projector:
         self.lag_entries = 0
         self.trouble = ""
         self._reader = reader
+        self._needed_by = needed_by
         self._journal = journal
         self._sink = sink
         self._in_thread = in_thread
@@ -281,17 +287,27 @@ class Projector:
             await self._in_thread(lambda: self._apply(incarnation, position, empty))
 
     async def _prune(self) -> None:
-        """Now and then, remove the facts that were kept long enough, a slice at a time: other
-        shards' work on this thread goes on between two slices."""
+        """Now and then, remove the facts that were kept long enough."""
         now = asyncio.get_running_loop().time()
         if self.draining or now - self._pruned_at < PRUNE_EVERY_S:
             return
         self._pruned_at = now
+        now_ms, keep_ms = self._clock.now_ms(), self._limits.facts_keep_ms
+        if not self._needed_by:
+            await self._remove_facts(now_ms - keep_ms, SEQ_MAX)
+            return
+        passed_seq = (await self._journal.positions()).get(self._needed_by, 0)
+        await self._remove_facts(now_ms - keep_ms, passed_seq)
+        await self._remove_facts(now_ms - max(keep_ms, NEEDED_MS_MAX), SEQ_MAX)
+
+    async def _remove_facts(self, before_ms: int, up_to_seq: int) -> None:
+        """A slice at a time: other shards' work on this thread goes on between two slices."""
         sink, shard = self._sink, self.shard
-        before_ms = self._clock.now_ms() - self._limits.facts_keep_ms
         for _ in range(PRUNE_SLICES):
             gone = await self._in_thread(
-                lambda: sink.prune_facts(shard, before_ms=before_ms, rows_max=PRUNE_ROWS)
+                lambda: sink.prune_facts(
+                    shard, before_ms=before_ms, up_to_seq=up_to_seq, rows_max=PRUNE_ROWS
+                )
             )
             if gone < PRUNE_ROWS:
                 return

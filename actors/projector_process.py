@@ -11,7 +11,7 @@ from actors.hosting import Host, process_identity
 from actors.logs import configure_logs
 from actors.projector import Projector
 from actors.sink_thread import SinkThread
-from actors.specs import SINK_READER, ClusterSpec, projector_name
+from actors.specs import RELAY_READER, SINK_READER, ClusterSpec, projector_name
 from actors.threads import JournalThread
 from persistence.errors import StorageError
 from persistence.open import open_journal, open_sink
@@ -82,6 +82,7 @@ async def _serve(process: ProjectorProcess) -> None:
         Projector(
             shard=shard,
             reader=SINK_READER,
+            needed_by=RELAY_READER if shard < process.spec.stock_shards else "",
             journal=JournalThread(open_journal(process.spec.places.journal_url), shard),
             sink=sink,
             in_thread=in_thread,

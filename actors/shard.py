@@ -25,7 +25,7 @@ from actors.core.snapshot import digest
 from actors.core.state import ShardState
 from actors.core.stock import pool_view
 from actors.core.totals import totals
-from actors.limits import ShardLimits
+from actors.limits import Readers, ShardLimits
 from actors.primary import Identity, Primary
 from actors.recovery import CannotRecover, Recovery, fold_entries
 from actors.rounds import (
@@ -97,7 +97,7 @@ class Shard:
         clock: Clock,
         limits: ShardLimits,
         owned_slots: frozenset[int],
-        readers: tuple[str, ...],
+        readers: Readers,
         kill_owner: Callable[[str], bool],
     ) -> None:
         self.shard = shard

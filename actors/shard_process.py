@@ -25,6 +25,7 @@ from actors.hosting import (
     stop_collector,
 )
 from actors.lifeline import hold_lifeline, lifeline_path
+from actors.limits import Readers
 from actors.logs import configure_logs
 from actors.road import Road
 from actors.shard import Shard, Stores
@@ -34,8 +35,6 @@ from persistence.open import open_journal, open_snapshots
 
 log = structlog.get_logger()
 
-READERS = (SINK_READER, RELAY_READER)
-"""Of a stock shard's journal."""
 ADDRESSES_TIMEOUT_S = 5.0
 """A listener takes milliseconds; a process that has none by then has other troubles."""
 
@@ -66,7 +65,7 @@ class ShardProcess:
             clock=WallClock(),
             limits=spec.limits,
             owned_slots=owned_by(shard, spec.slots_of),
-            readers=READERS if shard < spec.stock_shards else (SINK_READER,),
+            readers=Readers((SINK_READER,), (RELAY_READER,) if shard < spec.stock_shards else ()),
             kill_owner=kill_process,
         )
         self._addresses: Future[tuple[str, ...]] = Future()

@@ -206,10 +206,10 @@ class Sink(Protocol):
         (after an OutcomeUnknown re-read `position` and go on from there). A batch dates the
         position by its youngest row; one with no rows that goes nowhere dates it now."""
 
-    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
+    def prune_facts(self, shard: int, *, before_ms: int, up_to_seq: int, rows_max: int) -> int:
         """Remove the oldest facts of a shard, at most `rows_max`, up to the first that was decided
-        at `before_ms` or later, and note up to where they are gone, in one transaction. Answers how
-        many were removed. Raises as `apply`."""
+        at `before_ms` or later or is of an entry after `up_to_seq`, and note up to where they are
+        gone, in one transaction. Answers how many were removed. Raises as `apply`."""
 
     def close(self) -> None:
         """Give up connections. Idempotent."""

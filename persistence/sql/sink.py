@@ -106,13 +106,13 @@ class SqlSink:
                     connection.exec_driver_sql(_facts_text(connection.dialect), told)
             commit(connection)
 
-    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
+    def prune_facts(self, shard: int, *, before_ms: int, up_to_seq: int, rows_max: int) -> int:
         """See the port. Walks the primary key: a shard's facts are in the order of their times."""
         of_shard = facts_table.c.shard == shard
         with connected(self._engine) as connection:
             oldest = connection.execute(
                 select(facts_table.c.seq, facts_table.c.at_ms)
-                .where(of_shard)
+                .where(of_shard, facts_table.c.seq <= up_to_seq)
                 .order_by(facts_table.c.seq)
                 .limit(rows_max)
             )

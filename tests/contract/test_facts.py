@@ -88,15 +88,24 @@ def test_old_facts_are_removed_in_slices_and_it_is_noted_how_far(
 ) -> None:
     keep(sink, 0, 10, *(fact(seq) for seq in range(1, 10)))
     keep(sink, 0, 10, fact(1), shard=4)
-    assert sink.prune_facts(3, before_ms=1_000, rows_max=100) == 0
+    assert sink.prune_facts(3, up_to_seq=9, before_ms=1_000, rows_max=100) == 0
     assert kept(views).after_seq == 0
-    assert sink.prune_facts(3, before_ms=6_000, rows_max=3) == 3
+    assert sink.prune_facts(3, up_to_seq=9, before_ms=6_000, rows_max=3) == 3
     assert kept(views) == KeptFacts([fact(seq) for seq in range(4, 10)], 10, 3, "inc")
-    assert sink.prune_facts(3, before_ms=6_000, rows_max=3) == 2
-    assert sink.prune_facts(3, before_ms=6_000, rows_max=3) == 0
+    assert sink.prune_facts(3, up_to_seq=9, before_ms=6_000, rows_max=3) == 2
+    assert sink.prune_facts(3, up_to_seq=9, before_ms=6_000, rows_max=3) == 0
     assert (kept(views).after_seq, kept(views).rows[0]) == (5, fact(6))
     assert views.list_facts(4, after_seq=0, rows_max=9, bytes_max=99).rows == [fact(1)]
-    assert sink.prune_facts(5, before_ms=6_000, rows_max=3) == 0
+    assert sink.prune_facts(5, up_to_seq=9, before_ms=6_000, rows_max=3) == 0
+
+
+def test_facts_that_somebody_needs_are_removed_no_further_than_said(
+    sink: SqlSink, views: SqlViews
+) -> None:
+    keep(sink, 0, 10, *(fact(seq) for seq in (1, 2, 5, 7)))
+    assert sink.prune_facts(3, before_ms=90_000, up_to_seq=0, rows_max=9) == 0
+    assert sink.prune_facts(3, before_ms=90_000, up_to_seq=6, rows_max=9) == 3
+    assert kept(views) == KeptFacts([fact(7)], 10, 5, "inc")
 
 
 def test_a_database_of_before_says_that_its_facts_begin_at_its_position(

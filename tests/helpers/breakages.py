@@ -16,6 +16,7 @@ from actors.core import bloom, evolve, evolve_reservations, snapshot, tables
 from actors.core import records as r
 from actors.core import state as s
 from actors.core.evolve import fold
+from actors.limits import Readers
 from actors.primary import Primary
 from actors.shard import Shard
 from persistence.errors import StorageError
@@ -134,7 +135,7 @@ def what_sql_has_not_is_trimmed(patch: Patch) -> None:
     honest = Primary._trim
 
     async def trim(self: Primary) -> None:
-        self._readers = ()
+        self._readers = Readers()
         await honest(self)
 
     patch.setattr(Primary, "_trim", trim)

@@ -372,12 +372,14 @@ def projector(
     thread: AtOnce | None = None,
     clock: StoppedClock | None = None,
     limits: ShardLimits = LIMITS,
+    needed_by: str = "",
 ) -> tuple[Projector, LoopJournal]:
     """A projector without threads, and the store as it sees it."""
     seen = LoopJournal(journal, 0)
     made = Projector(
         shard=0,
         reader="sink",
+        needed_by=needed_by,
         journal=seen,
         sink=sink,
         in_thread=thread or AtOnce(),

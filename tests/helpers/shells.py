@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from actors.core import commands as c
 from actors.core.identity import SLOT_COUNT, slot_of
 from actors.core.outcomes import Outcome
-from actors.limits import ShardLimits
+from actors.limits import Readers, ShardLimits
 from actors.links import LinkClosed
 from actors.rounds import Answers, RoundStatus, pack_line, pack_round, unpack_answers
 from actors.shard import PromoteStatus, Promotion, Role, Shard, Stores
@@ -57,7 +57,7 @@ class Instance:
             clock=pair.clock,
             limits=pair.limits,
             owned_slots=pair.owned_slots,
-            readers=("sink",),
+            readers=Readers(("sink",), pair.late_readers),
             kill_owner=self._kill_owner,
         )
         self.error: BaseException | None = None
@@ -205,6 +205,7 @@ class Pair:
         snapshots: MemorySnapshots | None = None,
         clock: LoopClock | None = None,
         owned_slots: frozenset[int] = frozenset(range(SLOT_COUNT)),
+        late_readers: tuple[str, ...] = (),
     ) -> None:
         self.limits = limits
         self.number = number
@@ -212,6 +213,7 @@ class Pair:
         self.snapshots = snapshots or MemorySnapshots()
         self.clock = clock or LoopClock()
         self.owned_slots = owned_slots
+        self.late_readers = late_readers
         self.damaged: set[int] = set()
         self.instances: dict[str, Instance] = {}
         self.lives = 0

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from actors.core import commands as c
 from actors.core.chores import TELL_HOLD
 from actors.core.identity import SLOT_COUNT
-from actors.limits import ShardLimits
+from actors.limits import Readers, ShardLimits
 from actors.projector import Projector
 from actors.shard import Role, Shard, Stores
 from actors.specs import RELAY_READER, SINK_READER, owned_by, slots_between
@@ -120,7 +120,7 @@ class Instance:
             clock=self.process,
             limits=cluster.shape.limits_of(self.pair.shard),
             owned_slots=self.pair.slots,
-            readers=cluster.readers_of(self.pair.shard),
+            readers=Readers((SINK_READER,), cluster.late_readers_of(self.pair.shard)),
             kill_owner=self._kill_owner,
         )
 
@@ -372,6 +372,7 @@ class Cluster:
             made[pair.shard] = Projector(
                 shard=pair.shard,
                 reader=SINK_READER,
+                needed_by="".join(self.late_readers_of(pair.shard)),
                 journal=journal,
                 sink=self.sink,
                 in_thread=InThread(self.sink_store, process),
@@ -399,10 +400,10 @@ class Cluster:
 
     # The relay
 
-    def readers_of(self, shard: int) -> tuple[str, ...]:
-        """Who holds back the trim of a journal."""
+    def late_readers_of(self, shard: int) -> tuple[str, ...]:
+        """Who holds back the trim of a journal within bounds."""
         relayed = self.shape.accounts and shard < self.shape.shards
-        return (SINK_READER, RELAY_READER) if relayed else (SINK_READER,)
+        return (RELAY_READER,) if relayed else ()
 
     def start_relay(self) -> Relay:
         """Another one, whatever became of those before."""

@@ -87,7 +87,7 @@ class MemorySink:
                 raise ValueError(f"a fact of entry {fact.seq} after {kept[-1].seq}")
             kept.append(fact)
 
-    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
+    def prune_facts(self, shard: int, *, before_ms: int, up_to_seq: int, rows_max: int) -> int:
         return 0  # A seed is over long before any is old enough.
 
     def _upsert(self, rows: Rows) -> None:

@@ -11,6 +11,7 @@ from actors.core.identity import SLOT_COUNT
 from actors.core.outcomes import Outcome
 from actors.core.state import ShardState
 from actors.hosting import new_loop
+from actors.limits import Readers
 from actors.primary import Identity, Primary
 from actors.rounds import Answers, Round
 from actors.threads import JournalThread, SnapshotsThread
@@ -58,7 +59,7 @@ def primary_over(journal: ToldJournal) -> Primary:
         time=ShardTime(WallClock()),
         limits=limits(append_patience_ms=PATIENCE_MS),
         owned_slots=frozenset(range(SLOT_COUNT)),
-        readers=(),
+        readers=Readers(),
     )
 
 

@@ -177,8 +177,8 @@ class Faulty:
         if fault is not None:
             raise fault
 
-    def prune_facts(self, shard: int, *, before_ms: int, rows_max: int) -> int:
-        found: int = self.sink.prune_facts(shard, before_ms=before_ms, rows_max=rows_max)
+    def prune_facts(self, shard: int, **bounds: int) -> int:
+        found: int = self.sink.prune_facts(shard, **bounds)
         return found
 
     def check(self, rows: list[Rows]) -> None:

@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from actors.core import commands as c
+from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
 from persistence.errors import StorageError
-from tests.helpers.shells import Pair, limits, receive, running
+from tests.helpers.shells import SLOT, Pair, limits, receive, running
 from tests.helpers.virtual_time import in_virtual_time, until
 from tests.unit.actors.selling import digest_of, primary_with_snapshots, sell
 
@@ -117,6 +119,55 @@ async def test_the_journal_is_never_trimmed_past_what_is_in_sql() -> None:
         pair.journal.set_position(0, "sink", 2)
         await asyncio.sleep(1.5)
         assert pair.journal.read_meta(0).first_seq == 3
+
+
+@in_virtual_time
+async def test_a_late_reader_holds_a_part_of_the_journal_and_no_more() -> None:
+    """It finds in SQL what is gone; the sale has no other journal."""
+    size = limits(journal_bytes_max=20_000, snapshot_every_ms=1_000)
+    async with running(Pair(size, late_readers=("relay",))) as pair:
+        await pair.promote("a")
+        await pair.stock_up("a", 10_000)
+        await pair.caught_up("b")
+        held_bytes_max = sold_count = 0
+        while pair.journal.read_meta(0).first_seq == 1:
+            assert [line[0] for line in await sold(pair, sold_count)] == [Outcome.RESERVED]
+            sold_count += 1
+            held_bytes_max = max(held_bytes_max, pair.journal.bytes_used(0))
+            pair.journal.set_position(0, "sink", pair.journal.read_meta(0).last_seq)
+            await asyncio.sleep(0.1)
+        assert held_bytes_max > 20_000 * 0.25, "it was held for the late reader"
+        for number in range(3 * sold_count):
+            assert [line[0] for line in await sold(pair, -number - 1)] == [Outcome.RESERVED]
+            pair.journal.set_position(0, "sink", pair.journal.read_meta(0).last_seq)
+            await asyncio.sleep(0.1)
+        first_seq = pair.journal.read_meta(0).first_seq
+        passed = pair.journal.read_meta(0).last_seq - 3
+        pair.journal.set_position(0, "relay", passed)
+        await sell(pair, "a", 100_000, 2)
+        await asyncio.sleep(5)
+        assert first_seq < pair.journal.read_meta(0).first_seq == passed + 1
+
+
+@in_virtual_time
+async def test_what_may_be_forgotten_does_not_wait_for_a_late_reader() -> None:
+    size = limits(recall_after_ms=0)
+    async with running(Pair(size, late_readers=("relay",))) as pair:
+        primary = await pair.promote("a")
+        await pair.stock_up("a")
+        held = public_id(SLOT, request_key("web", "r1"))
+        confirm = c.Confirm(
+            c.CONFIRM, SLOT, pair.clock.now_ms() + 5_000, "web", held, "p1", 100, "alipay"
+        )
+        await pair.do("a", pair.reserve("r1"), confirm)
+        state = primary.shard.state
+        assert state is not None
+        assert len(state.slot(SLOT).reservations) == 1
+        pair.journal.set_position(0, "sink", pair.journal.read_meta(0).last_seq)
+        for _ in range(10):
+            await asyncio.sleep(0.5)
+            await pair.round("a")
+        assert len(state.slot(SLOT).reservations) == 0
 
 
 @in_virtual_time

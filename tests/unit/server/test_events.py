@@ -253,7 +253,7 @@ async def test_a_cursor_whose_facts_are_gone_is_refused_with_the_oldest(
     feed.journal.trim()
     gone_to = whole[3].seq
     feed.gateway.clock.pass_ms(60_000)
-    assert view.sink.prune_facts(0, before_ms=START_MS + 1, rows_max=4) == 4
+    assert view.sink.prune_facts(0, before_ms=START_MS + 1, up_to_seq=99, rows_max=4) == 4
     error = await feed.refused(cursors=[cursor(gone_to)])
     assert error.code() is grpc.StatusCode.OUT_OF_RANGE
     assert reason_of(error) == "CURSOR_TOO_OLD"

@@ -33,13 +33,9 @@ from server.services.cluster_info import (
     ShardStatus,
     SnapshotOutcome,
 )
+from server.warnings import STANDBY_MISSING, warnings_of, without_primary
 
 ANSWER_S = 2.0
-STANDBY_MISSING = "no caught-up standby"
-PRIMARY_MISSING = "no replica says that it is the primary: the shard sells nothing"
-ASKS_FOR_A_SCORE = "account shards do not tell; campaigns that ask for a score answer RETRY"
-ACCOUNTS_MISSING = "no replica says that it is the primary: its accounts and what they earn wait"
-
 VERSION = version("stockray-server")
 """Read once: each look-up lists the packages of the environment."""
 
@@ -73,38 +69,10 @@ class ClusterView:
             self._shard(number, found, sinks, relayed.get(number, {}))
             for number, found in enumerate(shards)
         ]
-        warnings = [
-            f"shard {shard.shard}: {replica.replica_id} is {replica.state}: {replica.message}"
-            for shard in told
-            for replica in shard.replicas
-            if replica.state != "ready"
-        ]
-        without_primary = [
-            shard.shard for shard in told if all(r.role != "primary" for r in shard.replicas)
-        ]
         stock = self._spec.stock_shards
-        warnings += [
-            f"shard {shard}: {PRIMARY_MISSING if shard < stock else ACCOUNTS_MISSING}"
-            for shard in without_primary
-        ]
-        warnings += [
-            f"shard {shard.shard}: {STANDBY_MISSING}"
-            for shard in told
-            if not any(r.role == "standby" and r.state == "ready" for r in shard.replicas)
-        ]
-        warnings += [
-            f"shard {number}: write-behind waits: {trouble}"
-            for number, (_, trouble) in sinks.items()
-            if trouble
-        ]
-        warnings += [
-            f"shard {number}: facts of its orders wait: {found['trouble']}"
-            for number, found in relayed.items()
-            if found["trouble"]
-        ]
-        warnings += [warning for one in gateways if (warning := _ignorance(one))]
+        warnings = warnings_of(told, sinks, relayed, gateways, stock_shards=stock)
         # Sales go on without a shard of accounts.
-        no_sales = any(number < stock for number in without_primary)
+        no_sales = any(without_primary(shard) for shard in told[:stock])
         return ClusterStatus(
             version=VERSION,
             health="failed" if no_sales else "degraded" if warnings else "ok",
@@ -320,16 +288,6 @@ class ClusterView:
                 ("database", places.database_url, not troubles, "; ".join(troubles)),
             )
         ]
-
-
-def _ignorance(gateway: GatewayStatus) -> str:
-    """What is to be said of a gateway that serves and knows too little of who is frozen."""
-    if not gateway.ready or not gateway.risk_stale:
-        return ""
-    known = "does not know who is frozen"
-    if gateway.risk_age_ms is not None:
-        known = f"knows who is frozen as of {gateway.risk_age_ms // 1_000} s ago"
-    return f"{gateway.gateway_id} {known}: {ASKS_FOR_A_SCORE}"
 
 
 def _replica(name: str, status: dict[str, Any] | None, last_seq: int) -> ReplicaStatus:

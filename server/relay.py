@@ -128,7 +128,6 @@ class Source:
         self.position = 0
         """All facts up to this entry were taken."""
         self.lag_entries = 0
-        self.lag_ms = 0
         self.gap_entries = 0
         """Entries whose facts were kept nowhere any more."""
         self.set_aside = 0
@@ -145,6 +144,10 @@ class Source:
         self._marks: dict[int, Mark] = {}
         self._moved_at = 0.0
         self._reported = -1
+        self._passed_lag_ms = 0
+        """How old the newest fact was when it was passed, if it was not the last one."""
+        self._goal = (0, 0)
+        """Where the journal ended, and when; not passed yet while there is a lag."""
         self._failures: dict[tuple[int, int, int], int] = {}
         """(Account shard, seq, index) -> how often the shard failed on it."""
 
@@ -164,6 +167,13 @@ class Source:
                 self.trouble = str(error)
             await asyncio.sleep(self._limits.trouble_pause_ms / 1000)
 
+    @property
+    def lag_ms(self) -> int:
+        """How long facts wait. Grows while nothing is passed, whatever the trouble is."""
+        if not self.lag_entries:
+            return 0
+        return max(self._passed_lag_ms, self._clock.now_ms() - self._goal[1])
+
     def status(self) -> dict[str, Any]:
         """What operators see of it."""
         return {
@@ -179,7 +189,9 @@ class Source:
     async def _begin(self) -> None:
         """Ask every account shard how far it is."""
         meta = await self._journal.read_meta()
-        self._incarnation = meta.incarnation
+        if meta.incarnation != self._incarnation:
+            self._incarnation, self._goal = meta.incarnation, (0, 0)
+        self._measure(meta.last_seq, 0)
         shards = list(self._account_slots)
         self._marks = dict(
             zip(shards, await asyncio.gather(*(self._ask(one) for one in shards)), strict=True)
@@ -219,11 +231,14 @@ class Source:
         return self._limits.gather_ms if self.position >= meta.last_seq else 0
 
     def _measure(self, last_seq: int, at_ms: int) -> None:
+        now_ms = self._clock.now_ms()
         self.lag_entries = max(0, last_seq - self.position)
+        if self.position >= self._goal[0]:
+            self._goal = (last_seq, now_ms)
         if not self.lag_entries:
-            self.lag_ms = 0
+            self._passed_lag_ms = 0
         elif at_ms:
-            self.lag_ms = max(0, self._clock.now_ms() - at_ms)
+            self._passed_lag_ms = max(0, now_ms - at_ms)
 
     async def _read(self) -> Piece:
         try:

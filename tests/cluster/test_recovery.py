@@ -118,6 +118,7 @@ def recovered(stack: Stack) -> dict[str, Any]:
 async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql(
     stack: Stack, client: AsyncClient
 ) -> None:
+    assert (await client.freeze("marked", reason="a test")).ok
     sale = await sold(stack, client, "wiped")
     kept, acks = dict(sale.winners), list(stack.acks)
     # From now on the database stays behind, so that something is lost.
@@ -156,6 +157,8 @@ async def test_a_store_that_is_wiped_halts_the_service_and_is_made_anew_from_sql
     stack.ensure_running()
     stack.acks[:] = acks
     async with stack.client() as after:
+        first = await after.reserve("anything", buyer_id="marked")
+        assert first.status is Status.BUYER_FROZEN, "who is frozen is known before the first call"
         await stack.pairs(after)
         await stack.check(after)
         for request_id, (campaign_id, reservation_id) in list(kept.items())[:20]:

@@ -154,11 +154,14 @@ def test_facts_wait_for_an_account_shard_that_is_not_there_yet(monkeypatch: Patc
             source, _ = on.relay()
             await asyncio.sleep(30)
             assert source.trouble
+            assert source.lag_entries == 1
+            assert 28_000 < source.lag_ms <= 30_000
             assert "relay" not in on.journal.positions(STOCK)
             on.accounts.start("a")
             on.accounts.start("b")
             await until(on.have_all)
             on.check()
+            await until(lambda: (source.lag_entries, source.lag_ms) == (0, 0))
 
     body()
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from stockray import AsyncClient
 
 from actors.core import commission_records as cr
-from actors.core.risk_records import BY_PAYMENT_FAILURES
+from actors.core.risk_records import BY_OPERATOR, BY_PAYMENT_FAILURES
 from server.chaos.account_books import AccountBooks, Earned, Sold
 from server.chaos.history import BINDING, HOLDING, OK, Operation
 from server.chaos.referrals import Referrals
@@ -54,11 +54,11 @@ def check_accounts(
 ) -> None:
     """Everything that is known of commission and risk."""
     calls = list(operations)
+    checks["ledger"] = books.ledger
     for name, sold in books.sold.items():
         _check_order(name, sold, books, checks)
     for name, earned in books.earned.items():
         checks["earned"].check(name in books.sold, f"{name} earned {earned.accrued}, unsold")
-    checks["ledger"] = books.ledger
     _check_balances(books, told, checks["ledger"])
     _check_bound(calls, books, checks["bound"])
     _check_frozen(calls, books, told, checks["frozen"])
@@ -76,6 +76,10 @@ def _check_order(name: str, sold: Sold, books: AccountBooks, checks: dict[str, I
         checks["reversed"].check(not earned.reversed, f"{name}: {earned.reversed} of nothing")
         return
     (record,) = earned.accrued
+    of = sold.of
+    said = (record.buyer_id, record.sku_id, record.quantity, record.base_minor, record.reserved_ms)
+    wanted_of = (of.buyer_id, of.sku_id, of.quantity, sold.base_minor, of.at_ms)
+    checks["earned"].check(said == wanted_of, f"{name}: earned as {said}, sold as {wanted_of}")
     wanted = {version: books.shares(sold, who, version) for version in books.rates(sold)}
     got = [(share[0], share[1], share[3]) for share in record.shares]
     checks["earned"].check(
@@ -158,8 +162,8 @@ def _check_frozen(
             f"{buyer_id}: payments failed {books.noted[buyer_id]}, frozen {len(causes)} times",
         )
     for buyer_id, causes in books.frozen.items():
-        known = BY_PAYMENT_FAILURES not in causes or buyer_id in books.noted
-        found.check(known, f"{buyer_id} is frozen for payments that never failed")
+        cause = BY_OPERATOR if buyer_id == told.held else BY_PAYMENT_FAILURES
+        found.check(causes == [cause], f"{buyer_id} is frozen for {causes}, and not once {cause}")
     failed = sum(len(times) for times in books.failures.values())
     noted = sum(len(times) for times in books.noted.values())
     found.check(failed == noted, f"{failed} payments failed, accounts know of {noted}")

@@ -22,7 +22,7 @@ FROZEN_WITHIN_S = 5.0
 LOOK_S = 0.1
 PULLED_S = 1.0
 """Until every gateway knows, if no fault keeps it from it."""
-NEW_RATES_AFTER = 40
+NEW_RATES_AFTER = 4
 """Rounds of the first caller."""
 
 

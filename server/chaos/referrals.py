@@ -59,23 +59,26 @@ class Referrals:
     async def prepare(self, client: AsyncClient, lines: Sequence[Line]) -> None:
         """Rates, distributors, and who stands above whom. Raises on any refusal."""
         (await client.put_rates(rates_of(lines, 0), reason="chaos")).raise_for_status()
+        codes = {name: await _join(client, name) for name in self.roots}
+        for name, above in self.above.items():
+            (await client.bind_referrer(name, codes[above])).raise_for_status()
         # Before it applies: from its first order on, what it earns is held.
         frozen = await client.freeze(self.frozen, reason="chaos", length=FROZEN_FOR)
         frozen.raise_for_status()
-        codes = {}
-        for name in self.names:
-            (await client.apply_distributor(name)).raise_for_status()
-            approved = await client.approve_distributor(name, reason="chaos")
-            approved.raise_for_status()
-            found = (await client.get_distributor(name)).distributor
-            codes[name] = "" if found is None else found.share_code
-        for name, above in self.above.items():
-            (await client.bind_referrer(name, codes[above])).raise_for_status()
+        codes |= {name: await _join(client, name) for name in self.above}
         suspended = await client.approve_distributor(
             self.suspended, act=DistributorAct.SUSPEND, reason="chaos"
         )
         suspended.raise_for_status()
         self.codes = codes
+
+
+async def _join(client: AsyncClient, name: str) -> str:
+    """A buyer becomes a distributor; answers the share code."""
+    (await client.apply_distributor(name)).raise_for_status()
+    (await client.approve_distributor(name, reason="chaos")).raise_for_status()
+    found = (await client.get_distributor(name)).distributor
+    return "" if found is None else found.share_code
 
 
 def attribution_of(share_code: str) -> Attribution | None:

@@ -4,7 +4,8 @@ Every question has a time of its own: what does not answer is told as unreachabl
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from actors.specs import (
     replica_name,
 )
 from server.gather import Gather
+from server.relay_status import RelayStatus
 from server.services.cluster_info import (
     ActOutcome,
     ClusterStatus,
@@ -55,6 +57,7 @@ class ClusterView:
         self._gather = gather
         self._gateways = gateways
         self._drain = drain
+        self._relay_status = RelayStatus(spec.stock_shards)
 
     async def status(self, *, timeout_s: float) -> ClusterStatus:
         """See ClusterInfo."""
@@ -162,12 +165,11 @@ class ClusterView:
                 found[status["shard"]] = (status["position"], status["trouble"])
         return found
 
-    async def _relayed(self, within: float) -> dict[int, dict[str, Any]]:
+    async def _relayed(self, within: float) -> Mapping[int, dict[str, Any]]:
         """Stock shard -> how far the relay has its facts."""
-        silent = {"trouble": "the relay does not answer"}
-        found: dict[int, dict[str, Any]] = dict.fromkeys(range(self._spec.stock_shards), silent)
         statuses = await self._ask_actor(RELAY_NAME, "status", within)
-        return found | {status["shard"]: status for status in statuses or ()}
+        # One that has just begun has no sources yet.
+        return self._relay_status.take(statuses or None, time.monotonic())
 
     async def _ask_actor(self, name: str, method: str, within: float) -> Any:
         try:
@@ -210,7 +212,7 @@ class ClusterView:
         number: int,
         found: list[dict[str, Any] | None],
         sinks: dict[int, tuple[int, str]],
-        relayed: dict[str, Any],
+        relayed: Mapping[str, Any],
     ) -> ShardStatus:
         last_seq = max((status["seq"] for status in found if status), default=0)
         replicas = [
@@ -218,6 +220,7 @@ class ClusterView:
             for name, status in zip(REPLICAS, found, strict=True)
         ]
         answered = [status for status in found if status]
+        behind = relayed.get("position", 0) < last_seq
         newest = max(answered, key=lambda status: int(status["epoch"]), default=None)
         return ShardStatus(
             shard=number,
@@ -232,7 +235,7 @@ class ClusterView:
             incarnation=self._spec.incarnation,
             accounts=number >= self._spec.stock_shards,
             relay_seq=relayed.get("position", 0),
-            relay_lag_ms=relayed.get("lag_ms", 0),
+            relay_lag_ms=relayed.get("lag_ms", 0) if behind else 0,
             set_aside_count=relayed.get("set_aside", 0),
             replicas=replicas,
         )

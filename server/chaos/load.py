@@ -133,7 +133,7 @@ class Load:
         for number in range(plan.promoters):
             name = f"{plan.seed}-all-{number}"
             promoter = Promoter(self, lines, name=name, pause_s=pause_s)
-            self._tasks.append(asyncio.create_task(promoter.promote(rates=not number)))
+            self._tasks.append(asyncio.create_task(promoter.promote(first=not number)))
 
     async def __aexit__(
         self,

@@ -34,15 +34,16 @@ class Promoter(Caller):
         super().__init__(load, lasting, name=name, pause_s=pause_s)
         self._all_lines = lines
 
-    async def promote(self, *, rates: bool) -> None:
-        """Buyers through their lives; with `rates`, new ones stand in the middle."""
+    async def promote(self, *, first: bool) -> None:
+        """Buyers through their lives. The `first` caller begins with a freeze, and has new rates
+        stand soon."""
         rounds = 0
         while self._load.going:
             rounds += 1
-            if rates and rounds == NEW_RATES_AFTER:
+            if first and rounds == NEW_RATES_AFTER:
                 await self._put_rates()
             draw = self._random.random()
-            if rounds == 1 or draw < 0.15:
+            if (first and rounds == 1) or draw < 0.15:
                 await self._fail_to_pay()
             elif draw < 0.6:
                 await self._come_bound()

@@ -73,6 +73,30 @@ def test_a_statement_is_made_once() -> None:
     assert len([record for record in bureau.records if type(record) is cr.StatementMade]) == 1
 
 
+def test_a_month_is_over_at_the_very_instant_at_which_the_next_begins() -> None:
+    bureau = with_money()
+    bureau.now_ms = 1_701_360_000_000 - 1
+    assert bureau.do(d.SETTLE, NOVEMBER, "bob")[0] == Outcome.MONTH_NOT_OVER
+    assert bureau.beat() == []
+    bureau.now_ms += 1
+    assert [record.month for record in bureau.beat()] == [NOVEMBER]
+
+
+def test_all_distributors_are_settled_for_a_month_and_for_none_after_it() -> None:
+    bureau = with_money()
+    bureau.wait(23 * DAY_MS)
+    bureau.earned("december", "ann", 20_000)
+    bureau.now_ms += FREEZE_MS + 2_000
+    bureau.beat()
+    # As it would be if the shard had found no time for any month.
+    bureau.now_ms += 31 * DAY_MS
+    bureau.earned("january", "ann", 100)
+    assert bureau.do(d.SETTLE, NOVEMBER)[:2] == (Outcome.FOUND, 0)
+    assert bureau.do(d.SETTLE, DECEMBER) == (Outcome.APPLIED, 1, False, None)
+    assert statement(bureau, DECEMBER).available_minor == 2_000
+    assert bureau.do(d.SETTLE, DECEMBER)[:2] == (Outcome.FOUND, 0)
+
+
 def test_all_distributors_are_settled_in_slices() -> None:
     bureau = Bureau()
     names = [f"d{number}" for number in range(5)]
@@ -148,6 +172,10 @@ def test_a_withdrawal_takes_what_is_settled_first() -> None:
     answer = bureau.withdraw("bob", 1_200)
     assert (answer[0], answer[2]) == (Outcome.APPLIED, 300)
     assert bureau.money("bob") == (0, 300, 0, 1_200, 0)
+    record = bureau.records[-1]
+    assert (record.from_settled_minor, record.currency_code) == (1_000, "CNY")
+    (entry,) = record.entries
+    assert (entry.level, entry.version, entry.month) == (0, 0, DECEMBER), "it is of no order"
 
 
 def test_no_withdrawal_is_above_what_is_available() -> None:
@@ -156,6 +184,11 @@ def test_no_withdrawal_is_above_what_is_available() -> None:
     assert bureau.withdraw("bob", 1_000, "w2")[0] == Outcome.APPLIED
     assert bureau.withdraw("bob", 1, "w3")[0] == Outcome.EXCEEDS_AVAILABLE
     assert bureau.withdraw("eve", 1, "w4")[0] == Outcome.NOT_DISTRIBUTOR
+    assert [bureau.withdraw("bob", least, f"w{least}")[0] for least in (0, -1)] == [
+        Outcome.INVALID,
+        Outcome.INVALID,
+    ]
+    assert bureau.money("bob") == (0, 0, 0, 1_000, 0)
 
 
 def test_a_withdrawal_is_requested_once_and_a_refused_one_stays_refused() -> None:
@@ -286,6 +319,7 @@ def test_an_account_says_where_the_money_is() -> None:
     assert (outcome, bound_to) == (Outcome.FOUND, "")
     assert view[6] == (-1_200, 200, 700, 0, 300, 0)
     assert view[7:11] == (700, 2, 12_000, 1)
+    assert view[-1] == "CNY"
     assert bureau.do(d.GET_ACCOUNT, "eve")[0] == Outcome.NOT_DISTRIBUTOR
 
 

@@ -25,6 +25,7 @@ from actors.core.programme import account_view
 from actors.core.programme_config import programme_config
 from actors.core.relay_records import FACT_TAKEN, FactTaken
 from actors.core.risk_state import Profile
+from actors.core.state import CAMPAIGN_ENDED
 from tests.model.naive_risk import NaiveRisk, Signal
 from tests.sim.books import Book, History, need
 from tests.sim.loop import World
@@ -85,7 +86,7 @@ class AccountLedger(TeamLedger):
         super()._entry_is_whole(book, seq, content)
         if book.shard < self.stock_shards:
             self.facts.tell(book.shard, seq, content.records, content.now_ms)
-            self.behaved.update([x[0] for x in content.records if x[0] in BEHAVIOUR])
+            self._conduct(content.records)
             return
         self._nothing_due()
         for programme in book.state.programmes.values():
@@ -94,6 +95,21 @@ class AccountLedger(TeamLedger):
         for buyer in self._behaved:
             self._same_risk(book, buyer)
         self._behaved.clear()
+
+    def _conduct(self, records: Sequence[Any]) -> None:
+        """Which of an entry's records count against a buyer."""
+        for record in records:
+            if record[0] not in BEHAVIOUR:
+                continue
+            if record.buyer_id:
+                self.behaved[record[0]] += 1
+                continue
+            # Only who lost a seat to an operator's act, before there was time to pay.
+            row = self.naive.held[public_id(record.slot, record.key)]
+            acted = any(x[0] == t.TEAM_FORMED and x.caller for x in records)
+            over = "team" in row and self.naive.sales[row["pool"][0]]["state"] == CAMPAIGN_ENDED
+            need(acted or over, "risk", lambda one=record: f"{one} counts against nobody")
+            self.sometimes["a seat was ended unpaid by an operator"] += 1
 
     def _money_is_where_the_rules_have_it(self, programme: cs.Programme) -> None:
         need(not sum(self.sums), "I6", lambda: f"the ledger comes to {sum(self.sums)}")

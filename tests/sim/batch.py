@@ -88,6 +88,7 @@ SOMETIMES = (
     "the relay died before a fact was taken",
     "the relay died before it heard that a fact was taken",
     "the relay read facts from SQL",
+    "a journal was trimmed before a late relay",
     "a reservation bound its buyer",
     "a buyer was bound to another",
     "a binding was renewed",

@@ -17,6 +17,7 @@ MEANS = {
     "follower_reloads": "a trim forced a reload",
     "shard_halted": "a shard halted and said why",
     "promotion_not_ready": "a standby was not ready",
+    "late_reader_not_waited_for": "a journal was trimmed before a late relay",
     "line_given_up": "a line was given up",
     "snapshot_published": "a snapshot was taken",
     "snapshot_failed": "a snapshot failed",

@@ -19,7 +19,7 @@ import structlog
 
 from actors.clock import Clock
 from actors.core.codec import UnreadableEntry, pack_told, unpack_entry
-from actors.core.records import UNTOLD
+from actors.core.records import UNKEPT, UNTOLD
 from actors.limits import ShardLimits
 from actors.rows import RowBatch
 from actors.threads import AsyncJournal
@@ -82,7 +82,7 @@ def project(shard: int, entries: Sequence[Entry]) -> Batch:
             facts.append(FactRow(entry.seq, decided_ms, entry.data))
             continue
         decided_ms = content.now_ms
-        told = pack_told(entry.data, content, UNTOLD)
+        told = pack_told(entry.data, content, UNTOLD, UNKEPT)
         if told is not None:
             facts.append(FactRow(entry.seq, decided_ms, told))
         for index, record in enumerate(content.records):

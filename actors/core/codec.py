@@ -51,16 +51,18 @@ def unpack_entry(data: bytes) -> EntryContent:
         raise UnreadableEntry(f"unknown record: {error}") from error
 
 
-def pack_told(entry: bytes, content: EntryContent, untold: Set[int]) -> bytes | None:
+def pack_told(
+    entry: bytes, content: EntryContent, untold: Set[int], unkept: Set[int]
+) -> bytes | None:
     """What the feed keeps of an entry: the entry with nothing in the place of records of the kinds
-    `untold`; None if no other is in it. Most entries have none of these, and are kept as they
-    are."""
-    kinds = [record[0] for record in content.records]
-    if untold.isdisjoint(kinds):
-        return entry if kinds else None
-    told = [None if record[0] in untold else record for record in content.records]
-    if not any(told):
+    `unkept`; None if only `untold` ones are in it, of which those are some. Most entries have none
+    to leave out, and are kept as they are: 0.05 us a record, and 0.7 us packed again."""
+    kinds = {record[0] for record in content.records}
+    if kinds <= untold:
         return None
+    if unkept.isdisjoint(kinds):
+        return entry
+    told = [None if record[0] in unkept else record for record in content.records]
     return pack_entry(epoch=content.epoch, now_ms=content.now_ms, records=told, balances=())
 
 

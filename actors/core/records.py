@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.relay_records import RECORDS as RELAY_RECORDS
+from actors.core.risk_records import HOLD_NOTED, PROFILES_RESTED, SIGNAL_NOTED
 from actors.core.risk_records import RECORDS as RISK_RECORDS
 from actors.core.team_records import RECORDS as TEAM_RECORDS
 from actors.core.team_records import TEAMS_FORGOTTEN
@@ -433,16 +434,10 @@ RECORDS: dict[int, Callable[..., Any]] = {
 }
 """Kind -> class; the class is called with the journalled fields."""
 
-UNTOLD = frozenset(
-    {
-        REQUEST_REFUSED,
-        RESERVATIONS_FORGOTTEN,
-        RESERVATION_RECALLED,
-        TEAMS_FORGOTTEN,
-        FACT_TAKEN,
-        *COMMISSION_RECORDS,
-        *RISK_RECORDS,
-    }
-)
-"""Kinds that the event feed never tells: refusals, what only concerns a shard's memory, and what
-account shards decide (risk is the operator's business alone)."""
+UNKEPT = frozenset({REQUEST_REFUSED, RESERVATIONS_FORGOTTEN, RESERVATION_RECALLED, TEAMS_FORGOTTEN})
+"""Kinds that SQL does not keep for the event feed: refusals, which may be many, and what only
+concerns a shard's memory."""
+
+UNTOLD = UNKEPT | {FACT_TAKEN, SIGNAL_NOTED, PROFILES_RESTED, HOLD_NOTED}
+"""Kinds that the event feed never tells: those, how far the relay is, and what moves a score, which
+is the operator's business alone."""

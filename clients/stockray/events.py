@@ -10,7 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from stockray.enums import FactKind, FulfilmentStage, ReservationState
+from stockray.commission import CommissionEntry
+from stockray.enums import (
+    DistributorState,
+    FactKind,
+    FreezeCause,
+    FulfilmentStage,
+    ReservationState,
+    WithdrawalState,
+)
 from stockray.records import Attribution, Refund
 
 __all__ = [
@@ -120,6 +128,15 @@ class Fact:
     virtual_count: int
     member_reservation_ids: tuple[str, ...]
     version: int
+    distributor_id: str
+    distributor_state: DistributorState
+    share_code: str
+    entries: tuple[CommissionEntry, ...]
+    withdrawal_id: str
+    withdrawal_state: WithdrawalState
+    amount_minor: int
+    month: int
+    freeze_cause: FreezeCause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,13 @@ import structlog
 from stockray_proto.v1 import event_service_pb2
 from stockray_proto.v1.event_service_pb2 import Fact
 
+from actors.core import commission_records as m
 from actors.core import records as r
+from actors.core import risk_records as k
 from actors.core import state as s
 from actors.core import team_records as t
 from actors.core.codec import UnreadableEntry, unpack_told
+from server.translate import fact_accounts as of_accounts
 from server.translate import fact_reservations as of_reservations
 from server.translate import fact_teams as of_teams
 from server.translate.scalars import stamp
@@ -54,6 +57,8 @@ def facts_of(shard: int, seq: int, data: bytes) -> list[Fact]:
         for index, fact in enumerate(_told(record), 2 * place):
             fact.shard, fact.seq, fact.index = shard, seq, index
             fact.time.CopyFrom(at)
+            for booked in fact.entries:
+                booked.entry_time.CopyFrom(at)
             facts.append(fact)
     return facts
 
@@ -187,5 +192,18 @@ TOLD: dict[int, Callable[[Any], list[Fact]]] = {
     t.TEAM_FORMED: of_teams.team_formed,
     t.SEAT_SETTLED: of_teams.seat_settled,
     t.TEAM_CLOSED: of_teams.team_closed,
+    m.DISTRIBUTOR_SET: of_accounts.distributor_set,
+    m.BUYER_BOUND: of_accounts.buyer_bound,
+    m.RATES_PUT: of_accounts.rates_put,
+    m.ORDER_ACCRUED: of_accounts.order_accrued,
+    m.ORDER_REVERSED: of_accounts.order_reversed,
+    m.ORDER_MATURED: of_accounts.order_matured,
+    m.MATURITY_MOVED: of_accounts.maturity_moved,
+    m.DISTRIBUTOR_HELD: of_accounts.distributor_held,
+    m.STATEMENT_MADE: of_accounts.statement_made,
+    m.WITHDRAWAL_REQUESTED: of_accounts.withdrawal_requested,
+    m.WITHDRAWAL_REVIEWED: of_accounts.withdrawal_reviewed,
+    k.BUYER_FROZEN: of_accounts.buyer_frozen,
+    k.BUYER_UNFROZEN: of_accounts.buyer_unfrozen,
 }
 """Every kind but the untold ones."""

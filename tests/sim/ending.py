@@ -236,7 +236,7 @@ class Ending:
                 need(fact.data == data, "I5", lambda seq=seq: f"the facts of entry {seq} differ")
                 continue
             records = unpack_entry(data).records
-            expected = [None if record[0] in r.UNTOLD else record for record in records]
+            expected = [None if record[0] in r.UNKEPT else record for record in records]
             need(
                 list(unpack_told(fact.data)[1]) == expected,
                 "I5",

@@ -129,7 +129,7 @@ class Ledger(Watcher):
         told = {(b.campaign_id, b.sku_id): b for b in content.balances}
         kinds = {record[0] for record in content.records}
         if not kinds <= r.UNTOLD:
-            book.told.append((seq, now_ms, kinds.isdisjoint(r.UNTOLD)))
+            book.told.append((seq, now_ms, kinds.isdisjoint(r.UNKEPT)))
         if not MONEY.isdisjoint(kinds):
             self._money_is_where_it_was_paid(state, seq)
         for pool, slot in state.touched.items():

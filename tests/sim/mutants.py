@@ -245,7 +245,7 @@ def the_position_moves_before_the_facts(patch: Patch) -> None:
 def what_is_not_told_shifts_the_other_facts(patch: Patch) -> None:
     """Then a reader's cursor (seq, index) means another record in SQL than in the journal."""
 
-    def pack(entry: bytes, content: EntryContent, untold: Any) -> bytes | None:
+    def pack(entry: bytes, content: EntryContent, untold: Any, _: Any) -> bytes | None:
         told = [record for record in content.records if record[0] not in untold]
         if not told or len(told) == len(content.records):
             return entry if told else None

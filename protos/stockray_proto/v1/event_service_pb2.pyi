@@ -7,7 +7,9 @@ what a message queue would carry to order, payment and delivery services.
 * A fact is told when it is durable, never before, and once: refusals are no facts.
 * Facts of a shard come in the order in which they were decided. A reservation, a team and all
   else of a campaign are of one shard; between shards there is no order, so the facts of a
-  transfer between two shards, say, may come in any.
+  transfer between two shards, say, may come in any. Those of commission and of freezes are of
+  the account shards, whose numbers follow those of stock, and come some time after the fact of
+  stock that they came of.
 * A place in a shard's feed is (seq, index): the journal entry, and where in it. A watcher that
   keeps the cursors that it was last told, together with what it did, misses nothing and does
   nothing twice, whatever dies between.
@@ -21,8 +23,10 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from stockray_proto.v1 import commission_service_pb2 as _commission_service_pb2
 from stockray_proto.v1 import common_pb2 as _common_pb2
 from stockray_proto.v1 import reservation_pb2 as _reservation_pb2
+from stockray_proto.v1 import risk_service_pb2 as _risk_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -140,9 +144,37 @@ class _FactKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FactKind.Val
     """A team ended without reaching a tier."""
     FACT_KIND_TEAM_CANCELLED: _FactKind.ValueType  # 59
     """Nobody was left in a team."""
+    FACT_KIND_DISTRIBUTOR_SET: _FactKind.ValueType  # 60
+    """A distributor's state is another one: applied, approved, rejected, suspended."""
+    FACT_KIND_BUYER_BOUND: _FactKind.ValueType  # 61
+    """A buyer's orders pay this distributor from `time` on, until `deadline_time` if that is set."""
+    FACT_KIND_RATES_PUT: _FactKind.ValueType  # 62
+    """Rates and rules of a new version stand."""
+    FACT_KIND_COMMISSION_ACCRUED: _FactKind.ValueType  # 63
+    """What an order earned, frozen for now; `entries` has a line for each level, or none if it earned
+    nothing.
+    """
+    FACT_KIND_COMMISSION_REVERSED: _FactKind.ValueType  # 64
+    """Units came back, and with them what they had earned."""
+    FACT_KIND_COMMISSION_AVAILABLE: _FactKind.ValueType  # 65
+    """The freeze is over. Without `entries` it waits for a distributor who is held."""
+    FACT_KIND_COMMISSION_DUE_SET: _FactKind.ValueType  # 66
+    """The goods were delivered: what the order earned becomes available at `deadline_time`."""
+    FACT_KIND_DISTRIBUTOR_HELD: _FactKind.ValueType  # 67
+    """Until `deadline_time` nothing of this distributor becomes available; unset: no longer."""
+    FACT_KIND_COMMISSION_SETTLED: _FactKind.ValueType  # 68
+    """A distributor's month is closed: what was available is settled."""
+    FACT_KIND_WITHDRAWAL_REQUESTED: _FactKind.ValueType  # 69
+    """Money is asked for."""
+    FACT_KIND_WITHDRAWAL_REVIEWED: _FactKind.ValueType  # 70
+    """It was approved, rejected, paid or failed; the last two but one give it back."""
+    FACT_KIND_BUYER_FROZEN: _FactKind.ValueType  # 80
+    """A buyer makes nothing new until `deadline_time`."""
+    FACT_KIND_BUYER_UNFROZEN: _FactKind.ValueType  # 81
+    """The freeze ended: by itself, or (`caller`) by an operator."""
 
 class FactKind(_FactKind, metaclass=_FactKindEnumTypeWrapper):
-    """What was decided. Grouped by tens: stock, reservations, money, teams."""
+    """What was decided. Grouped by tens: stock, reservations, money, teams, commission, risk."""
 
 FACT_KIND_UNSPECIFIED: FactKind.ValueType  # 0
 """Never told."""
@@ -220,6 +252,34 @@ FACT_KIND_TEAM_FAILED: FactKind.ValueType  # 58
 """A team ended without reaching a tier."""
 FACT_KIND_TEAM_CANCELLED: FactKind.ValueType  # 59
 """Nobody was left in a team."""
+FACT_KIND_DISTRIBUTOR_SET: FactKind.ValueType  # 60
+"""A distributor's state is another one: applied, approved, rejected, suspended."""
+FACT_KIND_BUYER_BOUND: FactKind.ValueType  # 61
+"""A buyer's orders pay this distributor from `time` on, until `deadline_time` if that is set."""
+FACT_KIND_RATES_PUT: FactKind.ValueType  # 62
+"""Rates and rules of a new version stand."""
+FACT_KIND_COMMISSION_ACCRUED: FactKind.ValueType  # 63
+"""What an order earned, frozen for now; `entries` has a line for each level, or none if it earned
+nothing.
+"""
+FACT_KIND_COMMISSION_REVERSED: FactKind.ValueType  # 64
+"""Units came back, and with them what they had earned."""
+FACT_KIND_COMMISSION_AVAILABLE: FactKind.ValueType  # 65
+"""The freeze is over. Without `entries` it waits for a distributor who is held."""
+FACT_KIND_COMMISSION_DUE_SET: FactKind.ValueType  # 66
+"""The goods were delivered: what the order earned becomes available at `deadline_time`."""
+FACT_KIND_DISTRIBUTOR_HELD: FactKind.ValueType  # 67
+"""Until `deadline_time` nothing of this distributor becomes available; unset: no longer."""
+FACT_KIND_COMMISSION_SETTLED: FactKind.ValueType  # 68
+"""A distributor's month is closed: what was available is settled."""
+FACT_KIND_WITHDRAWAL_REQUESTED: FactKind.ValueType  # 69
+"""Money is asked for."""
+FACT_KIND_WITHDRAWAL_REVIEWED: FactKind.ValueType  # 70
+"""It was approved, rejected, paid or failed; the last two but one give it back."""
+FACT_KIND_BUYER_FROZEN: FactKind.ValueType  # 80
+"""A buyer makes nothing new until `deadline_time`."""
+FACT_KIND_BUYER_UNFROZEN: FactKind.ValueType  # 81
+"""The freeze ended: by itself, or (`caller`) by an operator."""
 Global___FactKind: _TypeAlias = FactKind  # noqa: Y015
 
 @_typing.final
@@ -238,6 +298,7 @@ class WatchRequest(_message.Message):
     campaign_id: _builtins.str
     """Only facts of this campaign: an id by the package's rule, or empty. A report on a refund whose
     reservation has left memory does not name its campaign, and is told if it may be of this one.
+    What a campaign's orders earn is of an account shard, and is not told with this.
     """
     @_builtins.property
     def cursors(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeedCursor]:
@@ -396,6 +457,15 @@ class Fact(_message.Message):
     VIRTUAL_COUNT_FIELD_NUMBER: _builtins.int
     MEMBER_RESERVATION_IDS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DISTRIBUTOR_ID_FIELD_NUMBER: _builtins.int
+    DISTRIBUTOR_STATE_FIELD_NUMBER: _builtins.int
+    SHARE_CODE_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_ID_FIELD_NUMBER: _builtins.int
+    WITHDRAWAL_STATE_FIELD_NUMBER: _builtins.int
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    FREEZE_CAUSE_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Its place: the shard."""
     seq: _builtins.int
@@ -413,7 +483,9 @@ class Fact(_message.Message):
     team_id: _builtins.str
     """The team."""
     buyer_id: _builtins.str
-    """Who: the holder of RESERVED, SEAT_TAKEN and what owes a refund; who opened or leads a team."""
+    """Who: the holder of RESERVED, SEAT_TAKEN and what owes a refund; who opened or leads a team; who
+    is bound or frozen, and whose order it is that earned.
+    """
     caller: _builtins.str
     """The caller whose request it was, where that is on record."""
     request_id: _builtins.str
@@ -421,7 +493,9 @@ class Fact(_message.Message):
     order_id: _builtins.str
     """The caller's order. RESERVED and SEAT_TAKEN."""
     quantity: _builtins.int
-    """Units: reserved, returned, revoked, received, adjusted, moved."""
+    """Units: reserved, returned, revoked, received, adjusted, moved, sold; of COMMISSION_REVERSED all
+    that came back so far.
+    """
     list_price_minor: _builtins.int
     """Price of one unit before any reduction, in minor units. RESERVED, SEAT_TAKEN, SKU_PUT."""
     unit_price_minor: _builtins.int
@@ -429,7 +503,9 @@ class Fact(_message.Message):
     payable_minor: _builtins.int
     """What is to be paid, in minor units. RESERVED, SEAT_TAKEN; of SEAT_SETTLED what it comes to."""
     paid_minor: _builtins.int
-    """What came in, in minor units. CONFIRMED; of PAYMENT_FAILED what was tried."""
+    """What came in, in minor units. CONFIRMED; of PAYMENT_FAILED what was tried, of
+    COMMISSION_ACCRUED what the rates were taken of.
+    """
     currency_code: _builtins.str
     """ISO 4217 code of all amounts, where there are any and it is on record."""
     payment_id: _builtins.str
@@ -443,7 +519,9 @@ class Fact(_message.Message):
     reason: _builtins.str
     """Why, as the caller said it, where that is on record."""
     reference: _builtins.str
-    """The attempt's number with the payment channel. REFUND_CLOSED and REFUND_FAILED."""
+    """The attempt's number with the payment channel. REFUND_CLOSED, REFUND_FAILED and
+    WITHDRAWAL_REVIEWED.
+    """
     state: _reservation_pb2.ReservationState.ValueType
     """Where RETURNED leaves the reservation."""
     from_campaign_id: _builtins.str
@@ -465,7 +543,29 @@ class Fact(_message.Message):
     virtual_count: _builtins.int
     """Seats that nobody has: an operator completed it. TEAM_FORMED."""
     version: _builtins.int
-    """Which change of the campaign's content it is, from 1. CAMPAIGN_PUT."""
+    """Which change of the campaign's content it is, from 1. CAMPAIGN_PUT; the version of the rates of
+    RATES_PUT and COMMISSION_ACCRUED.
+    """
+    distributor_id: _builtins.str
+    """The distributor. Facts of commission; of COMMISSION_ACCRUED and COMMISSION_REVERSED the one
+    that brought the order.
+    """
+    distributor_state: _commission_service_pb2.DistributorState.ValueType
+    """Its state from now on. DISTRIBUTOR_SET."""
+    share_code: _builtins.str
+    """Its share code, or the one that the buyer or the order came by."""
+    withdrawal_id: _builtins.str
+    """The withdrawal. WITHDRAWAL_REQUESTED and WITHDRAWAL_REVIEWED."""
+    withdrawal_state: _commission_service_pb2.WithdrawalState.ValueType
+    """Its state from now on."""
+    amount_minor: _builtins.int
+    """In minor units: what WITHDRAWAL_REQUESTED asks for, what a month is closed with by
+    COMMISSION_SETTLED.
+    """
+    month: _builtins.int
+    """As 202611, in the programme's time zone. COMMISSION_SETTLED."""
+    freeze_cause: _risk_service_pb2.FreezeCause.ValueType
+    """BUYER_FROZEN."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -480,7 +580,9 @@ class Fact(_message.Message):
 
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it is to be paid (RESERVED, SEAT_TAKEN, PAYMENT_BEGUN), or full (TEAM_OPENED)."""
+        """Until when it is to be paid (RESERVED, SEAT_TAKEN, PAYMENT_BEGUN), or full (TEAM_OPENED); of
+        commission and risk as its kind says, and unset for ever.
+        """
 
     @_builtins.property
     def refund(self) -> _reservation_pb2.Refund:
@@ -493,6 +595,10 @@ class Fact(_message.Message):
     @_builtins.property
     def member_reservation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The paid seats, in the order of joining. TEAM_FORMED, TEAM_FAILED and TEAM_CANCELLED."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_commission_service_pb2.CommissionEntry]:
+        """All that was booked of it: these lines of the ledger, each of which sums to 0."""
 
     def __init__(
         self,
@@ -539,10 +645,19 @@ class Fact(_message.Message):
         virtual_count: _builtins.int = ...,
         member_reservation_ids: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.int = ...,
+        distributor_id: _builtins.str = ...,
+        distributor_state: _commission_service_pb2.DistributorState.ValueType = ...,
+        share_code: _builtins.str = ...,
+        entries: _abc.Iterable[_commission_service_pb2.CommissionEntry] | None = ...,
+        withdrawal_id: _builtins.str = ...,
+        withdrawal_state: _commission_service_pb2.WithdrawalState.ValueType = ...,
+        amount_minor: _builtins.int = ...,
+        month: _builtins.int = ...,
+        freeze_cause: _risk_service_pb2.FreezeCause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attribution", b"attribution", "buyer", b"buyer", "changes", b"changes", "deadline_time", b"deadline_time", "refund", b"refund", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "attribution", b"attribution", "buyer", b"buyer", "buyer_id", b"buyer_id", "caller", b"caller", "campaign_id", b"campaign_id", "changes", b"changes", "currency_code", b"currency_code", "deadline_time", b"deadline_time", "from_campaign_id", b"from_campaign_id", "from_team_id", b"from_team_id", "index", b"index", "kind", b"kind", "list_price_minor", b"list_price_minor", "member_reservation_ids", b"member_reservation_ids", "missing_count", b"missing_count", "new_buyer", b"new_buyer", "order_id", b"order_id", "paid_minor", b"paid_minor", "payable_minor", b"payable_minor", "payment_channel", b"payment_channel", "payment_id", b"payment_id", "quantity", b"quantity", "reacquired", b"reacquired", "reason", b"reason", "reference", b"reference", "refund", b"refund", "request_id", b"request_id", "reservation_id", b"reservation_id", "seq", b"seq", "shard", b"shard", "sku_id", b"sku_id", "stage", b"stage", "state", b"state", "team_id", b"team_id", "tier_people", b"tier_people", "time", b"time", "to_campaign_id", b"to_campaign_id", "transfer_id", b"transfer_id", "unit_price_minor", b"unit_price_minor", "version", b"version", "virtual_count", b"virtual_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "arrived", b"arrived", "attribution", b"attribution", "buyer", b"buyer", "buyer_id", b"buyer_id", "caller", b"caller", "campaign_id", b"campaign_id", "changes", b"changes", "currency_code", b"currency_code", "deadline_time", b"deadline_time", "distributor_id", b"distributor_id", "distributor_state", b"distributor_state", "entries", b"entries", "freeze_cause", b"freeze_cause", "from_campaign_id", b"from_campaign_id", "from_team_id", b"from_team_id", "index", b"index", "kind", b"kind", "list_price_minor", b"list_price_minor", "member_reservation_ids", b"member_reservation_ids", "missing_count", b"missing_count", "month", b"month", "new_buyer", b"new_buyer", "order_id", b"order_id", "paid_minor", b"paid_minor", "payable_minor", b"payable_minor", "payment_channel", b"payment_channel", "payment_id", b"payment_id", "quantity", b"quantity", "reacquired", b"reacquired", "reason", b"reason", "reference", b"reference", "refund", b"refund", "request_id", b"request_id", "reservation_id", b"reservation_id", "seq", b"seq", "shard", b"shard", "share_code", b"share_code", "sku_id", b"sku_id", "stage", b"stage", "state", b"state", "team_id", b"team_id", "tier_people", b"tier_people", "time", b"time", "to_campaign_id", b"to_campaign_id", "transfer_id", b"transfer_id", "unit_price_minor", b"unit_price_minor", "version", b"version", "virtual_count", b"virtual_count", "withdrawal_id", b"withdrawal_id", "withdrawal_state", b"withdrawal_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,7 +7,9 @@ what a message queue would carry to order, payment and delivery services.
 * A fact is told when it is durable, never before, and once: refusals are no facts.
 * Facts of a shard come in the order in which they were decided. A reservation, a team and all
   else of a campaign are of one shard; between shards there is no order, so the facts of a
-  transfer between two shards, say, may come in any.
+  transfer between two shards, say, may come in any. Those of commission and of freezes are of
+  the account shards, whose numbers follow those of stock, and come some time after the fact of
+  stock that they came of.
 * A place in a shard's feed is (seq, index): the journal entry, and where in it. A watcher that
   keeps the cursors that it was last told, together with what it did, misses nothing and does
   nothing twice, whatever dies between.

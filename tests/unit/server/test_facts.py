@@ -1,16 +1,21 @@
 """Records as facts: every kind is told, at a place that is the same wherever it is read."""
 
 import pytest
+from stockray_proto.v1 import commission_service_pb2 as com
 from stockray_proto.v1 import event_service_pb2 as ev
 from stockray_proto.v1 import reservation_pb2 as res
+from stockray_proto.v1 import risk_service_pb2 as risk
 
 from actors.core import records as r
+from actors.core import relay_records as y
+from actors.core import risk_records as k
 from actors.core.codec import pack_entry, pack_told, unpack_entry, unpack_told
 from actors.core.identity import public_id
 from actors.core.outcomes import Outcome
 from actors.core.state import CAMPAIGN_ENDED
 from server.translate.fact import TOLD, facts_of
-from tests.helpers.histories import busy_day
+from tests.helpers.account_acts import accounts_of
+from tests.helpers.histories import INCARNATION, busy_day
 from tests.model.shop import WINDOW_MS
 from tests.model.team_shop import TeamShop
 
@@ -45,6 +50,19 @@ def packed(*records: object) -> bytes:
 
 
 RECORDS_TOLD = {
+    "BuyerBound": "BUYER_BOUND",
+    "BuyerFrozen": "BUYER_FROZEN",
+    "BuyerUnfrozen": "BUYER_UNFROZEN",
+    "DistributorHeld": "DISTRIBUTOR_HELD",
+    "DistributorSet": "DISTRIBUTOR_SET",
+    "MaturityMoved": "COMMISSION_DUE_SET",
+    "OrderAccrued": "COMMISSION_ACCRUED",
+    "OrderMatured": "COMMISSION_AVAILABLE",
+    "OrderReversed": "COMMISSION_REVERSED",
+    "RatesPut": "RATES_PUT",
+    "StatementMade": "COMMISSION_SETTLED",
+    "WithdrawalRequested": "WITHDRAWAL_REQUESTED",
+    "WithdrawalReviewed": "WITHDRAWAL_REVIEWED",
     "CampaignPut": "CAMPAIGN_PUT",
     "CampaignStateSet": "CAMPAIGN_PAUSED CAMPAIGN_RESUMED CAMPAIGN_ENDED",
     "FulfilmentReported": "FULFILMENT_REPORTED",
@@ -87,6 +105,16 @@ def busy_entries() -> list[bytes]:
         *(entry for seed in range(3) for entry in busy_day(seed, 250).journal),
         *teams_that_end().journal,
         *late_payer().journal,
+        *account_entries(),
+    ]
+
+
+def account_entries() -> list[bytes]:
+    """Of account shards that took the facts of such days."""
+    return [
+        entry
+        for seed in range(3)
+        for entry in accounts_of([busy_day(seed, 250).journal], seed, INCARNATION)
     ]
 
 
@@ -126,7 +154,7 @@ def test_every_record_is_told_as_what_it_says() -> None:
         for fact in facts_of(0, seq, entry):
             kinds = told.setdefault(type(records[fact.index // 2]).__name__, set())
             kinds.add(ev.FactKind.Name(fact.kind).removeprefix("FACT_KIND_"))
-            if fact.kind >= ev.FACT_KIND_RESERVED:
+            if ev.FACT_KIND_RESERVED <= fact.kind < ev.FACT_KIND_DISTRIBUTOR_SET:
                 assert fact.reservation_id or fact.team_id or fact.refund.refund_id, fact
     assert told == {name: set(kinds.split()) for name, kinds in RECORDS_TOLD.items()}
     every = {name.removeprefix("FACT_KIND_") for name, _ in ev.FactKind.items()}
@@ -136,7 +164,7 @@ def test_every_record_is_told_as_what_it_says() -> None:
 def test_what_sql_keeps_of_an_entry_tells_the_same_at_the_same_places() -> None:
     whole = cut = 0
     for seq, entry in enumerate(busy_entries(), 1):
-        kept = pack_told(entry, unpack_entry(entry), r.UNTOLD)
+        kept = pack_told(entry, unpack_entry(entry), r.UNTOLD, r.UNKEPT)
         facts = facts_of(0, seq, entry)
         assert (facts_of(0, seq, kept) if kept else []) == facts
         assert not any(fact.kind == ev.FACT_KIND_UNREADABLE for fact in facts)
@@ -148,9 +176,48 @@ def test_what_sql_keeps_of_an_entry_tells_the_same_at_the_same_places() -> None:
     assert cut, "no entry had both what is told and what is not"
 
 
+def test_the_ledger_can_be_told_from_its_facts_alone() -> None:
+    """Every line, in order, each booked to 0; and whose it is."""
+    events = set()
+    for seed in range(5):
+        lines = [
+            entry
+            for seq, data in enumerate(
+                accounts_of([busy_day(seed, 250).journal], seed, INCARNATION), 1
+            )
+            for fact in facts_of(0, seq, data)
+            for entry in fact.entries
+        ]
+        assert [line.entry_number for line in lines] == list(range(1, len(lines) + 1))
+        events |= {line.event for line in lines}
+        for line in lines:
+            assert sum(value for _, value in line.amounts.ListFields()) == 0
+            assert line.distributor_id
+            assert line.entry_time.seconds
+    rare = {com.COMMISSION_EVENT_UNSPECIFIED, com.COMMISSION_EVENT_PAID_OUT}
+    assert events >= set(com.CommissionEvent.values()) - rare
+
+
+def test_a_freeze_says_who_and_until_when_and_signals_are_nobodys_business() -> None:
+    frozen = k.BuyerFrozen(k.BUYER_FROZEN, 1500, "ann", NOW_MS + 5, k.BY_OPERATOR, "op", "cards")
+    ended = k.BuyerUnfrozen(k.BUYER_UNFROZEN, 1500, "ann", True, "", "")
+    noted = k.SignalNoted(k.SIGNAL_NOTED, 1500, "ann", 2, 1, NOW_MS, ())
+    taken = y.FactTaken(y.FACT_TAKEN, 1500, 0, "inc", 7, 1)
+    entry = packed(taken, noted, frozen, ended)
+    kept = pack_told(entry, unpack_entry(entry), r.UNTOLD, r.UNKEPT)
+    assert kept == entry, "packing it again would cost more than it is worth"
+    first, second = facts_of(3, 9, kept)
+    assert (first.kind, first.index, first.buyer_id) == (ev.FACT_KIND_BUYER_FROZEN, 4, "ann")
+    assert first.deadline_time.ToMilliseconds() == NOW_MS + 5
+    assert (first.freeze_cause, first.caller) == (risk.FREEZE_CAUSE_OPERATOR, "op")
+    assert (second.kind, second.index, second.buyer_id) == (ev.FACT_KIND_BUYER_UNFROZEN, 6, "ann")
+    only = packed(taken, noted)
+    assert pack_told(only, unpack_entry(only), r.UNTOLD, r.UNKEPT) is None
+
+
 def test_refusals_are_never_told_and_keep_their_place() -> None:
     entry = packed(REFUSED, RELEASED, REFUSED)
-    kept = pack_told(entry, unpack_entry(entry), r.UNTOLD)
+    kept = pack_told(entry, unpack_entry(entry), r.UNTOLD, r.UNKEPT)
     assert kept is not None
     assert len(kept) < len(entry)
     (fact,) = facts_of(4, 9, kept)
@@ -159,7 +226,7 @@ def test_refusals_are_never_told_and_keep_their_place() -> None:
     assert fact.reservation_id == public_id(7, KEY)
     assert fact.time.ToMilliseconds() == NOW_MS
     only = packed(REFUSED)
-    assert pack_told(only, unpack_entry(only), r.UNTOLD) is None
+    assert pack_told(only, unpack_entry(only), r.UNTOLD, r.UNKEPT) is None
     assert facts_of(4, 9, only) == []
 
 

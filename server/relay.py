@@ -19,7 +19,7 @@ Rules
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ import structlog
 
 from actors.clock import Clock
 from actors.core.codec import UnreadableEntry, unpack_told
-from actors.core.order_facts import order_facts
+from actors.core.order_facts import FACT_KINDS, Addressed, order_facts
 from actors.core.outcomes import Outcome
 from actors.core.relay_commands import ENTRY_END, GET_MARKS, TAKE_FACT, GetMarks, TakeFact
 from actors.core.state import NO_MARK, Mark
@@ -90,17 +90,21 @@ class Piece(NamedTuple):
 def numbered_facts(
     slots_of: Sequence[int], records: Sequence[Any], at_ms: int
 ) -> Iterator[tuple[int, int, int, Any]]:
-    """(Account shard, index, slot, fact) of an entry, numbered by account shard."""
-    facts = [(slots_of[slot], slot, fact) for slot, fact in order_facts(records, at_ms)]
-    left: dict[int, int] = {}
-    for shard, _, _ in facts:
-        left[shard] = left.get(shard, 0) + 1
-    count = dict.fromkeys(left, 0)
-    for shard, slot, fact in facts:
-        left[shard] -= 1
-        index = count[shard] if left[shard] else ENTRY_END
-        count[shard] += 1
-        yield shard, index, slot, fact
+    """(Account shard, index, slot, fact) of an entry, numbered by account shard, of which one comes
+    after the other."""
+    found: dict[int, list[Addressed]] = {}
+    for addressed in order_facts(records, at_ms):
+        found.setdefault(slots_of[addressed[0]], []).append(addressed)
+    for shard, facts in found.items():
+        last_slot, last_fact = facts.pop()
+        for index, (slot, fact) in enumerate(facts):
+            yield shard, index, slot, fact
+        yield shard, ENTRY_END, last_slot, last_fact
+
+
+Placed = tuple[int, int, int, Any]
+"""(Seq, index, slot, fact): a fact and its place among those for one account shard."""
+_TAKEN = frozenset({int(Outcome.APPLIED), int(Outcome.NOTED)})
 
 
 class Doubt(Exception):
@@ -278,7 +282,7 @@ class Source:
 
     def _decoded(self, seq: int, data: bytes) -> Entry | None:
         try:
-            return Entry(seq, *unpack_told(data))
+            return Entry(seq, *unpack_told(data, FACT_KINDS))
         except UnreadableEntry as error:
             # The same entry stands among the dead letters of write-behind.
             log.error("relay_cannot_read", shard=self.shard, seq=seq, error=str(error))
@@ -286,56 +290,71 @@ class Source:
 
     async def _send(self, piece: Piece) -> None:
         """Have all facts taken. Doubt."""
-        lines: dict[int, list[TakeFact]] = {}
-        for entry in piece.entries:
-            for shard, index, slot, fact in numbered_facts(
-                self._slots_of, entry.records, entry.at_ms
-            ):
-                self._add(lines.setdefault(shard, []), shard, (entry.seq, index), slot, fact)
-        sent = [self._send_to(shard, found) for shard, found in lines.items()]
+        due: dict[int, list[Placed]] = {shard: [] for shard in self._marks}
+        for seq, at_ms, records in piece.entries:
+            for shard, index, slot, fact in numbered_facts(self._slots_of, records, at_ms):
+                due[shard].append((seq, index, slot, fact))
+        sent = [self._send_to(shard, self._missing(shard, found)) for shard, found in due.items()]
         for error in await asyncio.gather(*sent, return_exceptions=True):
             if error is not None:
                 raise error
 
-    def _add(
-        self, lines: list[TakeFact], shard: int, place: tuple[int, int], slot: int, fact: Any
-    ) -> None:
-        """A line, unless the shard has the fact already. It follows the line before it."""
-        after = (lines[-1].seq, lines[-1].fact_index) if lines else self._marks[shard][1:]
-        if place <= after:
-            return
-        if self._failures.get((shard, *place), 0) >= FAILURES_MAX:
-            self.set_aside += 1
-            log.error("fact_set_aside", shard=self.shard, to=shard, seq=place[0], fact=repr(fact))
-            fact = ()
-        lines.append(self._line(slot, after, place, fact))
+    def _missing(self, shard: int, facts: list[Placed]) -> list[Placed]:
+        """Without those that the shard has already, or fails on."""
+        mark = self._marks[shard][1:]
+        if facts and facts[0][:2] <= mark:
+            facts = [placed for placed in facts if placed[:2] > mark]
+        return [self._unless_failing(shard, one) for one in facts] if self._failures else facts
 
-    def _line(
-        self, slot: int, after: tuple[int, int], place: tuple[int, int], fact: Any
-    ) -> TakeFact:
-        return TakeFact(
-            TAKE_FACT, slot, 0, CALLER, self.shard, self._incarnation, *after, *place, fact
-        )
+    def _unless_failing(self, shard: int, placed: Placed) -> Placed:
+        seq, index, slot, fact = placed
+        if self._failures.get((shard, seq, index), 0) < FAILURES_MAX:
+            return placed
+        self.set_aside += 1
+        log.error("fact_set_aside", shard=self.shard, to=shard, seq=seq, fact=repr(fact))
+        return (seq, index, slot, ())
 
-    async def _send_to(self, shard: int, lines: Sequence[TakeFact]) -> None:
+    async def _send_to(self, shard: int, facts: Sequence[Placed]) -> None:
         size = self._limits.window_lines
-        for start in range(0, len(lines), size):
-            deadline_ms = self._deadline_ms()
-            window = [
-                line._replace(deadline_ms=deadline_ms) for line in lines[start : start + size]
-            ]
+        for start in range(0, len(facts), size):
+            window = self._lines(shard, facts[start : start + size])
             answers = await self._accounts.submit(shard, window)
-            for line, answer in zip(window, answers, strict=True):
-                self._heed(shard, line, answer)
+            self._heed(shard, window, answers)
 
-    def _heed(self, shard: int, line: TakeFact, answer: Answer) -> None:
-        if answer[0] in (Outcome.APPLIED, Outcome.NOTED):
-            self._marks[shard] = (line.incarnation, line.seq, line.fact_index)
-            return
-        if answer[0] == Outcome.INTERNAL:
-            place = (shard, line.seq, line.fact_index)
-            self._failures[place] = self._failures.get(place, 0) + 1
-        raise Doubt(f"account shard {shard} answers {_told(answer)}")
+    def _lines(self, shard: int, facts: Iterable[Placed]) -> list[TakeFact]:
+        """Each follows the one before it, and the first one the mark."""
+        deadline_ms, source, incarnation = self._deadline_ms(), self.shard, self._incarnation
+        _, after_seq, after_index = self._marks[shard]
+        lines = []
+        for seq, index, slot, fact in facts:
+            lines.append(
+                TakeFact(
+                    TAKE_FACT,
+                    slot,
+                    deadline_ms,
+                    CALLER,
+                    source,
+                    incarnation,
+                    after_seq,
+                    after_index,
+                    seq,
+                    index,
+                    fact,
+                )
+            )
+            after_seq, after_index = seq, index
+        return lines
+
+    def _heed(self, shard: int, lines: Sequence[TakeFact], answers: Sequence[Answer]) -> None:
+        for line, answer in zip(lines, answers, strict=True):
+            if answer[0] in _TAKEN:
+                continue
+            if answer[0] == Outcome.INTERNAL:
+                place = (shard, line.seq, line.fact_index)
+                self._failures[place] = self._failures.get(place, 0) + 1
+            raise Doubt(f"account shard {shard} answers {_told(answer)}")
+        last = lines[-1]
+        self._marks[shard] = (last.incarnation, last.seq, last.fact_index)
 
     async def _move_marks(self) -> None:
         """Over entries that had nothing for a shard; tell the journal what is needed no more."""
@@ -344,13 +363,10 @@ class Source:
             return
         self._moved_at = now
         behind = [shard for shard, mark in self._marks.items() if _whole(mark) < self.position]
-        place = (self.position, ENTRY_END)
+        seq = self.position
         await asyncio.gather(
             *(
-                self._send_to(
-                    shard,
-                    [self._line(self._account_slots[shard], self._marks[shard][1:], place, ())],
-                )
+                self._send_to(shard, [(seq, ENTRY_END, self._account_slots[shard], ())])
                 for shard in behind
             )
         )

@@ -66,12 +66,18 @@ def pack_told(
     return pack_entry(epoch=content.epoch, now_ms=content.now_ms, records=told, balances=())
 
 
-def unpack_told(data: bytes) -> tuple[int, Sequence[Any]]:
+def unpack_told(data: bytes, kinds: Set[int] = frozenset(RECORDS)) -> tuple[int, Sequence[Any]]:
     """(now_ms, records) of an entry, or of what `pack_told` left of it: each in its place, None
-    where one was left out. Raises as `unpack_entry`."""
+    where one was left out, or is of a known kind that is not among `kinds`. Raises as
+    `unpack_entry`."""
     _, now_ms, records, _ = _parts(data)
     try:
-        return now_ms, [fields and RECORDS[fields[0]](*fields) for fields in records]
+        if unknown := {fields[0] for fields in records if fields} - RECORDS.keys():
+            raise UnreadableEntry(f"unknown record: {min(unknown)}")
+        return now_ms, [
+            RECORDS[fields[0]](*fields) if fields and fields[0] in kinds else None
+            for fields in records
+        ]
     except (IndexError, KeyError, TypeError) as error:
         raise UnreadableEntry(f"unknown record: {error}") from error
 

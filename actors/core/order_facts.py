@@ -5,7 +5,7 @@ buyer behaves concerns the buyer's own. Records of releases before the facts lac
 made of, and make none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.core import facts as f
@@ -15,6 +15,7 @@ from actors.core.identity import PROGRAMME_SLOT, account_slot, public_id
 
 Addressed = tuple[int, Any]
 """An account slot, and a fact for it."""
+Add = Callable[[Addressed], None]
 
 DELIVERED_STAGE = 2
 NEW_BUYER_CLAIM = "new_user"
@@ -25,21 +26,19 @@ def _id(record: Any) -> str:
     return public_id(record.slot, record.key)
 
 
-def _reserved(record: Any, at_ms: int) -> Iterator[Addressed]:
+def _reserved(record: Any, at_ms: int, add: Add) -> None:
     if record.share_code:
-        yield (
-            PROGRAMME_SLOT,
-            f.OrderBound(
-                f.ORDER_BOUND,
-                at_ms,
-                _id(record),
-                record.buyer_id,
-                record.share_code,
-                at_ms,
-                record.campaign_id,
-                NEW_BUYER_CLAIM in record.claims,
-            ),
+        fact = f.OrderBound(
+            f.ORDER_BOUND,
+            at_ms,
+            _id(record),
+            record.buyer_id,
+            record.share_code,
+            at_ms,
+            record.campaign_id,
+            NEW_BUYER_CLAIM in record.claims,
         )
+        add((PROGRAMME_SLOT, fact))
 
 
 def _earned(record: Any, at_ms: int, base_minor: int) -> Addressed:
@@ -62,15 +61,15 @@ def _earned(record: Any, at_ms: int, base_minor: int) -> Addressed:
     )
 
 
-def _confirmed(record: r.ReservationConfirmed, at_ms: int) -> Iterator[Addressed]:
+def _confirmed(record: r.ReservationConfirmed, at_ms: int, add: Add) -> None:
     # A seat earns when its team has formed.
     if record.quantity and not record.is_seat:
-        yield _earned(record, at_ms, record.paid_minor)
+        add(_earned(record, at_ms, record.paid_minor))
 
 
-def _settled(record: t.SeatSettled, at_ms: int) -> Iterator[Addressed]:
+def _settled(record: t.SeatSettled, at_ms: int, add: Add) -> None:
     if record.quantity:
-        yield _earned(record, at_ms, record.final_minor)
+        add(_earned(record, at_ms, record.final_minor))
 
 
 def _reduced(record: Any, at_ms: int, returned_total: int) -> Addressed:
@@ -78,38 +77,38 @@ def _reduced(record: Any, at_ms: int, returned_total: int) -> Addressed:
     return (PROGRAMME_SLOT, fact)
 
 
-def _returned(record: r.UnitsReturned, at_ms: int) -> Iterator[Addressed]:
+def _returned(record: r.UnitsReturned, at_ms: int, add: Add) -> None:
     if record.of_quantity:
-        yield _reduced(record, at_ms, record.returned_total)
+        add(_reduced(record, at_ms, record.returned_total))
     fact = f.OrderReturned(f.ORDER_RETURNED, at_ms, _id(record), record.buyer_id)
-    yield (account_slot(record.buyer_id), fact)
+    add((account_slot(record.buyer_id), fact))
 
 
-def _revoked(record: r.ReservationRevoked, at_ms: int) -> Iterator[Addressed]:
+def _revoked(record: r.ReservationRevoked, at_ms: int, add: Add) -> None:
     # Without a payment it never earned.
     if record.of_quantity and record.payment_id:
-        yield _reduced(record, at_ms, record.of_quantity)
+        add(_reduced(record, at_ms, record.of_quantity))
 
 
-def _delivered(record: r.FulfilmentReported, at_ms: int) -> Iterator[Addressed]:
+def _delivered(record: r.FulfilmentReported, at_ms: int, add: Add) -> None:
     if record.stage >= DELIVERED_STAGE:
-        yield (PROGRAMME_SLOT, f.OrderDelivered(f.ORDER_DELIVERED, at_ms, _id(record)))
+        add((PROGRAMME_SLOT, f.OrderDelivered(f.ORDER_DELIVERED, at_ms, _id(record))))
 
 
-def _failed(record: r.PaymentFailed, at_ms: int) -> Iterator[Addressed]:
+def _failed(record: r.PaymentFailed, at_ms: int, add: Add) -> None:
     if record.buyer_id:
         buyer_id = record.buyer_id
         fact = f.PaymentFailed(f.PAYMENT_FAILED, at_ms, _id(record), buyer_id, record.sku_id)
-        yield (account_slot(buyer_id), fact)
+        add((account_slot(buyer_id), fact))
 
 
-def _expired(record: r.ReservationExpired, at_ms: int) -> Iterator[Addressed]:
+def _expired(record: r.ReservationExpired, at_ms: int, add: Add) -> None:
     if record.buyer_id:
         fact = f.UnpaidExpiry(f.UNPAID_EXPIRY, at_ms, _id(record), record.buyer_id)
-        yield (account_slot(record.buyer_id), fact)
+        add((account_slot(record.buyer_id), fact))
 
 
-_FACTS: dict[int, Callable[[Any, int], Iterator[Addressed]]] = {
+_FACTS: dict[int, Callable[[Any, int, Add], None]] = {
     r.STOCK_RESERVED: _reserved,
     t.SEAT_TAKEN: _reserved,
     r.RESERVATION_CONFIRMED: _confirmed,
@@ -120,6 +119,8 @@ _FACTS: dict[int, Callable[[Any, int], Iterator[Addressed]]] = {
     r.PAYMENT_FAILED: _failed,
     r.RESERVATION_EXPIRED: _expired,
 }
+FACT_KINDS = frozenset(_FACTS)
+"""Kinds of records that may make facts."""
 
 
 def order_facts(records: Sequence[Any], at_ms: int) -> Sequence[Addressed]:
@@ -129,5 +130,5 @@ def order_facts(records: Sequence[Any], at_ms: int) -> Sequence[Addressed]:
     for record in records:
         make = None if record is None else _FACTS.get(record[0])
         if make is not None:
-            found.extend(make(record, at_ms))
+            make(record, at_ms, found.append)
     return found

@@ -43,9 +43,8 @@ ENTRY_END = 2**31 - 1
 
 
 def _take_fact(fields: Sequence[Any]) -> TakeFact:
-    command = TakeFact._make(fields)
-    fact = command.fact
-    return command._replace(fact=facts.MAKE[fact[0]](fact)) if fact else command
+    fact = fields[-1]
+    return TakeFact._make((*fields[:-1], facts.MAKE[fact[0]](fact) if fact else fact))
 
 
 MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {

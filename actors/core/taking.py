@@ -35,11 +35,11 @@ def take_fact(state: ShardState, command: c.TakeFact, now_ms: int) -> Decision:
     """(APPLIED), or with the mark that stands: (NOTED, incarnation, seq, index) of a fact that was
     taken before, (OUT_OF_ORDER, incarnation, seq, index) of one that does not follow."""
     mark = state.sources.get(command.source, NO_MARK)
-    incarnation, *stands = mark
+    stands = mark[1:]
     # A journal that was made anew may be numbered below its predecessor's end.
-    if incarnation == command.incarnation and stands >= [command.seq, command.fact_index]:
+    if mark[0] == command.incarnation and stands >= (command.seq, command.fact_index):
         return (Outcome.NOTED, *mark), ()
-    if stands != [command.after_seq, command.after_index]:
+    if stands != (command.after_seq, command.after_index):
         return (Outcome.OUT_OF_ORDER, *mark), ()
     taken = FactTaken(
         FACT_TAKEN,

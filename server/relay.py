@@ -50,7 +50,7 @@ class RelayLimits:
     """How much is read and sent at once, and how long is waited. Times are milliseconds."""
 
     read_bytes: int = 500_000
-    window_lines: int = 500
+    window_lines: int = 1_000
     """Lines on their way from one source to one account shard."""
     deadline_ms: int = 5_000
     gather_ms: int = 100

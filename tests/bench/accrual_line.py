@@ -47,8 +47,8 @@ SLOTS_OF = slots_between(1, 1)
 CAMPAIGN, SKU, INCARNATION = "double-11", "sku-1001", "bench"
 SLOT = slot_of(CAMPAIGN)
 ENTRY_LINES = 30
-PARCEL_LINES, ROUND_LINES = 250, 1_000
-"""As a sender cuts what it is given."""
+PARCEL_LINES, ROUND_LINES = 250, 500
+"""As the relay's sender cuts what it is given."""
 ABOVE, BELOW = 10, 90
 STAGES = ("relay", "accounts", "standby", "write_behind")
 
@@ -298,7 +298,7 @@ def write(journal: MemoryJournal, after_seq: int, batch: int, costs: Costs) -> d
             )
         sink = SqlSink(f"sqlite:///{place}/tables.db")
         sink.upgrade()
-        size = max(1, batch // 1_000)
+        size = max(1, batch // ROUND_LINES)
         apply(stored, sink, after_seq=0, last_seq=after_seq, size=1_000, facts=True)
         with costs.of("write_behind"):
             found = apply(

@@ -98,20 +98,29 @@ def _order_earned(programme: Programme, slot: int, fact: f.OrderEarned, now_ms: 
             fact.at_ms + min(config.freeze_ms, config.freeze_max_ms),
             book.month,
             shares,
-            tuple([_accrual(book, fact.reservation_id, version, share) for share in shares]),
+            tuple([_accrual(book, fact.reservation_id, version.number, share) for share in shares]),
         ),
     )
 
 
-def _accrual(book: Book, reservation_id: str, version: Version, share: Share) -> Entry:
-    return book.entry(
+def _accrual(book: Book, reservation_id: str, version: int, share: Share) -> Entry:
+    """As `Book.entry` makes it; written out, since most entries of a sale are these."""
+    level, distributor_id, _, amount_minor = share
+    book.number += 1
+    return Entry(
+        book.number,
         ACCRUED,
-        share.distributor_id,
+        distributor_id,
         reservation_id,
-        level=share.level,
-        version=version.number,
-        expense=-share.amount_minor,
-        frozen=share.amount_minor,
+        level,
+        version,
+        book.month,
+        -amount_minor,
+        amount_minor,
+        0,
+        0,
+        0,
+        0,
     )
 
 

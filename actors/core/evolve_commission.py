@@ -4,7 +4,7 @@ Part of `evolve.py`, whose rules hold here. While a snapshot is completed each r
 left alone by itself; the sums, and what is counted over the rows, are set at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from sys import intern
 from typing import Any
 
@@ -55,11 +55,14 @@ def buyer_bound(state: s.ShardState, slot: s.SlotState, record: r.BuyerBound) ->
     if distributor is not None and record.invited:
         distributor.invited += 1
         _count_on_board(distributor, record.month, 1, 0)
-    if _skip(state, slot, "bonds", record.buyer_id.encode()):
+    if state.fuzzy is not None and _skip(state, slot, "bonds", record.buyer_id.encode()):
         return
     held = programme.bonds.get(record.buyer_id)
-    bonds = [] if held is None else list(held.bonds)
     bond = c.Bond(record.from_ms, record.until_ms, intern(record.distributor_id))
+    if held is None and not record.renewed:
+        programme.bonds.put(record.buyer_id, c.Bonds(state.seq, (bond,)))
+        return
+    bonds = [] if held is None else list(held.bonds)
     if record.renewed:
         same = (record.from_ms, record.distributor_id)
         at = [at for at, old in enumerate(bonds) if (old.from_ms, old.distributor_id) == same]
@@ -270,11 +273,12 @@ def post(
         amounts = entry[r.AMOUNTS_FROM :]
         if sum(amounts):
             raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} does not sum to 0")
+        moved = [(at, amount) for at, amount in enumerate(amounts) if amount]
         if state.fuzzy is None:
             programme.entry_count += 1
             if entry[0] != programme.entry_count:
                 raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} out of order")
-            _add(programme.sums, amounts)
+            _add(programme.sums, moved)
         # While a snapshot is completed, the newest that it has are followed by newer ones.
         if state.fuzzy is None or _newest(programme) < entry[0]:
             programme.recent.append((state.now_ms, *entry))
@@ -282,7 +286,7 @@ def post(
         if distributor is None:
             continue
         balances = distributor.balances
-        _add(balances, amounts)
+        _add(balances, moved)
         if state.fuzzy is None and (balances[c.FROZEN_AT] < 0 or balances[c.AVAILABLE_AT] < 0):
             raise s.Impossible(f"entry {state.seq}: {entry[2]} has less than nothing")
         if entry[9] or entry[10]:
@@ -293,10 +297,10 @@ def _newest(programme: c.Programme) -> int:
     return int(programme.recent[-1][1]) if programme.recent else 0
 
 
-def _add(balances: list[int], amounts: Sequence[int]) -> None:
-    for at, amount in enumerate(amounts):
-        if amount:
-            balances[at] += amount
+def _add(balances: list[int], moved: Iterable[tuple[int, int]]) -> None:
+    """Of which account, and how much."""
+    for at, amount in moved:
+        balances[at] += amount
 
 
 def _count_in_month(

@@ -7,7 +7,7 @@ other four say where a distributor's money is. Entries are numbered through the 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 DISTRIBUTOR_SET, BUYER_BOUND, RATES_PUT, ORDER_ACCRUED, ORDER_REVERSED = range(70, 75)
 ORDER_MATURED, MATURITY_MOVED, DISTRIBUTOR_HELD, STATEMENT_MADE = range(75, 79)
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     paid_out_minor: int = 0
 
 
-AMOUNTS_FROM = 7
+AMOUNTS_FROM: Final = 7
 """Of Entry: from this field on, its amounts by account."""
 
 

@@ -156,11 +156,10 @@ class Service:
             "and a standby"
         )
         # A gateway serves when it knows who is frozen: for that, one of a pair will do.
-        ready_first, later = REPLICAS
         account_shards = range(spec.stock_shards, spec.shards)
         self._shards = [
             *cluster.start_shards(spec, range(spec.stock_shards)),
-            *cluster.start_shards(spec, account_shards, [ready_first]),
+            *cluster.start_shards(spec, account_shards, REPLICAS[:1]),
         ]
         self._gateways = [
             cluster.start_process(
@@ -184,13 +183,17 @@ class Service:
             what=f"every shard to have a primary (logs: {settings.log_directory})",
         )
         watch.lap("processes")
-        # No sale waits for these; whoever recovers and whoever serves has the cores first.
-        standbys = cluster.start_shards(spec, account_shards, [later])
-        for pair, standby in zip(self._shards[spec.stock_shards :], standbys, strict=True):
+        self._start_the_rest(spec)
+
+    def _start_the_rest(self, spec: ClusterSpec) -> None:
+        """No sale waits for these; whoever recovers and whoever serves has the cores first."""
+        stock = spec.stock_shards
+        standbys = cluster.start_shards(spec, range(stock, spec.shards), REPLICAS[1:])
+        for pair, standby in zip(self._shards[stock:], standbys, strict=True):
             pair.extend(standby)
         self._projectors = cluster.start_projectors(spec)
         self._relays = [cluster.start_anywhere(RelayProcess, RELAY_NAME, spec)]
-        if settings.ray_address != "local":
+        if self.settings.ray_address != "local":
             self._spreader = Spreader(spec, self._shards)
             self._spreader.start()
 

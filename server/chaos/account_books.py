@@ -320,7 +320,7 @@ class AccountBooks:
         """The ledger's entries of a record."""
         for entry in _entries_of(record):
             self.entry_count += 1
-            amounts = tuple(entry[cr.AMOUNTS_FROM :])
+            amounts: tuple[Any, ...] = tuple(entry[cr.AMOUNTS_FROM :])
             self.ledger.check(
                 entry.number == self.entry_count and not sum(amounts),
                 f"entry {entry.number}, the {self.entry_count}th, comes to {sum(amounts)}",

@@ -63,6 +63,14 @@ def test_a_signal_that_was_long_on_its_way_has_healed_as_long(desk: Desk) -> Non
     assert desk.remembered() == {"ann"}
 
 
+def test_a_signal_from_a_clock_that_is_ahead_weighs_no_more_than_one_of_now(desk: Desk) -> None:
+    desk.leave_unpaid("ann", ago_ms=-HOUR_MS)
+    assert desk.score("ann") == 95
+    for _ in range(3):
+        desk.fail_to_pay("bob", ago_ms=-HOUR_MS)
+    assert desk.frozen_until("bob") == desk.now_ms + FREEZE_MS
+
+
 def test_three_failed_payments_of_any_skus_within_five_minutes_freeze(desk: Desk) -> None:
     for sku in ("tea", "cup"):
         desk.fail_to_pay("ann", sku=sku)

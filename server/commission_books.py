@@ -68,8 +68,9 @@ class CatchUp(NamedTuple):
 
     confirmed: int
     """Orders that were confirmed when the sale ended."""
-    behind_entries: int | None
-    """Of the journals, at the end of the sale; None while the relay was being started again."""
+    behind_entries: int
+    """Of the journals, at the end of the sale; if the relay was being started again, by what it
+    had said before."""
     lag_ms: float
     took_s: float
     """Until the ledger had all of the sale."""
@@ -89,6 +90,19 @@ class Line(NamedTuple):
     withdrawn_minor: int
     restored_minor: int
     closing_minor: int
+
+
+class Brought(NamedTuple):
+    """What a distributor's share code brought a campaign, as `FUNNEL`."""
+
+    campaign_id: str
+    distributor_id: str
+    seckill_reservation_count: int
+    seckill_confirmed_count: int
+    group_reservation_count: int
+    group_confirmed_count: int
+    amount_minor: int
+    commission_minor: int
 
 
 class Part:
@@ -165,8 +179,9 @@ class CommissionBooks:
             "entries": self.entries,
             "balances": dict(zip(ACCOUNTS, self.sums, strict=True)),
             "sale": self.catch_up._asdict(),
-            "statements": [line._asdict() for line in self.lines_shown()],
+            "statements": [line._asdict() for line in self.lines],
             "funnel": self.funnel_totals(),
+            "funnel_by_distributor": [row._asdict() for row in self.funnel_rows()],
             "leaders": self.board,
             "problems": self.problems[:10],
         }
@@ -174,6 +189,24 @@ class CommissionBooks:
     def lines_shown(self) -> list[Line]:
         """Of those who have most and least."""
         return [*self.lines[:SHOWN], *self.lines[max(SHOWN, len(self.lines) - 2) :]]
+
+    def funnel_rows(self) -> list[Brought]:
+        """By campaign and distributor, over all channels; who earns most first."""
+        sums: dict[tuple[str, str], list[int]] = {}
+        for row in self.funnel:
+            total = sums.setdefault((row.campaign_id, row.distributor_id), [0] * len(FUNNEL))
+            for at, name in enumerate(FUNNEL):
+                total[at] += getattr(row, name)
+        found = [Brought(*key, *total) for key, total in sums.items()]
+        campaigns = list(self.funnel_totals())
+        found.sort(
+            key=lambda one: (
+                campaigns.index(one.campaign_id),
+                -one.commission_minor,
+                one.distributor_id,
+            )
+        )
+        return found
 
     def funnel_totals(self) -> dict[str, dict[str, int]]:
         """By campaign, over all share codes."""

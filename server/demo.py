@@ -246,7 +246,7 @@ async def _rush(
     )
     # Asked before the crowd is there: a small rush is over in less than a busy gateway takes.
     faults = await _faults(client, lines[0].campaign_id, keeper)
-    return rush, await _rush_through_kills(rush, faults, watcher)
+    return rush, await _rush_through_kills(client, rush, faults, watcher)
 
 
 class Fault(NamedTuple):
@@ -272,15 +272,20 @@ async def _faults(client: AsyncClient, campaign_id: str, keeper: ServeChild | No
     return faults
 
 
-async def _rush_through_kills(rush: Rush, faults: Sequence[Fault], watcher: Watcher) -> list[str]:
+async def _rush_through_kills(
+    client: AsyncClient, rush: Rush, faults: Sequence[Fault], watcher: Watcher
+) -> list[str]:
     """The rush, with processes killed in it. Answers whose they were."""
     left = list(faults)
     killed: list[str] = []
 
-    def kill() -> None:
+    async def kill() -> None:
         fault = left.pop(0)
         if fault.of_stock:
             rush.gap.fault()
+        else:
+            # The gateway keeps how far the relay was, for the time in which it does not answer.
+            await client.cluster_status()
         os.kill(fault.pid, signal.SIGKILL)
         killed.append(fault.whose)
         watcher.say(f"kill -9 {fault.pid}: {fault.whose}")
@@ -288,11 +293,11 @@ async def _rush_through_kills(rush: Rush, faults: Sequence[Fault], watcher: Watc
     selling = asyncio.create_task(rush.run())
     while not selling.done() and left:
         if rush.done >= left[0].after * rush.plan.buyers:
-            kill()
+            await kill()
         await asyncio.sleep(0.002)
     await selling
     while left and not left[0].of_stock:
-        kill()  # The sale was short; its facts are still on their way.
+        await kill()  # The sale was short; its facts are still on their way.
     return killed
 
 

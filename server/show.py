@@ -11,7 +11,7 @@ from rich.table import Table
 from stockray import TeamState
 
 from server.bench.result import BenchResult, Measured
-from server.commission_books import ACCOUNTS, CommissionBooks
+from server.commission_books import ACCOUNTS, Brought, CommissionBooks
 from server.demo_books import Books, balances_of
 from server.doctor import Finding, Verdict
 from server.group_books import GroupBooks
@@ -19,6 +19,8 @@ from server.verify import INVARIANTS, Report
 
 LINE_EVERY = 20_000
 POOLS_SHOWN = 40
+BEST_SHOWN = 3
+"""Distributors shown of each campaign."""
 
 
 class SaleProgress:
@@ -156,43 +158,70 @@ def _teams_table(books: GroupBooks) -> Table:
 
 def show_commission(books: CommissionBooks, console: Console) -> None:
     """From share codes to money, and the month of those who have most and least."""
-    funnel = Table(title="The funnel of share codes (money in minor units)")
-    funnel.add_column("campaign", no_wrap=True)
-    for name in ("grabbed", "seats", "paid", "formed", "amount", "commission"):
-        funnel.add_column(name, justify="right")
-    for campaign_id, total in books.funnel_totals().items():
-        reserved, confirmed, seats, kept, *money = total.values()
-        row = (reserved, seats, confirmed, kept, *money)
-        funnel.add_row(campaign_id, *(f"{value:,}" for value in row))
-    console.print(funnel)
+    console.print(_funnel_table(books))
     ledger = Table(title="The ledger (minor units)")
     for name in ACCOUNTS:
         ledger.add_column(name.removesuffix("_minor").replace("_", " "), justify="right")
     ledger.add_row(*(f"{amount:,}" for amount in books.sums))
     console.print(ledger)
     sale = books.catch_up
-    behind = "the relay was being started again"
-    if sale.behind_entries is not None:
-        behind = f"{sale.behind_entries:,} entries of journals behind, {sale.lag_ms:,.0f} ms"
     console.print(
-        f"  at the end of the sale: {behind}; {sale.took_s:.1f} s later the ledger had all"
+        f"  at the end of the sale the ledger was {sale.behind_entries:,} entries of journals and"
+        f" {sale.lag_ms:,.0f} ms behind; {sale.took_s:.1f} s later it had all"
         f" {sale.confirmed:,} confirmed orders",
         highlight=False,
     )
     console.print(_months_table(books))
 
 
+def _funnel_table(books: CommissionBooks) -> Table:
+    """Each campaign whole, and below it the distributors who earn most of it."""
+    table = Table(title="The funnel of share codes (money in minor units)")
+    for name in ("campaign", "distributor"):
+        table.add_column(name, no_wrap=True)
+    for name in ("reserved", "paid", "amount", "commission"):
+        table.add_column(name, justify="right")
+    rows = books.funnel_rows()
+    for campaign_id, total in books.funnel_totals().items():
+        of_campaign = [row for row in rows if row.campaign_id == campaign_id]
+        whole = Brought(campaign_id, "", *total.values())
+        table.add_section()
+        table.add_row(campaign_id, f"all {len(of_campaign):,}", *_reached(whole), style="bold")
+        for row in of_campaign[:BEST_SHOWN]:
+            table.add_row("", row.distributor_id, *_reached(row))
+    return table
+
+
+def _reached(row: Brought) -> tuple[str, ...]:
+    """How far reservations came; a seat counts as paid when its team has formed."""
+    reserved = row.seckill_reservation_count + row.group_reservation_count
+    paid = row.seckill_confirmed_count + row.group_confirmed_count
+    share = f"{paid / reserved:.0%}" if reserved else "-"
+    return (
+        f"{reserved:,}",
+        f"{paid:,} ({share})",
+        f"{row.amount_minor:,}",
+        f"{row.commission_minor:,}",
+    )
+
+
 def _months_table(books: CommissionBooks) -> Table:
-    to_date = "" if all(line.made for line in books.lines) else ", to date where it is not over"
-    title = f"Months of {len(books.lines):,} distributors{to_date} (minor units)"
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    table = Table(
+        title=f"Statements of {len({line.distributor_id for line in books.lines}):,} distributors "
+        "(minor units)",
+        caption="opening + available - reversed - withdrawn + restored = closing; a month marked * "
+        "is not over: to date, its statement follows",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
     for name in ("distributor", "month"):
         table.add_column(name, no_wrap=True)
     names = ("opening", "available", "reversed", "withdrawn", "restored", "closing")
     for name in names:
         table.add_column(name, justify="right")
     for line in books.lines_shown():
-        table.add_row(line.distributor_id, str(line.month), *(f"{one:,}" for one in line[-6:]))
+        month = f"{line.month}" if line.made else f"{line.month}*"
+        table.add_row(line.distributor_id, month, *(f"{one:,}" for one in line[-6:]))
     return table
 
 

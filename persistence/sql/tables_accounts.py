@@ -138,7 +138,7 @@ commission_entries = Table(
     # In the order of a page within a distributor and within a month of it.
     Index("ix_entries_distributor", "distributor_id", "entry_id"),
     Index("ix_entries_month", "distributor_id", "month", "entry_id"),
-    Index("ix_entries_reservation", "reservation_id", "event"),
+    Index("ix_entries_reservation", "reservation_id", "event", "amount_minor"),
     **OPTIONS,
 )
 

@@ -73,18 +73,23 @@ def pool_rows(*rows: tuple[int, int, int], sku_id: str = "sku") -> Rows:
     )
 
 
-def assert_indexed(url: str, query: Select[Any]) -> str:
-    """A query reads no table from end to end; answers how SQLite walks it."""
+def explained(url: str, query: Select[Any]) -> list[Any]:
+    """The database's own plan of a query."""
     on_sqlite = url.startswith("sqlite")
     dialect: Any = sqlite.dialect() if on_sqlite else mysql.dialect(paramstyle="named")
     text = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-    if on_sqlite:
-        steps = [row[3] for row in execute(url, f"EXPLAIN QUERY PLAN {text}")]
+    return list(execute(url, f"EXPLAIN {'QUERY PLAN ' if on_sqlite else ''}{text}"))
+
+
+def assert_indexed(url: str, query: Select[Any]) -> str:
+    """A query reads no table from end to end; answers how SQLite walks it."""
+    plan = explained(url, query)
+    if url.startswith("sqlite"):
+        steps = [row[3] for row in plan]
         assert steps
         walks = [step for step in steps if not step.startswith("USE TEMP B-TREE FOR GROUP BY")]
         assert all(step.startswith("SEARCH ") and " INDEX " in step for step in walks), steps
         return " ".join(steps)
-    plan = execute(url, f"EXPLAIN {text}")
     # Columns: id, select_type, table, type, possible_keys, key, ...
-    assert all(row[4] for row in plan if row[2] is not None), (text, plan)
+    assert all(row[4] for row in plan if row[2] is not None), (str(query), plan)
     return ""

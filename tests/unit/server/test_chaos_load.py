@@ -42,11 +42,38 @@ RARE = frozenset(
     {
         ("reserve", "BUYER_FROZEN"),
         ("bind", "APPLIED"),
-        ("bind", "NOT_ACTIVE"),
         ("deliver", "NOTED"),
     }
 )
 """Told to few: a load goes on until all of it was."""
+EVERYTHING = RARE | {
+    ("grab", "RESERVED"),
+    ("reserve", "RESERVED"),
+    ("grab", "SOLD_OUT"),
+    ("grab", "LIMIT_EXCEEDED"),
+    ("confirm", "CONFIRMED"),
+    ("confirm", "REFUND_DUE"),
+    ("begin", "PAYMENT_BEGUN"),
+    ("report_failed", "NOTED"),
+    ("release", "RELEASED"),
+    ("return", "RETURNED"),
+    ("get_stock", "FOUND"),
+    ("get_reservation", "FOUND"),
+    ("open_team", "RESERVED"),
+    ("open_team", "TOO_MANY_TEAMS"),
+    ("join_team", "RESERVED"),
+    ("join_team", "TEAM_FULL"),
+    ("join_team", "TEAM_CLOSED"),
+    ("join_team", "TEAM_NOT_OPEN"),
+    ("join_team", "ALREADY_IN_TEAM"),
+    ("join_team", "NEW_BUYERS_ONLY"),
+    ("leave_team", "LEFT"),
+    ("complete_team", "APPLIED"),
+    ("get_team", "FOUND"),
+    ("suggest_teams", "FOUND"),
+    ("bind", "APPLIED"),
+    ("bind", "NOT_ACTIVE"),
+}
 PLAN = LoadPlan(
     seed=5,
     promoter_rate=600,
@@ -229,40 +256,10 @@ def violated(checks: Checks) -> set[str]:
 
 
 async def test_an_honest_shop_is_explained_whole_and_nothing_goes_unchecked() -> None:
-    history, checks = await checked(Honest(), RARE)
+    _, checks = await checked(Honest(), EVERYTHING)
     assert {name: found.examples for name, found in checks.items() if found.violations} == {}
     looked_at = OF_THE_HISTORY | OF_TEAMS | OF_ACCOUNTS
     assert {name for name, found in checks.items() if found.checked} == looked_at
-    told = Counter((operation.verb, operation.status) for operation in history.operations)
-    for expected in (
-        ("grab", "RESERVED"),
-        ("reserve", "RESERVED"),
-        ("grab", "SOLD_OUT"),
-        ("grab", "LIMIT_EXCEEDED"),
-        ("confirm", "CONFIRMED"),
-        ("confirm", "REFUND_DUE"),
-        ("begin", "PAYMENT_BEGUN"),
-        ("report_failed", "NOTED"),
-        ("release", "RELEASED"),
-        ("return", "RETURNED"),
-        ("get_stock", "FOUND"),
-        ("get_reservation", "FOUND"),
-        ("open_team", "RESERVED"),
-        ("open_team", "TOO_MANY_TEAMS"),
-        ("join_team", "RESERVED"),
-        ("join_team", "TEAM_FULL"),
-        ("join_team", "TEAM_CLOSED"),
-        ("join_team", "TEAM_NOT_OPEN"),
-        ("join_team", "ALREADY_IN_TEAM"),
-        ("join_team", "NEW_BUYERS_ONLY"),
-        ("leave_team", "LEFT"),
-        ("complete_team", "APPLIED"),
-        ("get_team", "FOUND"),
-        ("suggest_teams", "FOUND"),
-        ("bind", "APPLIED"),
-        ("deliver", "NOTED"),
-    ):
-        assert told[expected] > 0, told
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,15 @@ async def test_every_order_has_its_entries_and_every_month_its_sum(tmp_path: Pat
     totals = books.funnel_totals()
     assert set(totals) == {"flash-sale", "evening-sale", CAMPAIGN_ID}
     assert all(total["commission_minor"] > 0 for total in totals.values())
+    brought = books.funnel_rows()
+    assert len({(one.campaign_id, one.distributor_id) for one in brought}) == len(brought)
+    for campaign_id, total in totals.items():
+        of_campaign = [one for one in brought if one.campaign_id == campaign_id]
+        assert [sum(column) for column in list(zip(*of_campaign, strict=True))[2:]] == [
+            *total.values()
+        ]
+        earned = [one.commission_minor for one in of_campaign]
+        assert earned == sorted(earned, reverse=True)
     assert found.teams.count(TeamState.FORMED) > 0
     assert any(earning.order.returned_quantity for earning in books.earnings if earning.matured)
     assert any(earning.order.returned_quantity for earning in books.earnings if not earning.matured)

@@ -128,7 +128,7 @@ _commission_entries = Table(
     big("at_ms"),
     Index("ix_entries_distributor", "distributor_id", "entry_id"),
     Index("ix_entries_month", "distributor_id", "month", "entry_id"),
-    Index("ix_entries_reservation", "reservation_id", "event"),
+    Index("ix_entries_reservation", "reservation_id", "event", "amount_minor"),
     **OPTIONS,
 )
 _statements = Table(

@@ -401,6 +401,7 @@ def test_the_funnel_finds_what_orders_earned_in_an_index_alone(
     steps = explained(shared_url, *queries)
     if shared_url.startswith("sqlite"):
         walks = [step[3] for step in steps if step[3].startswith(("SEARCH", "SCAN"))]
+        walks.remove("SCAN parts")  # A row for each share code and channel.
         assert all(walk.startswith("SEARCH ") and " INDEX " in walk for walk in walks), walks
         walk = next(walk for walk in walks if "commission_entries" in walk)
         assert "COVERING INDEX ix_entries_reservation" in walk

@@ -13,9 +13,9 @@ from server.chaos.checks import CHECKS
 from tests.helpers.services import require
 from tests.helpers.stack import stockray
 
-SECONDS, SEED = 80, 4
+SECONDS, SEED = 80, 390
 KINDS = "primary-kill,gateway-kill,journal-kill,journal-stop,standby-stop,raylet-kill"
-MORE_KINDS = "partition-journal,projector-kill,database-kill"
+MORE_KINDS = "partition-journal,projector-kill,database-kill,account-kill,relay-kill"
 TIMEOUT_S = 280
 
 
@@ -44,6 +44,9 @@ def test_nothing_is_lost_sold_twice_or_denied_under_real_faults(tmp_path: Path) 
         assert statuses[told_once] > 0, statuses
     assert found["outcomes"]["unknown"] > 0, "faults must leave some callers in doubt"
     assert any(one["after"] == "primary-kill" for one in found["promotions"])
+    assert set(found["commission_gap_ms"]) <= {"account-kill", "relay-kill"}
+    assert {"account-kill", "relay-kill"} & set(found["gap_ms"]), "accounts have to be hit, too"
+    assert statuses["bind APPLIED"] > 0, statuses
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == found["operations"]
     assert "primary-kill" in (tmp_path / "all.svg").read_text()
 

@@ -17,7 +17,7 @@ from actors.core.identity import parse_public_id
 from persistence.errors import StorageError
 from server.bootstrap import CannotStart
 from server.chaos.account_checks import Told, check_accounts, read_accounts
-from server.chaos.checks import check_history, doubts_of, last_acked, new_checks
+from server.chaos.checks import Checks, check_history, doubts_of, last_acked, new_checks
 from server.chaos.gaps import (
     PROGRESS_S,
     Span,
@@ -270,18 +270,16 @@ class Run:
             aside = shard.set_aside_count
             self._relayed.check(not aside, f"shard {shard.shard}: {aside} facts are set aside")
 
-    def _reckon(  # noqa: PLR0917
+    def _check(
         self,
         history: History,
-        trouble: Trouble,
         tail: Tail,
-        settle_s: float,
         claims: list[ReplicaClaim],
         told: Told,
-    ) -> ChaosResult:
+        checks: Checks,
+    ) -> Report | None:
+        """Hold everything to the journal; None if the stores cannot be read."""
         self._watcher.say("verifying: journal, memory, SQL, and every answer that was given")
-        spans = [Span(*span) for span in trouble.spans]
-        checks = new_checks()
         report = None
         try:
             tail.catch_up()
@@ -298,6 +296,20 @@ class Run:
             check_accounts(history.operations, tail.books.accounts, told, checks)
             acked = last_acked(history.operations, tail.books)
             _check_settled(report, acked, checks["settled"])
+        return report
+
+    def _reckon(  # noqa: PLR0917
+        self,
+        history: History,
+        trouble: Trouble,
+        tail: Tail,
+        settle_s: float,
+        claims: list[ReplicaClaim],
+        told: Told,
+    ) -> ChaosResult:
+        spans = [Span(*span) for span in trouble.spans]
+        checks = new_checks()
+        report = self._check(history, tail, claims, told, checks)
         check_progress(
             spans, history.sales, history.asked, ended_s=self._ended_s, found=checks["progress"]
         )
@@ -319,12 +331,7 @@ class Run:
             calm_gap_ms=1000
             * calm_gap_s(spans, history.sales, began_s=self._began_s, ended_s=self._ended_s),
             doubts=doubts_of(history.operations, tail.books),
-            promotions=[
-                Judged(one, "" if span is None else span.kind)
-                for one in tail.promotions
-                for times in [history.sales[one.shard] if one.shard < len(history.sales) else ()]
-                for span in [explained_by(one.seen_s, one.shard, spans, times)]
-            ],
+            promotions=_judged(tail, spans, history),
             checks=checks,
             report=report,
             units_oversold=tail.books.units_oversold,
@@ -333,6 +340,16 @@ class Run:
             database="SQLite" if settings.embedded_database else "MySQL / MariaDB",
             notes=self._notes,
         )
+
+
+def _judged(tail: Tail, spans: Sequence[Span], history: History) -> list[Judged]:
+    """Each promotion with the fault that it is laid to."""
+    found = []
+    for one in tail.promotions:
+        times = history.sales[one.shard] if one.shard < len(history.sales) else ()
+        span = explained_by(one.seen_s, one.shard, spans, times)
+        found.append(Judged(one, "" if span is None else span.kind))
+    return found
 
 
 def acks_of(history: History) -> list[Ack]:

@@ -180,7 +180,7 @@ def _funnel_table(books: CommissionBooks) -> Table:
     for name in ("campaign", "distributor"):
         table.add_column(name, no_wrap=True)
     for name in ("reserved", "paid", "amount", "commission"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     rows = books.funnel_rows()
     for campaign_id, total in books.funnel_totals().items():
         of_campaign = [row for row in rows if row.campaign_id == campaign_id]
@@ -199,7 +199,7 @@ def _reached(row: Brought) -> tuple[str, ...]:
     share = f"{paid / reserved:.0%}" if reserved else "-"
     return (
         f"{reserved:,}",
-        f"{paid:,} ({share})",
+        f"{paid:,} {share}",
         f"{row.amount_minor:,}",
         f"{row.commission_minor:,}",
     )

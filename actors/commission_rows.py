@@ -1,7 +1,7 @@
 """Records of the commission programme as SQL rows. See `rows.py`.
 
-Most rows of a programme are entries of the ledger, which never change (`entry_values`), and new
-orders (`accrued_values`), so these are made without dicts.
+Most rows of a programme are entries of the ledger, which never change (`entry_values`), new orders
+(`accrued_values`) and new bindings (`bound_values`), so these are made without dicts.
 """
 
 import json
@@ -40,6 +40,24 @@ ENTRY_COLUMNS = (
     "at_ms",
 )
 """In the table's own order: then the sink has nothing to put in order."""
+BONDS = "bonds"
+BOND_COLUMNS = (
+    "buyer_id",
+    "from_ms",
+    "distributor_id",
+    "slot",
+    "generation",
+    "seq",
+    "until_ms",
+    "share_code",
+    "invited",
+    "month",
+    "reservation_id",
+    "caller",
+    "bound_ms",
+    "updated_ms",
+)
+"""Of a new binding, in the table's own order."""
 ORDERS = "commission_orders"
 ORDER_COLUMNS = (
     "reservation_id",
@@ -64,6 +82,7 @@ ORDER_COLUMNS = (
     "level2_bps",
     "level2_minor",
     "level2_state",
+    "commission_minor",
     "reserved_ms",
     "earned_ms",
     "matures_ms",
@@ -123,23 +142,34 @@ def distributor_held(record: r.DistributorHeld, now_ms: int) -> Sequence[Row]:
     return [_distributor(record, {"held_until_ms": record.until_ms, "updated_ms": now_ms})]
 
 
+def bound_values(record: r.BuyerBound, now_ms: int, seq: int) -> tuple[Any, ...]:
+    """The row of a new binding, as `BOND_COLUMNS` says."""
+    return (
+        record.buyer_id,
+        record.from_ms,
+        record.distributor_id,
+        record.slot,
+        s.GENERATION,
+        seq,
+        record.until_ms,
+        record.share_code,
+        int(record.invited),
+        record.month,
+        record.reservation_id,
+        record.caller,
+        now_ms,
+        now_ms,
+    )
+
+
 def buyer_bound(record: r.BuyerBound, now_ms: int) -> Sequence[Row]:
+    """Of a binding that was renewed."""
     key = {
         "buyer_id": record.buyer_id,
         "from_ms": record.from_ms,
         "distributor_id": record.distributor_id,
     }
-    columns: dict[str, Any] = {"until_ms": record.until_ms, "updated_ms": now_ms}
-    if not record.renewed:
-        columns |= {
-            "share_code": record.share_code,
-            "invited": int(record.invited),
-            "month": record.month,
-            "reservation_id": record.reservation_id,
-            "caller": record.caller,
-            "bound_ms": now_ms,
-        }
-    return [("bonds", key, columns)]
+    return [(BONDS, key, {"until_ms": record.until_ms, "updated_ms": now_ms})]
 
 
 def rates_put(record: r.RatesPut, now_ms: int) -> Sequence[Row]:
@@ -156,8 +186,10 @@ def rates_put(record: r.RatesPut, now_ms: int) -> Sequence[Row]:
 def accrued_values(record: r.OrderAccrued, now_ms: int, seq: int) -> tuple[Any, ...]:
     """The row of a new order, as `ORDER_COLUMNS` says."""
     levels = [_NO_LEVEL, _NO_LEVEL]
+    commission_minor = 0
     for level, distributor_id, rate_bps, amount_minor in record.shares:
         levels[level - 1] = (distributor_id, rate_bps, amount_minor, c.FROZEN)
+        commission_minor += amount_minor
     return (
         record.reservation_id,
         record.slot,
@@ -175,6 +207,7 @@ def accrued_values(record: r.OrderAccrued, now_ms: int, seq: int) -> tuple[Any, 
         record.month,
         *levels[0],
         *levels[1],
+        commission_minor,
         record.reserved_ms,
         record.earned_ms,
         record.matures_ms,
@@ -183,7 +216,11 @@ def accrued_values(record: r.OrderAccrued, now_ms: int, seq: int) -> tuple[Any, 
 
 
 def order_reversed(record: r.OrderReversed, now_ms: int) -> Sequence[Row]:
-    columns = {"returned_quantity": record.returned_total, "updated_ms": now_ms}
+    columns = {
+        "returned_quantity": record.returned_total,
+        "commission_minor": sum(record.left_minor),
+        "updated_ms": now_ms,
+    }
     return [_order(record, columns)]
 
 
@@ -278,4 +315,4 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     r.WITHDRAWAL_REQUESTED: withdrawal_requested,
     r.WITHDRAWAL_REVIEWED: withdrawal_reviewed,
 }
-"""See `rows.ROWS`; new orders are `accrued_values`."""
+"""See `rows.ROWS`; new orders are `accrued_values`, new bindings `bound_values`."""

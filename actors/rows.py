@@ -4,7 +4,7 @@ Every function answers (table, key columns, other columns). Rows of one key are 
 the later record's columns winning, so that a batch has one row per key and the sink's guard by
 (generation, seq) never has to choose within an entry. Columns that a record does not speak of are
 left out, and stay as they are in SQL. Most rows of a sale are new reservations, and most of a
-programme new orders and entries of its ledger: these alone are made without dicts.
+programme new bindings, new orders and entries of its ledger: these alone are made without dicts.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,36 +31,44 @@ __all__ = ["PAYMENT_KEPT", "PAYMENT_REFUND_DUE", "ROWS", "RowBatch"]
 class RowBatch:
     """Collects rows, merged by key.
 
-    A new reservation or order is kept as its row's values for as long as no other record speaks of
-    it, and of the balances of a pool only the last is made into a row."""
+    A new reservation, binding or order is kept as its row's values for as long as no other record
+    speaks of it, and of the balances of a pool and the marks of a source only the last is made into
+    a row."""
 
     def __init__(self, shard: int) -> None:
         self._shard = shard
         self._rows: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = {}
         self._reserved: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._accrued: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._bound: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._new = {
             "reservations": (RESERVED_COLUMNS, self._reserved),
             on_commission.ORDERS: (on_commission.ORDER_COLUMNS, self._accrued),
+            on_commission.BONDS: (on_commission.BOND_COLUMNS, self._bound),
         }
         self._entries: list[tuple[Any, ...]] = []
         self._balances: dict[tuple[str, str], tuple[int, int, r.Balance]] = {}
+        self._marks: dict[int, tuple[int, int, y.FactTaken]] = {}
 
     def add(self, seq: int, now_ms: int, record: Any) -> None:
         """The rows of one record. KeyError for a kind that this release does not know."""
-        if record.kind == r.STOCK_RESERVED:
+        kind = record[0]
+        if kind == r.STOCK_RESERVED:
             self._reserve(on_reservations.reserved_values(record, now_ms, seq))
-            return
-        if record.kind == m.ORDER_ACCRUED:
+        elif kind == y.FACT_TAKEN:
+            self._marks[record.source] = seq, now_ms, record
+        elif kind == m.ORDER_ACCRUED:
             values = on_commission.accrued_values(record, now_ms, seq)
             self._accrued[values[:1]] = values
             self._entries.extend(on_commission.entry_values(record, now_ms, seq))
-            return
-        for table, own_key, columns in ROWS[record.kind](record, now_ms):
-            key = {"shard": self._shard, **own_key} if table == on_relay.MARKS else own_key
-            self._put(table, key, {"slot": record.slot, **columns}, seq)
-        if record.kind in on_commission.WITH_ENTRIES:
-            self._entries.extend(on_commission.entry_values(record, now_ms, seq))
+        elif kind == m.BUYER_BOUND and not record.renewed:
+            values = on_commission.bound_values(record, now_ms, seq)
+            self._bound[values[:3]] = values
+        else:
+            for table, key, columns in ROWS[kind](record, now_ms):
+                self._put(table, key, {"slot": record.slot, **columns}, seq)
+            if kind in on_commission.WITH_ENTRIES:
+                self._entries.extend(on_commission.entry_values(record, now_ms, seq))
 
     def add_balance(self, seq: int, now_ms: int, balance: r.Balance) -> None:
         """A pool as it stands after an entry."""
@@ -71,6 +79,10 @@ class RowBatch:
         for seq, now_ms, balance in self._balances.values():
             self._put_balance(seq, now_ms, balance)
         self._balances.clear()
+        for seq, now_ms, mark in self._marks.values():
+            source, values = on_relay.mark(mark, now_ms)
+            self._put(on_relay.MARKS, {"shard": self._shard, **source}, values, seq)
+        self._marks.clear()
         groups: dict[tuple[str, tuple[str, ...]], list[tuple[object, ...]]] = {}
         for table, (columns, made) in self._new.items():
             if made:
@@ -149,6 +161,5 @@ ROWS: dict[int, Callable[[Any, int], Sequence[Row]]] = {
     t.TEAMS_FORGOTTEN: _no_rows,
     t.TEAM_NEARLY_FULL: _no_rows,
     **on_commission.ROWS,
-    y.FACT_TAKEN: on_relay.fact_taken,
     **on_risk.ROWS,
 }

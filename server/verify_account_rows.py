@@ -42,6 +42,7 @@ ORDER_COLUMNS = (
     "level2_bps",
     "level2_minor",
     "level2_state",
+    "commission_minor",
 )
 RATE_COLUMNS = ("slot", "version", "from_ms", "config_json")
 STATEMENT_COLUMNS = ("distributor_id", *c.Statement._fields)
@@ -118,6 +119,7 @@ def order_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
             int(order.delivered),
             *levels.get(1, nothing),
             *levels.get(2, nothing),
+            sum(earning.amount_minor for earning in order.earnings),
         )
 
 

@@ -3,8 +3,9 @@ hold here. `bonds` are bindings of buyers; in `commission_orders` are orders tha
 brought.
 
 An entry's amounts are those of the ledger, and `amount_minor` is what the distributor got by it
-(below 0: what was taken back): the commission of an order is the sum of it over the entries of its
-events 1 and 2.
+(below 0: what was taken back). The commission of an order is the sum of it over the entries of its
+events 1 and 2; the order's row has it, since an index of entries by their orders, which fall
+anywhere, would cost each entry more than all else.
 
 `changed_by` and `change_reason` are the caller and the reason of the last act of somebody on what
 the row is about: '' if there was none, such as of a statement that the shard made by itself.
@@ -79,7 +80,7 @@ commission_rates = Table(
     **OPTIONS,
 )
 
-# What each level got at first, and whether it still waits; what is left of it, its entries say.
+# What each level got at first, and whether it still waits; and what all levels have of it now.
 commission_orders = Table(
     "commission_orders",
     metadata,
@@ -104,6 +105,7 @@ commission_orders = Table(
     number("level2_bps"),
     big("level2_minor"),
     small("level2_state"),
+    big("commission_minor"),
     big("reserved_ms"),
     big("earned_ms"),
     big("matures_ms"),
@@ -135,10 +137,9 @@ commission_entries = Table(
     big("withdrawing_minor"),
     big("paid_out_minor"),
     big("at_ms"),
-    # In the order of a page within a distributor and within a month of it.
-    Index("ix_entries_distributor", "distributor_id", "entry_id"),
-    Index("ix_entries_month", "distributor_id", "month", "entry_id"),
-    Index("ix_entries_reservation", "reservation_id", "event", "amount_minor"),
+    # In the order of a page within a month of a distributor, and within all of them: of two entries
+    # the later is of no earlier month.
+    Index("ix_entries_distributor", "distributor_id", "month", "entry_id"),
     **OPTIONS,
 )
 

@@ -9,13 +9,11 @@ from persistence.sql.paging import Page, Reading, Row
 from persistence.sql.tables import reservations, seats
 from persistence.sql.tables_accounts import (
     commission_entries,
+    commission_orders,
     distributors,
     statements,
     withdrawals,
 )
-
-ACCRUED, REVERSED = 1, 2
-"""Events of entries by which an order earned, or earned less."""
 
 COUNTED = (
     "seckill_reservations",
@@ -58,9 +56,20 @@ class AccountViews(Reading):
         query = select(commission_entries).where(columns.distributor_id == distributor_id)
         if month:
             query = query.where(columns.month == month)
-        return self._page(
-            query, key=(columns.entry_id,), page_size=page_size, after=after, descending=True
-        )
+            return self._page(
+                query, key=(columns.entry_id,), page_size=page_size, after=after, descending=True
+            )
+        key = (columns.month, columns.entry_id)
+        begins = None if after is None else (self._month_before(*after), *after)
+        page = self._page(query, key=key, page_size=page_size, after=begins, descending=True)
+        return Page(page.rows, None if page.after is None else page.after[1:])
+
+    def _month_before(self, entry_id: int) -> int:
+        """Of the newest entry of a lower number; 0 if there is none."""
+        columns = commission_entries.c
+        query = select(columns.month).where(columns.entry_id < entry_id)
+        rows = self._rows(query.order_by(columns.entry_id.desc()).limit(1))
+        return int(rows[0]["month"]) if rows else 0
 
     def get_statement(self, distributor_id: str, month: int) -> Row | None:
         """One statement, None if it is not here (yet)."""
@@ -166,14 +175,17 @@ def _brought(wanted: Sequence[ColumnElement[bool]]) -> Select[Any]:
 
 def _earned(wanted: Sequence[ColumnElement[bool]]) -> Select[Any]:
     """By share code and channel, what all levels have now."""
-    columns = reservations.c
+    columns, orders = reservations.c, commission_orders.c
     return (
         select(
             columns.share_code,
             columns.channel,
             literal(""),
             *(literal(0) for _ in COUNTED[1:]),
-            func.sum(_commission()),
+            func.sum(orders.commission_minor),
+        )
+        .join_from(
+            reservations, commission_orders, orders.reservation_id == columns.reservation_id
         )
         .where(*wanted, columns.confirmed_ms > 0)
         .group_by(columns.share_code, columns.channel)
@@ -192,13 +204,3 @@ def _count(which: ColumnElement[bool]) -> ColumnElement[Any]:
 
 def _sum(which: ColumnElement[bool], amount: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.sum(case((which, amount), else_=0))
-
-
-def _commission() -> ColumnElement[Any]:
-    """What all levels have of one reservation now."""
-    columns = commission_entries.c
-    earned = select(func.coalesce(func.sum(columns.amount_minor), 0)).where(
-        columns.reservation_id == reservations.c.reservation_id,
-        columns.event.in_((ACCRUED, REVERSED)),
-    )
-    return earned.correlate(reservations).scalar_subquery()

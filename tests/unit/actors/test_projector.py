@@ -13,6 +13,7 @@ from actors.core import records as r
 from actors.core import state as s
 from actors.core.codec import pack_entry, unpack_entry
 from actors.core.commission_records import ORDER_ACCRUED
+from actors.core.relay_records import FACT_TAKEN
 from actors.core.team_records import SEAT_TAKEN
 from actors.projector import Batch, project
 from actors.rows import ROWS, RowBatch
@@ -41,7 +42,7 @@ def test_a_busy_day_has_every_kind_of_record() -> None:
         shop = full_day(seed, 250)
         for entry in projecting_entries(shop.journal):
             seen |= {record[0] for record in unpack_entry(entry.data).records}
-    assert seen == set(ROWS) | {r.STOCK_RESERVED, ORDER_ACCRUED}
+    assert seen == set(ROWS) | {r.STOCK_RESERVED, ORDER_ACCRUED, FACT_TAKEN}
 
 
 def projecting_entries(journal: list[bytes]) -> list[Entry]:

@@ -146,6 +146,27 @@ async def test_without_its_shard_entries_come_from_the_view_alone(
     assert answer.age.source == com.DATA_SOURCE_SQL
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+async def test_pages_of_entries_cross_months_and_leave_out_those_of_others(
+    desk: Desk, lines: CoreLines, tables: Engine, size: int
+) -> None:
+    await desk.open("bob", "cat")
+    whose = {1: "bob", 2: "cat", 3: "bob", 4: "bob", 5: "cat", 6: "bob", 7: "cat"}
+    rows = [
+        entry_row(number, distributor_id=name, month=NOVEMBER if number < 4 else DECEMBER)
+        for number, name in whose.items()
+    ]
+    write(tables, commission_entries, *rows)
+    lines.failures[d.LIST_ENTRIES] = [Outcome.RETRY] * 20
+
+    async def numbers(**fields: Any) -> list[int]:
+        return [one.entry_number for one in await desk.entries("bob", page_size=size, **fields)]
+
+    assert await numbers() == [6, 4, 3, 1]
+    assert await numbers(month=NOVEMBER) == [3, 1]
+    assert await numbers(month=DECEMBER) == [6, 4]
+
+
 async def test_entries_of_withdrawals_say_which(desk: Desk, tables: Engine) -> None:
     paid_out = {"event": 5, "reservation_id": "", "withdrawal_id": "w-1"}
     write(tables, commission_entries, entry_row(1, **paid_out))

@@ -161,6 +161,7 @@ def test_a_ledger_is_verified_from_a_snapshot_on(
         "UPDATE commission_orders SET level2_state = 1 WHERE level2_id <> ''",
         "UPDATE commission_orders SET base_minor = base_minor + 1",
         "UPDATE commission_orders SET matures_ms = 1",
+        "UPDATE commission_orders SET commission_minor = commission_minor - 1",
         "DELETE FROM commission_entries WHERE entry_id = 3",
         "UPDATE commission_entries SET distributor_id = 'zoe' WHERE entry_id = 1",
         "UPDATE commission_entries SET frozen_minor = frozen_minor + 1, expense_minor ="

@@ -96,6 +96,7 @@ _commission_orders = Table(
     number("level2_bps"),
     big("level2_minor"),
     small("level2_state"),
+    big("commission_minor"),
     big("reserved_ms"),
     big("earned_ms"),
     big("matures_ms"),
@@ -126,9 +127,7 @@ _commission_entries = Table(
     big("withdrawing_minor"),
     big("paid_out_minor"),
     big("at_ms"),
-    Index("ix_entries_distributor", "distributor_id", "entry_id"),
-    Index("ix_entries_month", "distributor_id", "month", "entry_id"),
-    Index("ix_entries_reservation", "reservation_id", "event", "amount_minor"),
+    Index("ix_entries_distributor", "distributor_id", "month", "entry_id"),
     **OPTIONS,
 )
 _statements = Table(

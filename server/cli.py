@@ -255,6 +255,9 @@ def bench(
     callers: Annotated[int, typer.Option(min=1, max=4096, help="Calls in flight.")] = 64,
     crowd: Annotated[int, typer.Option(min=1, max=4096, help="And of the other rows.")] = CROWD,
     many_lines: Annotated[int, typer.Option(min=1, max=4096, help="Lines of a grab_many.")] = 1_000,
+    accrual_orders: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Orders that the ledger has to follow.")
+    ] = 100_000,
     kills: Annotated[int, typer.Option(min=0, max=1000, help="Measure so many failovers.")] = 0,
     cold_starts: Annotated[int, typer.Option(min=0, max=100, help="And so many starts.")] = 0,
     shards: Annotated[int, typer.Option(min=1, max=16, help="Shards of the service.")] = 1,
@@ -289,6 +292,7 @@ def bench(
         callers=callers,
         crowd=crowd,
         many_lines=many_lines,
+        accrual_orders=accrual_orders,
         kills=kills,
         cold_starts=cold_starts,
         shards=shards,

@@ -269,6 +269,7 @@ def show_bench(result: BenchResult, console: Console) -> None:
         if row.refused or row.errors:
             console.print(f"[bold red]{row.name}[/]: refused {row.refused}, failed {row.errors}")
     for title, values in (
+        *((f"{row.name}, what followed", row.accrual) for row in result.results),
         ("ratios", result.ratios),
         ("failover gap (ms)", result.failover_gap_ms),
         ("cold start (s)", result.cold_start_s),

@@ -126,6 +126,21 @@ def service_roles(status: ClusterStatus, serve_pid: int) -> dict[str, list[int]]
     return {role: pids for role, pids in roles.items() if pids}
 
 
+def relay_roles(status: ClusterStatus, serve_pid: int) -> dict[str, list[int]]:
+    """The processes that bring orders to accounts: the relay, and replicas of account shards."""
+    roles: dict[str, list[int]] = {
+        "relay": _named("RelayProcess", serve_pid),
+        "accounts": [],
+        "accounts_standby": [],
+    }
+    names = {ReplicaRole.PRIMARY: "accounts", ReplicaRole.STANDBY: "accounts_standby"}
+    for shard in status.shards:
+        for replica in shard.replicas:
+            if shard.accounts and replica.role in names:
+                roles[names[replica.role]].append(replica.pid)
+    return roles
+
+
 def _named(word: str, parent: int) -> list[int]:
     """Processes below `parent` whose command begins with a path or title that has `word`."""
     found = []

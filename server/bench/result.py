@@ -35,6 +35,8 @@ class BenchOptions:
     generators: int = 1
     """Processes that make the load."""
     many_lines: int = 1_000
+    accrual_orders: int = 100_000
+    """Orders of the sale that the ledger has to follow."""
     kills: int = 0
     cold_starts: int = 0
     shards: int = 1
@@ -73,6 +75,8 @@ class Measured:
     """Answers that were no sale, by status."""
     errors: dict[str, int] = field(default_factory=dict)
     """Calls that failed, by gRPC code, and what else was wrong, by name."""
+    accrual: dict[str, float] = field(default_factory=dict)
+    """Of the row of that name: how the ledger followed its sale."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from stockray import AsyncClient, ClusterStatus
 
 from actors.core.identity import slot_of
 from server.bench import clients
+from server.bench.accrual import Accrual
 from server.bench.generators import Generators, has_h2load, measure_h2load
 from server.bench.honest import measure_honest
 from server.bench.idle import idle_connections
@@ -123,6 +124,7 @@ class Rows:
                 *self._grab_rows(),
                 *self._client_rows(),
                 *self._join_rows(),
+                self._accrual_row(),
             ]
             await self._take(chosen(rows, options.rows))
         self._result.ratios = ratios(self._result, options)
@@ -225,6 +227,18 @@ class Rows:
                 partial(many, "join_many"),
             ),
         ]
+
+    def _accrual_row(self) -> Row:
+        orders = self._options.accrual_orders
+        accrual = Accrual(
+            self._service.client,
+            serve_pid=self._service.serve_pid,
+            numbers=self._numbers,
+            orders=orders,
+            acked=self.acked,
+        )
+        what = f"{orders:,} orders by share codes, then until the ledger and SQL have them"
+        return Row("accrual", what, lambda: accrual.measure("accrual", self._service.roles))
 
     async def _open_teams(self, seconds: float) -> list[str]:
         """New teams for a row; the campaign for them is made before the first."""

@@ -23,6 +23,7 @@ ROWS = {
     "join_team_8",
     "join_many",
     "client_gathered",
+    "accrual",
 }
 RATIOS = {
     "grab_to_echo",
@@ -37,7 +38,11 @@ RATIOS = {
 }
 WAITING = {"RETRY", "UNKNOWN"}
 """What a journal that a busy machine slows down may answer: neither a sale nor a refusal."""
-SMALL = ("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", "50", "-o", "json")
+SMALL = (
+    *("--seconds", "0.5", "--callers", "8", "--crowd", "16", "--many-lines", "50"),
+    *("--accrual-orders", "400", "-o", "json"),
+)
+FOLLOWED = {"relay", "accounts", "accounts_standby"}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,11 @@ def test_the_benchmark_measures_its_rows_and_its_books_balance(
     assert rows.keys() >= named
     if named == ROWS:
         assert found["ratios"].keys() >= RATIOS
+        assert rows["accrual"]["cpu_us_per_line"].keys() >= FOLLOWED
+        followed = rows["accrual"]["accrual"]
+        assert followed["orders"] == 400
+        assert 0 < followed["in_ledger_after_s"] <= followed["in_sql_after_s"]
+        assert followed["together_us_a_fact"] > 0
     for name in named:
         row = rows[name]
         assert row["rate_per_s"] > 0, name

@@ -13,6 +13,7 @@ import pytest
 
 from actors.core.identity import request_key, slot_of
 from server.bench import idle as bench_idle
+from server.bench.accrual import Ledger, balance, ledger_of
 from server.bench.certificates import make_certificate
 from server.bench.generators import Generators, has_h2load, measure_h2load
 from server.bench.idle import idle_connections
@@ -173,6 +174,17 @@ def test_rows_are_chosen_by_the_beginnings_of_their_names() -> None:
     assert [one.name for one in chosen(rows, ("grab_2", "echo"))] == ["echo_a", "echo_b", "grab_2"]
     with pytest.raises(CannotMeasure, match="'tea'"):
         chosen(rows, ("grab", "tea"))
+
+
+def test_a_ledger_that_lacks_an_order_or_a_cent_is_no_row() -> None:
+    wanted = ledger_of([4_900, 333])
+    assert wanted == Ledger(2, 4, -365, 365, 0), "245 + 98 and 16 + 6, rounded down"
+    before = Ledger(5, 10, -50, 40, 10)
+    after = Ledger(7, 14, -415, 405, 10)
+    balance(wanted, after.since(before))
+    for wrong in (after._replace(orders=6), after._replace(frozen_minor=404)):
+        with pytest.raises(CannotMeasure, match="do not balance"):
+            balance(wanted, wrong.since(before))
 
 
 def test_ratios_are_to_the_faster_measure_of_the_floor() -> None:

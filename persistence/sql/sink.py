@@ -192,13 +192,14 @@ class SqlSink:
 
 def _as_of(batch: Sequence[Prepared]) -> int:
     """The time of the youngest row that says its own; 0 if none does."""
-    times = [
-        row[rows.columns.index("updated_ms")]
-        for rows in batch
-        if "updated_ms" in rows.columns
-        for row in rows.values
-    ]
-    return max((at for at in times if isinstance(at, int)), default=0)
+    youngest_ms = 0
+    for rows in batch:
+        if "updated_ms" not in rows.columns:
+            continue
+        column = rows.columns.index("updated_ms")
+        times = [at for row in rows.values if isinstance(at := row[column], int)]
+        youngest_ms = max(youngest_ms, max(times, default=0))
+    return youngest_ms
 
 
 def _read_position(connection: Connection, shard: int) -> tuple[str, int]:

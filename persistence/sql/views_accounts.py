@@ -184,9 +184,7 @@ def _earned(wanted: Sequence[ColumnElement[bool]]) -> Select[Any]:
             *(literal(0) for _ in COUNTED[1:]),
             func.sum(orders.commission_minor),
         )
-        .join_from(
-            reservations, commission_orders, orders.reservation_id == columns.reservation_id
-        )
+        .join_from(reservations, commission_orders, orders.reservation_id == columns.reservation_id)
         .where(*wanted, columns.confirmed_ms > 0)
         .group_by(columns.share_code, columns.channel)
     )

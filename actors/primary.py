@@ -29,6 +29,7 @@ from actors.core.codec import pack_entry
 from actors.core.decide import CHANGES_ITS_VIEW, answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import Forgetting, recall
+from actors.core.forgetting_accounts import ForgettingAccounts
 from actors.core.outcomes import Outcome
 from actors.core.pulse import Pulse
 from actors.core.state import ShardState
@@ -153,6 +154,7 @@ class Primary:
         """Up to here none of the late readers needs the journal; None if there are none."""
         self._pulse = Pulse()
         self._forgetting = Forgetting()
+        self._forgetting_accounts = ForgettingAccounts()
         self._senders = SenderClocks()
         self._queue: deque[Waiting] = deque()
         self._work = asyncio.Event()
@@ -381,6 +383,7 @@ class Primary:
             gone: list[Any] = [
                 *self._forgetting.look_on(self.state, now_ms=now_ms, limit=room, **age),
                 *self._forgetting.look_for_teams(self.state, now_ms=now_ms, limit=room, **age),
+                *self._forgetting_accounts.look_on(self.state, now_ms=now_ms, limit=room, **age),
             ]
             self._fold(gone, records)
 

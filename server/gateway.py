@@ -27,7 +27,7 @@ from server.edge import PROFILES, Edge
 from server.fronts import FrontOptions, make_front
 from server.gather import Gather, GatherLimits, Sender
 from server.links import links_of
-from server.recall import RecallingLines
+from server.recall import RecallingLines, forgotten_in
 from server.services.table import Services
 
 log = structlog.get_logger()
@@ -72,7 +72,7 @@ class Gateway:
         gather = self.gather = self._make_gather()
         view = ClusterView(self._spec, gather, gateways=self._own.count, drain=self.draining.set)
         views = SqlViews(self._spec.places.database_url)
-        lines = RecallingLines(gather, views.get_reservation, WallClock())
+        lines = RecallingLines(gather, forgotten_in(views), WallClock())
         edge = self.edge = Edge(PROFILES.get(self._own.risk_profile), gateways=self._own.count)
         services = self._services = Services(
             lines,

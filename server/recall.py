@@ -1,6 +1,6 @@
 """Lines to the shards that fetch what left memory: see `actors/core/forgetting.py`.
 
-A command that a shard answers RECALL has decided nothing. Its reservation is read from SQL, and the
+A command that a shard answers RECALL has decided nothing. Its row is read from SQL, and the
 command goes to the shard again with the row, or with word that SQL has none. When SQL does not
 answer in time the caller is told RETRY: nothing was applied.
 """
@@ -15,10 +15,12 @@ import structlog
 
 from actors.clock import Clock
 from actors.core import commands as c
-from actors.core.forgetting import reservation_key
-from actors.core.identity import public_id
+from actors.core.commission_commands import RecalledOrder, RecalledWithdrawal
+from actors.core.forgetting import recall_key
+from actors.core.identity import SLOT_COUNT, parse_account_id, public_id
 from actors.core.outcomes import Outcome
 from persistence.errors import StorageError
+from persistence.sql.views import SqlViews
 from server.lines import Lines
 from server.waiting import INTERNAL, RETRY, UNKNOWN, Answer
 
@@ -32,7 +34,8 @@ LOOK_TIMEOUT_MS = 2_500
 _RECALL = int(Outcome.RECALL)
 
 FindRow = Callable[[str], Mapping[str, Any] | None]
-"""A reservation's row in SQL by its id. Blocks. StorageError."""
+"""The row in SQL of a reservation, or with an account slot of a withdrawal, by its id. Blocks.
+StorageError."""
 
 
 class RecallingLines:
@@ -105,7 +108,7 @@ class RecallingLines:
 
     async def _recalled(self, command: Any) -> c.Recalled | None:
         """The command with its row; None if that could not be had in time."""
-        key = reservation_key(command)
+        key = recall_key(command)
         left_ms = min(command.deadline_ms - self._clock.now_ms(), LOOK_TIMEOUT_MS)
         if key is None or left_ms <= 0 or self._waiting >= WAITING_MAX:
             return None
@@ -121,7 +124,22 @@ class RecallingLines:
         finally:
             self._waiting -= 1
         head = (c.RECALLED, command.slot, command.deadline_ms, command.caller)
-        return c.Recalled(*head, () if row is None else recalled_row(row), command)
+        if row is None:
+            return c.Recalled(*head, (), command)
+        of_account = command.slot >= SLOT_COUNT
+        found = recalled_withdrawal(row) if of_account else recalled_row(row)
+        return c.Recalled(*head, found, command)
+
+
+def forgotten_in(views: SqlViews) -> FindRow:
+    """Finds rows in these views."""
+
+    def find(row_id: str) -> Mapping[str, Any] | None:
+        if parse_account_id(row_id) is not None:
+            return views.get_withdrawal(row_id)
+        return views.get_reservation(row_id)
+
+    return find
 
 
 def recalled_row(row: Mapping[str, Any]) -> c.RecalledRow:
@@ -146,6 +164,32 @@ def recalled_row(row: Mapping[str, Any]) -> c.RecalledRow:
         row["payment_channel"],
         row["paid_minor"],
         *_seat(row),
+    )
+
+
+def recalled_withdrawal(row: Mapping[str, Any]) -> RecalledWithdrawal:
+    """A row of `withdrawals` as a shard takes it back."""
+    return RecalledWithdrawal(*(row[name] for name in RecalledWithdrawal._fields))
+
+
+def recalled_order(row: Mapping[str, Any]) -> RecalledOrder:
+    """A row of `commission_orders` as a shard takes it back."""
+    shares = [
+        (level, *(row[f"level{level}_{name}"] for name in ("id", "bps", "minor", "state")))
+        for level in (1, 2)
+        if row[f"level{level}_id"]
+    ]
+    return RecalledOrder(
+        row["referrer_id"],
+        row["quantity"],
+        row["returned_quantity"],
+        row["base_minor"],
+        row["version"],
+        row["month"],
+        row["earned_ms"],
+        row["matures_ms"],
+        row["delivered"] > 0,
+        tuple(shares),
     )
 
 

@@ -3,7 +3,9 @@
 
 The ledger's entries say where all money is: balances, open months and the newest entries are made
 of them. Rows are read in this order: rates, distributors, bonds, orders, entries, statements,
-withdrawals. Nothing is decided: `Accounts.compare` tells what does not fit together.
+withdrawals. Orders of which all is available, and finished withdrawals, are not loaded but
+forgotten when they are old enough, as the shard itself would have done. Nothing is decided:
+`Accounts.compare` tells what does not fit together.
 """
 
 import heapq
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 from actors.core import commission_records as r
 from actors.core import commission_state as c
 from actors.core import state as s
+from actors.core.bloom import Forgotten
 from actors.core.evolve_commission import BOARD_MONTHS
 from actors.core.identity import parse_account_id
 from actors.core.programme_config import programme_config
@@ -210,14 +213,17 @@ def put_profile(slot: s.SlotState, row: ProfileRow) -> None:
 class Accounts:
     """The programme, while its rows are read."""
 
-    def __init__(self, differ: Differ) -> None:
+    def __init__(self, differ: Differ, recall_after_ms: int) -> None:
         self._differ = differ
+        self._recall_after_ms = recall_after_ms
         self._programmes: dict[int, c.Programme] = {}
         self._bonds: dict[str, list[BondRow]] = {}
         self._boards: dict[str, dict[int, list[int]]] = {}
         """Distributor -> month -> [buyers bound, sales]."""
         self._left: Counter[tuple[str, int]] = Counter()
-        """(Reservation, level) -> what is left of it by the entries."""
+        """(Reservation, level) -> what is left of it by the entries, of orders in memory."""
+        self._left_in_sql = 0
+        """What is left of the other orders by their rows, less what is by their entries."""
         self._months: dict[tuple[str, int], c.Sums] = {}
         self._newest: list[tuple[int, tuple[Any, ...]]] = []
         """A heap of the newest entries."""
@@ -268,7 +274,12 @@ class Accounts:
         order.earnings = tuple(
             [earning for level in LEVELS if (earning := _earning(row, level)) is not None]
         )
-        programme.orders.put(key, order)
+        if order.open() or row.matures_ms > state.now_ms - self._recall_after_ms:
+            programme.orders.put(key, order)
+        else:
+            _forget(slot, key)
+            programme.forgotten_ms = max(programme.forgotten_ms, row.earned_ms)
+            self._left_in_sql += sum(_left(row, earning) for earning in order.earnings)
         # The order's own changes are not all about who brought it.
         held = self._distributor(programme, row.referrer_id, 0)
         if held is not None and row.quantity:
@@ -291,7 +302,10 @@ class Accounts:
             if held is not None:
                 held.balances[at] += amount
         if row.event in (r.ACCRUED, r.REVERSED):
-            self._left[row.reservation_id, row.level] -= row.expense_minor
+            if c.order_key(row.reservation_id) in programme.orders:
+                self._left[row.reservation_id, row.level] -= row.expense_minor
+            else:
+                self._left_in_sql += row.expense_minor
         self._count_in_month(row)
         about = row.withdrawal_id or row.reservation_id
         fields = (row.entry_id, row.event, row.distributor_id, about)
@@ -336,13 +350,22 @@ class Accounts:
         held.reference = row.reference
         held.seq = row.seq
         programme = self._programme(state, slot)
-        programme.withdrawals.put(parsed[1], held)
+        before_ms = state.now_ms - self._recall_after_ms
+        if row.state in c.FINISHED and row.changed_ms <= before_ms:
+            _forget(slot, parsed[1])
+        else:
+            programme.withdrawals.put(parsed[1], held)
         distributor = self._distributor(programme, row.distributor_id, row.seq)
         if distributor is not None and row.state in (c.REQUESTED, c.APPROVED):
             distributor.open_withdrawals += 1
 
     def compare(self) -> None:
         """When all was read: put together what rows have in parts, and tell what does not fit."""
+        if self._left_in_sql:
+            self._differ(
+                f"commission orders that stay in SQL have {self._left_in_sql} more than their "
+                "entries come to"
+            )
         for programme in self._programmes.values():
             self._put_bonds(programme)
             self._put_months(programme)
@@ -434,6 +457,16 @@ class Accounts:
             return None
         held.seq = max(held.seq, seq)
         return held
+
+
+def _forget(slot: s.SlotState, key: bytes) -> None:
+    if slot.forgotten is None:
+        slot.forgotten = Forgotten()
+    slot.forgotten.add(key[: c.KEY_BYTES])
+
+
+def _left(row: OrderRow, earning: c.Earning) -> int:
+    return earning.full_minor * (row.quantity - row.returned_quantity) // row.quantity
 
 
 def _earning(row: OrderRow, level: int) -> c.Earning | None:

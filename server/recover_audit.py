@@ -59,7 +59,11 @@ _SLOT = {
         _R,
         "`reservations`; finished ones older than `recall_after_ms` stay in SQL, as ever",
     ),
-    "forgotten": (_D, "made of the keys of the reservations that stay in SQL"),
+    "forgotten": (
+        _D,
+        "made of the keys of the reservations, or of an account slot's orders and withdrawals, "
+        "that stay in SQL",
+    ),
     "refusals": (
         _L,
         "a request refused in the 15 s before the loss, sent again with its id, is decided anew "
@@ -260,8 +264,19 @@ _TRANSFER = {
 _PROGRAMME = {
     "distributors": (_R, "`distributors`"),
     "bonds": (_R, "`bonds`"),
-    "orders": (_R, "`commission_orders`"),
-    "withdrawals": (_R, "`withdrawals`"),
+    "orders": (
+        _R,
+        "`commission_orders`; those of which all was available `recall_after_ms` ago stay in SQL, "
+        "as ever",
+    ),
+    "withdrawals": (
+        _R,
+        "`withdrawals`; those that were finished `recall_after_ms` ago stay in SQL, as ever",
+    ),
+    "forgotten_ms": (_R, "the youngest of the `commission_orders` that stay in SQL"),
+    "archived_orders": (_P, "for `verify` only"),
+    "archived_withdrawals": (_P, "for `verify` only"),
+    "boards": (_P, "counted over the distributors when they are loaded"),
     "rates": (_R, "`commission_rates`"),
     "entry_count": (_R, "rows of `commission_entries`"),
     "sums": (_R, "the amounts in `commission_entries`"),
@@ -334,7 +349,7 @@ _ORDER = {
     "matures_ms": (_R, "`commission_orders`"),
     "delivered": (_R, "`commission_orders`"),
     "earnings": (_R, "the levels in `commission_orders`"),
-    "seq": (_R, "`commission_orders`"),
+    "seq": (_N, "`commission_orders.seq`; a recall does not raise it"),
 }
 _EARNING = {
     "level": (_R, "the columns of the level in `commission_orders`"),
@@ -353,11 +368,11 @@ _WITHDRAWAL = dict.fromkeys(
         "from_settled_minor",
         "reference",
         "requested_ms",
-        "seq",
         "state",
     ),
     (_R, "`withdrawals`"),
 )
+_WITHDRAWAL["seq"] = (_N, "`withdrawals.seq`; a recall does not raise it")
 _VERSION = {
     "number": (_R, "`commission_rates.version`"),
     "from_ms": (_R, "`commission_rates`"),

@@ -5,7 +5,8 @@ Rules
 * Nothing is decided here: what the rows say is what the state is. Where rows contradict each other
   (`Rebuilt.differences`), who recovers decides; a pool whose own parts do not add up is refused.
 * Finished reservations untouched for `recall_after_ms` are not loaded but forgotten, as the shard
-  itself would have done: callers who ask for one get it from SQL.
+  itself would have done: callers who ask for one get it from SQL. So are orders and withdrawals of
+  commission.
 * Counts, deadlines and debts are not made: whoever loads the snapshot of such a state makes them.
 * `recover_audit.py` says for each field of the state where it comes from, or that it is lost.
 """
@@ -154,7 +155,7 @@ class _Rebuilding:
         self._rebuilt = rebuilt
         self._sums = rebuilt.sums
         self._teams = Teams(rebuilt.differ)
-        self._accounts = Accounts(rebuilt.differ)
+        self._accounts = Accounts(rebuilt.differ, recall_after_ms)
 
     def run(self) -> Rebuilt:
         """Everything. The order matters: pools need their SKUs, teams their pools and seats,

@@ -14,6 +14,8 @@ Rules
 * The journal of a stock shard is not trimmed beyond the mark that is furthest behind (reader
   "relay"). What a mark lacks of a journal that was made anew, the facts kept in SQL have.
 * Lines of one source to one account shard wait for each other, so none overtakes another.
+* A fact about an order that left the account shard's memory is answered RECALL: the order's row is
+  read from SQL, and the fact sent again with it. While SQL does not answer, the source waits.
 * A fact on which the account shard fails three times is set aside: the mark moves over it, and the
   log and the status say so. It must neither keep others waiting nor the journal from being trimmed.
 """
@@ -27,6 +29,7 @@ import structlog
 
 from actors.clock import Clock
 from actors.core.codec import UnreadableEntry, unpack_told
+from actors.core.commands import RECALLED, Recalled
 from actors.core.order_facts import FACT_KINDS, Addressed, order_facts
 from actors.core.outcomes import Outcome
 from actors.core.relay_commands import ENTRY_END, GET_MARKS, TAKE_FACT, GetMarks, TakeFact
@@ -35,6 +38,7 @@ from actors.specs import RELAY_READER
 from actors.threads import AsyncJournal
 from persistence.errors import StorageError, Trimmed
 from persistence.sql.views import KeptFacts
+from server.recall import recalled_order
 from server.waiting import Answer
 
 log = structlog.get_logger()
@@ -70,6 +74,8 @@ class Accounts(Protocol):
 
 KeptReader = Callable[[int, int], Awaitable[KeptFacts]]
 """Facts of a shard after an entry that SQL keeps. StorageError."""
+FindOrder = Callable[[str], Awaitable[Mapping[str, Any] | None]]
+"""The row in SQL of an order that earned, by its reservation. StorageError."""
 
 
 class Entry(NamedTuple):
@@ -105,6 +111,7 @@ def numbered_facts(
 Placed = tuple[int, int, int, Any]
 """(Seq, index, slot, fact): a fact and its place among those for one account shard."""
 _TAKEN = frozenset({int(Outcome.APPLIED), int(Outcome.NOTED)})
+_RECALL = int(Outcome.RECALL)
 
 
 class Doubt(Exception):
@@ -120,6 +127,7 @@ class Source:
         shard: int,
         journal: AsyncJournal,
         kept: KeptReader | None,
+        find_order: FindOrder | None = None,
         accounts: Accounts,
         slots_of: Sequence[int],
         account_slots: Mapping[int, int],
@@ -127,7 +135,8 @@ class Source:
         limits: RelayLimits,
     ) -> None:
         """`account_slots`: by account shard, one of its slots. Without `kept`, what the journal
-        lacks is passed over."""
+        lacks is passed over; nothing leaves an account shard's memory without SQL, so without
+        `find_order` nothing is to be found."""
         self.shard = shard
         self.position = 0
         """All facts up to this entry were taken."""
@@ -139,6 +148,7 @@ class Source:
         self.draining = False
         self._journal = journal
         self._kept = kept
+        self._find_order = find_order
         self._accounts = accounts
         self._slots_of = slots_of
         self._account_slots = account_slots
@@ -315,11 +325,28 @@ class Source:
         return (seq, index, slot, ())
 
     async def _send_to(self, shard: int, facts: Sequence[Placed]) -> None:
-        size = self._limits.window_lines
-        for start in range(0, len(facts), size):
-            window = self._lines(shard, facts[start : start + size])
+        done, size = 0, self._limits.window_lines
+        while done < len(facts):
+            window = self._lines(shard, facts[done : done + size])
             answers = await self._accounts.submit(shard, window)
-            self._heed(shard, window, answers)
+            outcomes = [answer[0] for answer in answers]
+            taken = outcomes.index(_RECALL) if _RECALL in outcomes else len(window)
+            if taken:
+                self._heed(shard, window[:taken], answers[:taken])
+            done += taken
+            if taken < len(window):
+                # Those behind it do not follow now, and are sent again.
+                line = window[taken]
+                again = await self._recalled(line)
+                self._heed(shard, [line], await self._accounts.submit(shard, [again]))
+                done += 1
+
+    async def _recalled(self, line: TakeFact) -> Recalled:
+        """The line with the row of its order, or with word that SQL has none."""
+        find = self._find_order
+        row = None if find is None else await find(line.fact.reservation_id)
+        fields = () if row is None else recalled_order(row)
+        return Recalled(RECALLED, line.slot, self._deadline_ms(), CALLER, fields, line)
 
     def _lines(self, shard: int, facts: Iterable[Placed]) -> list[TakeFact]:
         """Each follows the one before it, and the first one the mark."""

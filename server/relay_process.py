@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -79,6 +79,9 @@ def make_sources(
         shard: spec.slots_of.index(shard) for shard in range(spec.stock_shards, spec.shards)
     }
 
+    async def find_order(reservation_id: str) -> Mapping[str, Any] | None:
+        return await asyncio.to_thread(views.get_commission_order, reservation_id)
+
     async def kept(shard: int, after_seq: int) -> KeptFacts:
         read = partial(views.list_facts, rows_max=KEPT_ROWS, bytes_max=KEPT_BYTES)
         return await asyncio.to_thread(lambda: read(shard, after_seq=after_seq))
@@ -88,6 +91,7 @@ def make_sources(
             shard=shard,
             journal=JournalThread(open_journal(spec.places.journal_url), shard),
             kept=kept,
+            find_order=find_order,
             accounts=accounts,
             slots_of=spec.slots_of,
             account_slots=account_slots,

@@ -29,7 +29,7 @@ from server.bootstrap import ShardMap
 from server.verify_account_rows import ACCOUNT_TABLES, left_memory, read_row
 from server.verify_accounts import AccountBooks
 from server.verify_marks import check_sources, compare_marks
-from server.verify_once import effects
+from server.verify_once import SAME_ROW, effects
 from server.verify_rows import (
     PAYMENT_COLUMNS,
     POOL_COLUMNS,
@@ -43,7 +43,6 @@ from server.verify_rows import (
     pool_rows,
     refund_rows,
     reservation_rows,
-    same_row,
     seat_rows,
     team_rows,
 )
@@ -347,9 +346,10 @@ class Verifier:
         seen: set[tuple[str, int, bytes]] = set()
         for record in content.records:
             slot = state.slot(record.slot)
-            if record.kind == r.RESERVATION_RECALLED:
+            same = SAME_ROW.get(record.kind)
+            if same is not None:
                 self.report.invariants["I5"].check(
-                    same_row(state, slot, record),
+                    same(state, slot, record),
                     f"shard {shard}: entry {seq}: {record.key.hex()} came back otherwise",
                 )
             for table, key, taken in effects(state, slot, record):
@@ -393,7 +393,11 @@ class Verifier:
         slot_at = columns.index("slot")
         gone = {
             columns.index(name): is_gone
-            for name, is_gone in (("reservation_id", self._gone), ("team_id", self._team_gone))
+            for name, is_gone in (
+                ("reservation_id", self._gone),
+                ("withdrawal_id", self._gone),
+                ("team_id", self._team_gone),
+            )
             if name in columns
         }
         unknown = 0

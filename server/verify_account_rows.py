@@ -7,8 +7,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from actors.core import commission_records as r
 from actors.core import commission_state as c
 from actors.core import state as s
+from actors.core.commission_rows import PACK
+from actors.core.evolve_commission import from_recalled
 from actors.core.identity import public_id
 from actors.core.programme_config import programme_config
 
@@ -68,6 +71,17 @@ PROFILE_COLUMNS = (
     "caller",
     "reason",
 )
+WITHDRAWAL_FIELDS = (
+    "distributor_id",
+    "amount_minor",
+    "from_settled_minor",
+    "fingerprint",
+    "state",
+    "requested_ms",
+    "changed_ms",
+    "reference",
+)
+"""In the order in which a snapshot has them."""
 Rows = Iterator[tuple[Any, ...]]
 
 
@@ -94,7 +108,7 @@ def bond_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
 
 def order_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
     """The slot's orders that a distributor brought."""
-    for key, order in _programme(slot).orders.items():
+    for key, order in known_orders(_programme(slot)):
         levels = {
             earning.level: (
                 earning.distributor_id,
@@ -123,6 +137,36 @@ def order_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
         )
 
 
+def known_orders(programme: c.Programme) -> Iterator[tuple[bytes, c.Order]]:
+    """Orders in memory, and those forgotten in the fold."""
+    yield from programme.orders.items()
+    yield from programme.archived_orders.items()
+
+
+def known_order(programme: c.Programme, key: bytes) -> c.Order | None:
+    """One of them."""
+    return programme.orders.get(key) or programme.archived_orders.get(key)
+
+
+def same_account_row(state: s.ShardState, slot: s.SlotState, record: Any) -> bool:
+    """Whether an order or withdrawal came back as it was when it was forgotten, if the fold knows
+    that."""
+    programme = _programme(slot)
+    if record.kind == r.ORDER_RECALLED:
+        order = programme.archived_orders.get(record.key)
+        if order is None:
+            return True
+        back = PACK["orders"](record.key, from_recalled(state, record))
+        at = len(back) - 2
+        was = PACK["orders"](record.key, order)
+        # All but the entry of the last change.
+        return (*was[:at], was[-1]) == (*back[:at], back[-1])
+    held = programme.archived_withdrawals.get(record.key)
+    return held is None or PACK["withdrawals"](record.key, held)[1:-1] == tuple(
+        getattr(record, name) for name in WITHDRAWAL_FIELDS
+    )
+
+
 def rate_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
     """The slot's versions of the rates."""
     for version in _programme(slot).rates.values():
@@ -131,7 +175,8 @@ def rate_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
 
 def withdrawal_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
     """The slot's withdrawals."""
-    for key, held in _programme(slot).withdrawals.items():
+    programme = _programme(slot)
+    for key, held in (*programme.withdrawals.items(), *programme.archived_withdrawals.items()):
         yield (
             slot.slot,
             public_id(slot.slot, key),

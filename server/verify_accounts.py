@@ -21,13 +21,14 @@ from actors.core import commission_state as c
 from actors.core import facts as f
 from actors.core import relay_records as y
 from actors.core import state as s
+from actors.core.bloom import Forgotten
 from actors.core.codec import EntryContent
 from actors.core.identity import PROGRAMME_SLOT
 from actors.core.programme import bond_at
 from persistence.sql.dump import View
 from server.bootstrap import ShardMap
 from server.relay import numbered_facts
-from server.verify_account_rows import STATEMENT_COLUMNS
+from server.verify_account_rows import STATEMENT_COLUMNS, known_order, known_orders
 
 Check = Callable[[bool, str | Callable[[], str]], None]
 Place = tuple[int, int]
@@ -57,6 +58,8 @@ class Ledger:
         """Of the rows of entries after the `skipped` first."""
         self.skipped = 0
         """Entries before the snapshot that the fold began with."""
+        self.forgotten: Forgotten | None = None
+        """Keys of what left memory, of a fold that began with a snapshot."""
         self.balances: dict[str, list[int]] = {}
         self.months: dict[tuple[str, int], c.Sums] = {}
         self.closings: dict[str, int] = {}
@@ -67,10 +70,12 @@ class Ledger:
         self.taken: dict[int, list[tuple[Place, int]]] = {}
         """Source -> places of its facts, and the entries that took them; both rise."""
 
-    def begin(self, programme: c.Programme | None) -> None:
+    def begin(self, slot: s.SlotState) -> None:
         """The fold begins with a snapshot's programme."""
+        programme = slot.programme
         if programme is None:
             return
+        self.forgotten = slot.forgotten
         self.count = self.skipped = programme.entry_count
         for name, held in programme.distributors.items():
             self.balances[name] = list(held.balances)
@@ -305,7 +310,7 @@ class Earned(NamedTuple):
         )
 
     def _compare_return(self, key: bytes, total: int) -> None:
-        order = self.programme.orders.get(key)
+        order = known_order(self.programme, key)
         if order is None or key not in self.ledger.accruals:
             return
         self.check(
@@ -314,13 +319,20 @@ class Earned(NamedTuple):
             f"{order.returned}",
         )
 
+    def _is_known(self, key: bytes) -> bool:
+        """Whether an order earned; of one that left memory before the fold, its key says so."""
+        if known_order(self.programme, key) is not None:
+            return True
+        forgotten = self.ledger.forgotten
+        return forgotten is not None and forgotten.may_contain(key[: c.KEY_BYTES])
+
     def _require(self, key: bytes, said: tuple[Any, ...], entry: int) -> None:
         """An order whose fact was taken in `entry` has earned, if somebody brought it by then."""
         _, buyer_id, *_, currency, reserved_ms, _ = said
         version = self.programme.version_at(reserved_ms)
         bond = bond_at(self.programme, buyer_id, reserved_ms)
         due = (
-            key not in self.programme.orders
+            not self._is_known(key)
             and version is not None
             and version.seq < entry
             and version.config.currency_code == currency
@@ -385,7 +397,7 @@ def _compare_sums(
             found == held.balances,
             f"distributor {name}: SQL's entries come to {found}, the journal's {held.balances}",
         )
-    for key, order in programme.orders.items():
+    for key, order in known_orders(programme):
         name = c.reservation_of(key)
         for earning in order.earnings:
             got = left.get((name, earning.level), 0)
@@ -441,7 +453,7 @@ class AccountBooks:
         """A shard's fold begins with a snapshot."""
         self._told.setdefault(shard, Told()).from_seq = state.seq
         for slot in state.slots.values():
-            self._ledger(shard).begin(slot.programme)
+            self._ledger(shard).begin(slot)
 
     def take(self, shard: int, seq: int, content: EntryContent) -> None:
         """An entry of a shard's journal."""

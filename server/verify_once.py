@@ -3,7 +3,7 @@
 An id is unique within its slot and its table only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from actors.core import commission_records as m
@@ -16,7 +16,15 @@ from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.core.identity import request_key
 from actors.core.refunds import payment_key
 from actors.core.team_state import TEAM_FORMING
-from server.verify_rows import find
+from server.verify_account_rows import known_order, same_account_row
+from server.verify_rows import find, same_row
+
+SAME_ROW: dict[int, Callable[[s.ShardState, s.SlotState, Any], bool]] = {
+    r.RESERVATION_RECALLED: same_row,
+    m.ORDER_RECALLED: same_account_row,
+    m.WITHDRAWAL_RECALLED: same_account_row,
+}
+"""Record that brings a row back -> whether it is as it was when it was forgotten."""
 
 
 class Effect(NamedTuple):
@@ -69,14 +77,15 @@ def _of_commission(programme: c.Programme, record: Any) -> Iterator[Effect]:
     per order and units that are back."""
     kind = record.kind
     if kind == m.ORDER_ACCRUED:
-        yield Effect("commission orders", record.key, record.key in programme.orders)
+        taken = known_order(programme, record.key) is not None
+        yield Effect("commission orders", record.key, taken)
     elif kind == m.ORDER_REVERSED:
-        order = programme.orders.get(record.key)
+        order = known_order(programme, record.key)
         taken = order is not None and order.returned >= record.returned_total
         key = record.key + record.returned_total.to_bytes(8, "big")
         yield Effect("reversals", key, taken)
     elif kind == m.ORDER_MATURED:
-        order = programme.orders.get(record.key)
+        order = known_order(programme, record.key)
         for level in record.available:
             over = order is not None and any(
                 earning.level == level and earning.state == c.AVAILABLE
@@ -88,7 +97,8 @@ def _of_commission(programme: c.Programme, record: Any) -> Iterator[Effect]:
         made = held is not None and held.settled_through >= record.month
         yield Effect("statements", f"{record.distributor_id}:{record.month}".encode(), made)
     elif kind == m.WITHDRAWAL_REQUESTED:
-        yield Effect("withdrawals", record.key, record.key in programme.withdrawals)
+        gone = record.key in programme.archived_withdrawals
+        yield Effect("withdrawals", record.key, gone or record.key in programme.withdrawals)
     for entry in getattr(record, "entries", ()):
         yield Effect(
             "ledger entries", entry[0].to_bytes(8, "big"), entry[0] <= programme.entry_count

@@ -196,6 +196,35 @@ class GetReferrer(NamedTuple):
     """0: now."""
 
 
+class RecalledOrder(NamedTuple):
+    """An order that earned, all of it available, as SQL has it: the row of a Recalled TakeFact."""
+
+    referrer_id: str
+    quantity: int
+    returned: int
+    base_minor: int
+    version: int
+    month: int
+    earned_ms: int
+    matures_ms: int
+    delivered: bool
+    shares: tuple[Any, ...]
+    """By level: the fields of a Share, and its state."""
+
+
+class RecalledWithdrawal(NamedTuple):
+    """A finished withdrawal as SQL has it."""
+
+    distributor_id: str
+    amount_minor: int
+    from_settled_minor: int
+    fingerprint: int
+    state: int
+    requested_ms: int
+    changed_ms: int
+    reference: str
+
+
 def _put_rates(fields: Sequence[Any]) -> PutRates:
     command = PutRates._make(fields)
     return command._replace(config=programme_config(command.config))

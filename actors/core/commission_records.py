@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 DISTRIBUTOR_SET, BUYER_BOUND, RATES_PUT, ORDER_ACCRUED, ORDER_REVERSED = range(70, 75)
 ORDER_MATURED, MATURITY_MOVED, DISTRIBUTOR_HELD, STATEMENT_MADE = range(75, 79)
 WITHDRAWAL_REQUESTED, WITHDRAWAL_REVIEWED = 79, 80
+ORDERS_FORGOTTEN, ORDER_RECALLED, WITHDRAWALS_FORGOTTEN, WITHDRAWAL_RECALLED = range(81, 85)
 
 ACCRUED, REVERSED, BECAME_AVAILABLE, SETTLED = 1, 2, 3, 4
 WITHDRAWN, WITHDRAWAL_RESTORED, PAID_OUT = 5, 6, 7
@@ -238,6 +239,60 @@ class WithdrawalReviewed(NamedTuple):
     entries: tuple[Entry, ...]
 
 
+class OrdersForgotten(NamedTuple):
+    """Orders of which all is available left memory; SQL has them."""
+
+    kind: int
+    slot: int
+    keys: tuple[bytes, ...]
+    earned_ms: int
+    """None of them earned later."""
+
+
+class OrderRecalled(NamedTuple):
+    """A forgotten order is back, as SQL had it: nobody changed it meanwhile."""
+
+    kind: int
+    slot: int
+    key: bytes
+    reservation_id: str
+    referrer_id: str
+    quantity: int
+    returned: int
+    base_minor: int
+    version: int
+    month: int
+    earned_ms: int
+    matures_ms: int
+    delivered: bool
+    shares: tuple[Any, ...]
+    """What each level got at first, as fields of a Share."""
+
+
+class WithdrawalsForgotten(NamedTuple):
+    """Withdrawals that are finished left memory; SQL has them."""
+
+    kind: int
+    slot: int
+    keys: tuple[bytes, ...]
+
+
+class WithdrawalRecalled(NamedTuple):
+    """A forgotten withdrawal is back, as SQL had it."""
+
+    kind: int
+    slot: int
+    key: bytes
+    distributor_id: str
+    amount_minor: int
+    from_settled_minor: int
+    fingerprint: int
+    state: int
+    requested_ms: int
+    changed_ms: int
+    reference: str
+
+
 RECORDS: dict[int, Callable[..., Any]] = {
     DISTRIBUTOR_SET: DistributorSet,
     BUYER_BOUND: BuyerBound,
@@ -250,5 +305,9 @@ RECORDS: dict[int, Callable[..., Any]] = {
     STATEMENT_MADE: StatementMade,
     WITHDRAWAL_REQUESTED: WithdrawalRequested,
     WITHDRAWAL_REVIEWED: WithdrawalReviewed,
+    ORDERS_FORGOTTEN: OrdersForgotten,
+    ORDER_RECALLED: OrderRecalled,
+    WITHDRAWALS_FORGOTTEN: WithdrawalsForgotten,
+    WITHDRAWAL_RECALLED: WithdrawalRecalled,
 }
 """See `records.RECORDS`."""

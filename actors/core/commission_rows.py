@@ -205,12 +205,14 @@ FILL: dict[str, Callable[[Programme, Any], tuple[bytes, int]]] = {
 
 def ledger(programme: Programme) -> tuple[Any, ...]:
     """What of a programme is written in one step, at a snapshot's end."""
-    return (programme.entry_count, programme.sums)
+    row = (programme.entry_count, programme.sums)
+    return (*row, programme.forgotten_ms) if programme.forgotten_ms else row
 
 
 def set_ledger(programme: Programme, packed: Any) -> None:
     """Set what `ledger` packed."""
-    programme.entry_count, sums = packed
+    programme.entry_count, sums, *forgotten_ms = packed
+    programme.forgotten_ms = forgotten_ms[0] if forgotten_ms else 0
     programme.sums = list(sums)
 
 

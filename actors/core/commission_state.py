@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from actors.core.identity import parse_public_id, public_id
+from actors.core.leaderboard import MONTHS_KEPT, Boards
 from actors.core.programme_config import CampaignRate, ProgrammeConfig, SkuRate
 from actors.core.tables import Deadlines, SplitDict
 
@@ -23,6 +24,10 @@ REQUESTED, APPROVED, DECLINED, PAID, FAILED = 1, 2, 3, 4, 5
 """States of a withdrawal, numbered as `stockray.v1.WithdrawalState`."""
 FROZEN, WAITING, AVAILABLE = 1, 2, 3
 """States of a share: its freeze runs; it is over, but the distributor is held; over."""
+FINISHED = (DECLINED, PAID, FAILED)
+"""States of a withdrawal that nothing leads out of."""
+KEY_BYTES = 16
+"""Of an order's key, what filters of forgotten keys take: the rest is the slot."""
 
 DISTRIBUTORS_MAX = 200_000
 BUYERS_MAX = 5_000_000
@@ -38,6 +43,8 @@ RECENT_MAX = 2_048
 OPEN_WITHDRAWALS_MAX = 10
 """Of one distributor."""
 FOR_EVER_MS = 1 << 60
+INVITED_AT, SALES_AT = 1, 2
+"""Places of the scores in a line of `Distributor.board`."""
 
 
 class Sums:
@@ -240,6 +247,10 @@ class Order:
         """Whether the freeze of some share still runs."""
         return any(earning.state == FROZEN for earning in self.earnings)
 
+    def open(self) -> bool:
+        """Whether some share is not available yet."""
+        return any(earning.state != AVAILABLE for earning in self.earnings)
+
 
 class Withdrawal:
     """Money on its way out, or what became of it."""
@@ -296,10 +307,14 @@ class Programme:
     """All of the programme."""
 
     __slots__ = (
+        "archived_orders",
+        "archived_withdrawals",
+        "boards",
         "bonds",
         "codes",
         "distributors",
         "entry_count",
+        "forgotten_ms",
         "hold_ends",
         "maturing",
         "months",
@@ -320,7 +335,13 @@ class Programme:
         """By buyer."""
         self.orders: SplitDict[bytes, Order] = SplitDict()
         self.withdrawals: SplitDict[bytes, Withdrawal] = SplitDict()
-        """By request key; kept for ever."""
+        """By request key."""
+        self.forgotten_ms = 0
+        """When the youngest order that left memory had earned; 0 before the first."""
+        self.archived_orders: dict[bytes, Order] = {}
+        """By key, as they were when they were forgotten, if `ShardState.archive` is kept."""
+        self.archived_withdrawals: dict[bytes, Withdrawal] = {}
+        """The same of withdrawals."""
         self.rates: SplitDict[bytes, Version] = SplitDict()
         """By `version_key`; kept for ever."""
         self.entry_count = 0
@@ -342,6 +363,8 @@ class Programme:
         """Distributors that are held no more, with shares that still wait."""
         self.months: dict[int, dict[str, None]] = {}
         """Open months -> distributors with entries in them."""
+        self.boards = Boards()
+        """The first of the newest months; a score's place is that in `Distributor.board`."""
 
     def version_at(self, at_ms: int) -> Version | None:
         """The version that stood at an instant; None before the first."""
@@ -379,6 +402,7 @@ def recount(programme: Programme, now_ms: int) -> None:
     )
     programme.maturing, programme.hold_ends = Deadlines(), Deadlines()
     programme.released, programme.months = {}, {}
+    programme.boards = _boards(programme)
     for distributor_id, distributor in programme.distributors.items():
         distributor.waiting = {}
         if distributor.share_code:
@@ -393,6 +417,24 @@ def recount(programme: Programme, now_ms: int) -> None:
         for earning in order.earnings:
             if earning.state == WAITING:
                 wait(programme, earning.distributor_id, key)
+
+
+def _boards(programme: Programme) -> Boards:
+    boards = Boards()
+    held = programme.distributors
+    months = {row[0] for distributor in held.values() for row in distributor.board}
+    for month in sorted(months)[-MONTHS_KEPT:]:
+        for board in (INVITED_AT, SALES_AT):
+            boards.set_up(month, board).recount(scores(programme, month, board))
+    return boards
+
+
+def scores(programme: Programme, month: int, board: int) -> Iterator[tuple[str, int]]:
+    """What all distributors have on a board (150 ns each)."""
+    for distributor_id, held in programme.distributors.items():
+        for row in held.board:
+            if row[0] == month:
+                yield distributor_id, row[board]
 
 
 def wait(programme: Programme, distributor_id: str, key: bytes) -> None:

@@ -146,8 +146,8 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
 
 
 def decide(state: ShardState, command: Any, now_ms: int) -> Decision:
-    """The answer to a command, and the records that make it true. (RECALL,) for one on a
-    reservation that may have left memory (`forgetting.py`)."""
+    """The answer to a command, and the records that make it true. (RECALL,) for one on a row that
+    may have left memory (`forgetting.py`)."""
     if state.forgets and may_be_forgotten(state, command):
         return (Outcome.RECALL,), ()
     return HANDLERS[command.kind](state, command, now_ms)
@@ -225,11 +225,13 @@ _AFTER: dict[int, Callable[[ShardState, Any, tuple[Any, ...]], tuple[Any, ...]]]
     k.UNFREEZE: _profile_after,
 }
 
-CHANGES_ITS_VIEW = frozenset(_AFTER)
+CHANGES_ITS_VIEW = frozenset(_AFTER) | {c.RECALLED}
 """Kinds of commands whose answer shows what they change."""
 
 
 def answer_after(state: ShardState, command: Any, answer: tuple[Any, ...]) -> tuple[Any, ...]:
     """The answer as it reads once its records were folded: views show what stands now."""
+    if command.kind == c.RECALLED:
+        command = command.command
     refresh = _AFTER.get(command.kind)
     return answer if refresh is None else refresh(state, command, answer)

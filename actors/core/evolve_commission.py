@@ -11,6 +11,7 @@ from typing import Any
 from actors.core import commission_records as r
 from actors.core import commission_state as c
 from actors.core import state as s
+from actors.core.bloom import Forgotten
 from actors.core.programme_config import programme_config
 
 BOARD_MONTHS = 2
@@ -54,7 +55,7 @@ def buyer_bound(state: s.ShardState, slot: s.SlotState, record: r.BuyerBound) ->
     distributor = _distributor(state, slot, programme, record.distributor_id)
     if distributor is not None and record.invited:
         distributor.invited += 1
-        _count_on_board(distributor, record.month, 1, 0)
+        _count_on_board(state, programme, record.distributor_id, record.month, 1, 0)
     if state.fuzzy is not None and _skip(state, slot, "bonds", record.buyer_id.encode()):
         return
     held = programme.bonds.get(record.buyer_id)
@@ -96,7 +97,8 @@ def order_accrued(state: s.ShardState, slot: s.SlotState, record: r.OrderAccrued
     if referrer is not None:
         referrer.orders += 1
         referrer.sales_minor += record.base_minor
-        _count_on_board(referrer, record.month, 0, record.base_minor)
+        brought = (record.referrer_id, record.month)
+        _count_on_board(state, programme, *brought, 0, record.base_minor)
     key = record.key
     if key in programme.orders:
         if state.fuzzy is None:
@@ -127,7 +129,8 @@ def order_reversed(state: s.ShardState, slot: s.SlotState, record: r.OrderRevers
     referrer = _distributor(state, slot, programme, record.referrer_id)
     if referrer is not None:
         referrer.sales_minor -= record.sales_minor
-        _count_on_board(referrer, record.sales_month, 0, -record.sales_minor)
+        brought = (record.referrer_id, record.sales_month)
+        _count_on_board(state, programme, *brought, 0, -record.sales_minor)
     if _skip(state, slot, "orders", record.key):
         return
     order = _order(state, programme, record)
@@ -156,6 +159,64 @@ def order_matured(state: s.ShardState, slot: s.SlotState, record: r.OrderMatured
             c.wait(programme, earning.distributor_id, record.key)
     if not order.frozen():
         programme.maturing.remove(record.key, order.matures_ms)
+
+
+def orders_forgotten(state: s.ShardState, slot: s.SlotState, record: r.OrdersForgotten) -> None:
+    programme = state.programme(slot)
+    programme.forgotten_ms = max(programme.forgotten_ms, record.earned_ms)
+    forgotten = _forgets(state, slot)
+    for key in record.keys:
+        forgotten.add(key[: c.KEY_BYTES])
+        if _skip(state, slot, "orders", key):
+            continue
+        order = programme.orders.pop(key)
+        if order is None or order.open():
+            raise s.Impossible(f"entry {state.seq}: {c.reservation_of(key)} is not all available")
+        if state.archive is not None:
+            programme.archived_orders[key] = order
+
+
+def order_recalled(state: s.ShardState, slot: s.SlotState, record: r.OrderRecalled) -> None:
+    programme = state.programme(slot)
+    if record.key in programme.orders:
+        if state.fuzzy is None:
+            raise s.Impossible(f"entry {state.seq}: {record.reservation_id} is here")
+        return
+    programme.orders.put(record.key, from_recalled(state, record))
+    programme.archived_orders.pop(record.key, None)
+
+
+def from_recalled(state: s.ShardState, record: r.OrderRecalled) -> c.Order:
+    """The order that a record brings, not yet in its table."""
+    order = c.Order()
+    order.referrer_id = intern(record.referrer_id)
+    order.quantity = record.quantity
+    order.returned = record.returned
+    order.base_minor = record.base_minor
+    order.version = record.version
+    order.month = record.month
+    order.earned_ms = record.earned_ms
+    order.matures_ms = record.matures_ms
+    order.delivered = record.delivered
+    order.seq = state.seq
+    order.earnings = tuple([_available(record, *share) for share in record.shares])
+    return order
+
+
+def _available(
+    record: r.OrderRecalled, level: int, distributor_id: str, rate_bps: int, full_minor: int
+) -> c.Earning:
+    earning = c.Earning(level, intern(distributor_id), rate_bps, full_minor)
+    earning.amount_minor = full_minor * (record.quantity - record.returned) // record.quantity
+    earning.state = c.AVAILABLE
+    return earning
+
+
+def _forgets(state: s.ShardState, slot: s.SlotState) -> Forgotten:
+    if slot.forgotten is None:
+        slot.forgotten = Forgotten()
+    state.forgets = True
+    return slot.forgotten
 
 
 def _order(state: s.ShardState, programme: c.Programme, record: Any) -> c.Order:
@@ -255,6 +316,42 @@ def withdrawal_reviewed(
     withdrawal.seq = state.seq
 
 
+def withdrawals_forgotten(
+    state: s.ShardState, slot: s.SlotState, record: r.WithdrawalsForgotten
+) -> None:
+    programme, forgotten = state.programme(slot), _forgets(state, slot)
+    for key in record.keys:
+        forgotten.add(key)
+        if _skip(state, slot, "withdrawals", key):
+            continue
+        withdrawal = programme.withdrawals.pop(key)
+        if withdrawal is None or withdrawal.state not in c.FINISHED:
+            raise s.Impossible(f"entry {state.seq}: withdrawal {key.hex()} is not finished")
+        if state.archive is not None:
+            programme.archived_withdrawals[key] = withdrawal
+
+
+def withdrawal_recalled(
+    state: s.ShardState, slot: s.SlotState, record: r.WithdrawalRecalled
+) -> None:
+    programme = state.programme(slot)
+    if record.key in programme.withdrawals:
+        if state.fuzzy is None:
+            raise s.Impossible(f"entry {state.seq}: withdrawal {record.key.hex()} is here")
+        return
+    withdrawal = c.Withdrawal()
+    withdrawal.distributor_id = intern(record.distributor_id)
+    withdrawal.amount_minor = record.amount_minor
+    withdrawal.from_settled_minor = record.from_settled_minor
+    withdrawal.fingerprint = record.fingerprint
+    withdrawal.state = record.state
+    withdrawal.requested_ms, withdrawal.changed_ms = record.requested_ms, record.changed_ms
+    withdrawal.reference = record.reference
+    withdrawal.seq = state.seq
+    programme.withdrawals.put(record.key, withdrawal)
+    programme.archived_withdrawals.pop(record.key, None)
+
+
 NEXT_STATES = {
     c.REQUESTED: (c.APPROVED, c.DECLINED),
     c.APPROVED: (c.PAID, c.FAILED),
@@ -325,15 +422,27 @@ def _count_in_month(
         sums.restored_minor += moved_minor
 
 
-def _count_on_board(distributor: c.Distributor, month: int, invited: int, sales_minor: int) -> None:
+def _count_on_board(  # noqa: PLR0917
+    state: s.ShardState,
+    programme: c.Programme,
+    distributor_id: str,
+    month: int,
+    invited: int,
+    sales_minor: int,
+) -> None:
+    distributor = programme.distributors.get(distributor_id)
+    assert distributor is not None
     board = distributor.board
-    for at, (of, before, sales) in enumerate(board):
-        if of == month:
-            row = (month, before + invited, sales + sales_minor)
-            distributor.board = (*board[:at], row, *board[at + 1 :])
-            return
-    if not board or month > board[-1][0]:
-        distributor.board = (*board, (month, invited, sales_minor))[-BOARD_MONTHS:]
+    at = next((at for at, row in enumerate(board) if row[0] == month), len(board))
+    if at == len(board) and board and month < board[-1][0]:
+        return
+    _, before, sales = board[at] if at < len(board) else (month, 0, 0)
+    row = (month, before + invited, sales + sales_minor)
+    distributor.board = (*board[:at], row, *board[at + 1 :])[-BOARD_MONTHS:]
+    # While a snapshot is completed, boards are counted at its end.
+    if state.fuzzy is None:
+        place = c.INVITED_AT if invited else c.SALES_AT
+        programme.boards.change(month, place, distributor_id, row[place])
 
 
 def _distributor(
@@ -351,7 +460,15 @@ def _distributor(
 
 def _skip(state: s.ShardState, slot: s.SlotState, table: str, key: bytes) -> bool:
     """Whether the snapshot that is being completed has the row as it is after this entry."""
-    return state.fuzzy is not None and state.fuzzy.get((table, slot.slot, key), -1) >= state.seq
+    if state.fuzzy is None:
+        return False
+    if state.fuzzy.get((table, slot.slot, key), -1) >= state.seq:
+        return True
+    if table not in {"orders", "withdrawals"} or slot.forgotten is None or slot.programme is None:
+        return False
+    # A row that was forgotten before its turn to be written is not in the snapshot.
+    gone = key not in getattr(slot.programme, table)
+    return gone and slot.forgotten.may_contain(key[: c.KEY_BYTES])
 
 
 EVOLVE: dict[int, Any] = {
@@ -366,5 +483,9 @@ EVOLVE: dict[int, Any] = {
     r.STATEMENT_MADE: statement_made,
     r.WITHDRAWAL_REQUESTED: withdrawal_requested,
     r.WITHDRAWAL_REVIEWED: withdrawal_reviewed,
+    r.ORDERS_FORGOTTEN: orders_forgotten,
+    r.ORDER_RECALLED: order_recalled,
+    r.WITHDRAWALS_FORGOTTEN: withdrawals_forgotten,
+    r.WITHDRAWAL_RECALLED: withdrawal_recalled,
 }
 """See `evolve.EVOLVE`."""

@@ -10,13 +10,15 @@ How it works
   `Recalled`; then `ReservationRecalled` puts the row back, and the command is decided as ever.
 * Ids of payments, documents and refunds are not forgotten.
 
-Which rows are old enough is a matter of the primary alone: what it decides is a record.
+What account shards forget is in `forgetting_accounts.py`. Which rows are old enough is a matter of
+the primary alone: what it decides is a record.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from actors.core import commands as c
+from actors.core import forgetting_accounts as accounts
 from actors.core import state as s
 from actors.core import team_commands as t
 from actors.core.evolve_reservations import counted_units, from_recalled
@@ -151,6 +153,13 @@ def _may_go(slot: s.SlotState, held: s.Reservation, now_ms: int) -> bool:
     return not pool.campaign_id or _is_over(slot, pool.campaign_id, now_ms)
 
 
+def recall_key(command: Any) -> bytes | None:
+    """The key of the row that a command is about; None for an id not of its slot."""
+    if command.kind in accounts.ON_ACCOUNTS:
+        return accounts.account_key(command)
+    return reservation_key(command)
+
+
 def reservation_key(command: Any) -> bytes | None:
     """The key of the reservation that a command is about; None for an id not of its slot."""
     if command.kind in (c.RESERVE, t.OPEN_TEAM, t.JOIN_TEAM):
@@ -160,7 +169,9 @@ def reservation_key(command: Any) -> bytes | None:
 
 
 def may_be_forgotten(state: s.ShardState, command: Any) -> bool:
-    """Whether the command is about a reservation that is not in memory and may have been."""
+    """Whether the command is about a row that is not in memory and may have been."""
+    if command.kind in accounts.ON_ACCOUNTS:
+        return accounts.may_be_forgotten(state, command)
     if command.kind not in ON_RESERVATIONS:
         return False
     slot = state.slots.get(command.slot)
@@ -172,14 +183,15 @@ def may_be_forgotten(state: s.ShardState, command: Any) -> bool:
     return slot.forgotten.may_contain(key)
 
 
-def recall(state: s.ShardState, command: c.Recalled) -> tuple[ReservationRecalled, ...]:
+def recall(state: s.ShardState, command: c.Recalled) -> tuple[Any, ...]:
     """The record that puts a command's row back, to be folded before the command is decided.
 
     None of them if there is no row, it is in memory already, no forgotten one could be it, or the
     command only reads. ValueError or TypeError for a row that is none."""
     if not command.row or command.command.kind == c.GET_RESERVATION:
         return ()
-    record = recalled_row(state, command)
+    of_account = command.command.kind in accounts.ON_ACCOUNTS
+    record = (accounts.recalled_row if of_account else recalled_row)(state, command)
     return () if record is None else (record,)
 
 

@@ -210,9 +210,9 @@ def withdrawal_view(key: bytes, held: Withdrawal) -> tuple[Any, ...]:
 
 
 def request_withdrawal(state: ShardState, command: c.RequestWithdrawal, now_ms: int) -> Decision:
-    """(APPLIED, key, left to withdraw) or (FOUND, key, left) for a request that was made before.
-    ID_REUSED, NOT_DISTRIBUTOR, NOT_ACTIVE, BUYER_FROZEN, LIMIT_EXCEEDED and EXCEEDS_AVAILABLE come
-    with (b'', left). Once folded, the withdrawal as it stands and the currency follow."""
+    """(APPLIED, key, left to withdraw), or FOUND with the same for a request that was made before.
+    The withdrawal as it stands and the currency follow, once folded. ID_REUSED, NOT_DISTRIBUTOR,
+    NOT_ACTIVE, BUYER_FROZEN, LIMIT_EXCEEDED and EXCEEDS_AVAILABLE come with (b'', left)."""
     programme, number = programme_of(state, command.slot), command.slot
     key = request_key(command.caller, command.request_id)
     mark = fingerprint(command.distributor_id, command.amount_minor)
@@ -222,7 +222,8 @@ def request_withdrawal(state: ShardState, command: c.RequestWithdrawal, now_ms: 
     if before is not None:
         if before.fingerprint != mark:
             return (Outcome.ID_REUSED, b"", left), ()
-        return (Outcome.FOUND, key, left), ()
+        found = (withdrawal_view(key, before), currency_of(programme))
+        return (Outcome.FOUND, key, left, *found), ()
     refused = refused_before(state.slot(number), key, mark)
     if refused is not None:
         return (refused, b"", left), ()
@@ -282,21 +283,21 @@ _LEADS_TO = {
 
 
 def review_withdrawal(state: ShardState, command: c.ReviewWithdrawal, now_ms: int) -> Decision:
-    """(APPLIED, withdrawal), also when it was so before. (NOT_FOUND, None); WITHDRAWAL_CONFLICT
-    from a state that does not lead there: what is rejected, paid or failed stays so, and only an
-    approved one is paid or fails. Also for a payment that is not the one that was reported: whoever
-    made both paid twice."""
+    """(APPLIED, withdrawal, currency), also when it was so before. (NOT_FOUND, None);
+    WITHDRAWAL_CONFLICT with the same from a state that does not lead there: what is rejected, paid
+    or failed stays so, and only an approved one is paid or fails. Also for a payment that is not
+    the one that was reported: whoever made both paid twice."""
     programme = programme_of(state, command.slot)
     held = programme.withdrawals.get(command.withdrawal_key)
     if held is None:
         return (Outcome.NOT_FOUND, None), ()
-    view = withdrawal_view(command.withdrawal_key, held)
+    view = (withdrawal_view(command.withdrawal_key, held), currency_of(programme))
     after = _LEADS_TO[command.act]
     if held.state == after:
         other = after == PAID and command.reference not in {"", held.reference}
-        return (Outcome.WITHDRAWAL_CONFLICT if other else Outcome.APPLIED, view), ()
+        return (Outcome.WITHDRAWAL_CONFLICT if other else Outcome.APPLIED, *view), ()
     if after not in NEXT_STATES[held.state]:
-        return (Outcome.WITHDRAWAL_CONFLICT, view), ()
+        return (Outcome.WITHDRAWAL_CONFLICT, *view), ()
     record = WithdrawalReviewed(
         REVIEWED_RECORD,
         command.slot,
@@ -308,7 +309,7 @@ def review_withdrawal(state: ShardState, command: c.ReviewWithdrawal, now_ms: in
         command.reason,
         _review_entries(programme, command, held, after, now_ms),
     )
-    return (Outcome.APPLIED, view), (record,)
+    return (Outcome.APPLIED, *view), (record,)
 
 
 def _review_entries(

@@ -6,7 +6,6 @@ the check walks up all bindings that are in force then or later.
 """
 
 from hashlib import blake2b
-from heapq import nsmallest
 from typing import Any, NamedTuple
 
 from actors.core import commission_commands as c
@@ -26,10 +25,13 @@ from actors.core.commission_state import (
     BUYERS_MAX,
     DISTRIBUTORS_MAX,
     FOR_EVER_MS,
+    INVITED_AT,
     REJECTED,
+    SALES_AT,
     SUSPENDED,
     Bond,
     Programme,
+    scores,
     version_key,
 )
 from actors.core.ledger import month_now
@@ -239,16 +241,13 @@ def get_leaderboard(state: ShardState, command: c.GetLeaderboard, now_ms: int) -
     month = command.month or this
     if month not in {this, month_before(this)}:
         return (Outcome.NOT_FOUND, month, ()), ()
-    column = 1 if command.board == c.BOARD_INVITES else 2
-    scores = (
-        (-row[column], distributor_id)
-        for distributor_id, held in programme.distributors.items()
-        for row in held.board
-        if row[0] == month and row[column] > 0
-    )
+    column = INVITED_AT if command.board == c.BOARD_INVITES else SALES_AT
     limit = min(command.limit, BOARD_LENGTH_MAX)
-    best = tuple((name, -score) for score, name in nsmallest(limit, scores))
-    return (Outcome.FOUND, month, best), ()
+    top = programme.boards.top(month, column)
+    if not top.knows(limit):
+        # What is counted over the rows is no state: each replica counts when it must.
+        top.recount(scores(programme, month, column))
+    return (Outcome.FOUND, month, top.best(limit)), ()
 
 
 def get_referrer(state: ShardState, command: c.GetReferrer, now_ms: int) -> Decision:

@@ -31,6 +31,15 @@ FACT_HANDLERS: dict[int, FactHandler] = {
 """Kind of fact -> the records that it makes in its slot."""
 
 
+def follows(state: ShardState, command: c.TakeFact) -> bool:
+    """Whether a fact is the next one of its source, so that it will be taken."""
+    mark = state.sources.get(command.source, NO_MARK)
+    stands = mark[1:]
+    if mark[0] == command.incarnation and stands >= (command.seq, command.fact_index):
+        return False
+    return stands == (command.after_seq, command.after_index)
+
+
 def take_fact(state: ShardState, command: c.TakeFact, now_ms: int) -> Decision:
     """(APPLIED), or with the mark that stands: (NOTED, incarnation, seq, index) of a fact that was
     taken before, (OUT_OF_ORDER, incarnation, seq, index) of one that does not follow."""

@@ -90,6 +90,18 @@ class AccountViews(Reading):
             query, key=(statements.c.month,), page_size=page_size, after=after, descending=True
         )
 
+    def get_withdrawal(self, withdrawal_id: str) -> Row | None:
+        """One withdrawal, None if it is not here (yet)."""
+        column = withdrawals.c.withdrawal_id
+        rows = self._rows(select(withdrawals).where(column == withdrawal_id))
+        return rows[0] if rows else None
+
+    def get_commission_order(self, reservation_id: str) -> Row | None:
+        """One order that earned, None if it is not here (yet)."""
+        column = commission_orders.c.reservation_id
+        rows = self._rows(select(commission_orders).where(column == reservation_id))
+        return rows[0] if rows else None
+
     def list_withdrawals(
         self,
         *,

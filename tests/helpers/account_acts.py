@@ -70,6 +70,7 @@ class AccountActs:
                 *[lambda: self._tell(buyer)] * 2,
                 lambda: self._fail(buyer),
                 *[self.beat] * 3,
+                *[self._forget] * 2,
             )
         )()
 
@@ -84,7 +85,7 @@ class AccountActs:
             index = at if at < len(facts) - 1 else y.ENTRY_END
             after = self.shop.state.sources.get(source, NO_MARK)[1:]
             line = (y.TAKE_FACT, slot, 0, "relay", source, self.incarnation, *after, seq, index)
-            assert self.shop.ask(y.TakeFact(*line, fact))[0] == Outcome.APPLIED
+            assert self.shop.do(y.TakeFact(*line, fact))[0] == Outcome.APPLIED
         self.shop.close()
 
     def beat(self, limit: int = 5) -> int:
@@ -93,6 +94,12 @@ class AccountActs:
         made = shop._due(lambda: due_risk(shop.state, shop.now_ms, limit))
         made += shop._due(lambda: shop.pulse.commission(shop.state, shop.now_ms, limit))
         return len(made)
+
+    def _forget(self) -> None:
+        shop = self.shop
+        look = shop.forgetting_accounts.look_on
+        age = {"recall_after_ms": 5 * MINUTE_MS, "sink_seq": len(shop.journal)}
+        shop._due(lambda: look(shop.state, now_ms=shop.now_ms, limit=4, **age))
 
     def pass_months(self) -> None:
         """Freezes end, statements are made, what was earned is paid out, debts are left."""

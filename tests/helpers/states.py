@@ -137,12 +137,22 @@ def remembered(state: s.ShardState) -> s.ShardState:
             slot.reservations.put(key, held)
         for team_key, team in state.archived_teams.get(number, {}).items():
             slot.teams.put(team_key, team)
+        if slot.programme is not None:
+            _remember(slot.programme)
         slot.forgotten = None
         for pool in slot.pools():
             pool.forgotten_sold = 0
         _recount(slot)
     state.forgets = False
     return state
+
+
+def _remember(programme: c.Programme) -> None:
+    for key, order in programme.archived_orders.items():
+        programme.orders.put(key, order)
+    for key, withdrawal in programme.archived_withdrawals.items():
+        programme.withdrawals.put(key, withdrawal)
+    programme.forgotten_ms = 0
 
 
 def _recount(slot: s.SlotState) -> None:

@@ -11,17 +11,23 @@ from typing import Any
 from actors.core import commission_commands as d
 from actors.core import commission_records as cr
 from actors.core import facts as f
+from actors.core import relay_commands as y
 from actors.core import state as s
 from actors.core.codec import pack_entry
 from actors.core.commission_state import Distributor, Programme
 from actors.core.decide import answer_after, decide
-from actors.core.earning import earn
 from actors.core.evolve import close_entry, evolve, open_entry
+from actors.core.forgetting import recall
+from actors.core.forgetting_accounts import ForgettingAccounts
 from actors.core.identity import public_id, request_key
 from actors.core.outcomes import Outcome
 from actors.core.programme_config import ProgrammeConfig
 from actors.core.pulse import Pulse
+from actors.core.relay_records import FACT_TAKEN
 from actors.core.snapshot import Loader, chunks
+from actors.rows import RowBatch
+from server.verify_account_rows import same_account_row
+from tests.model.account_rows import AccountRows
 from tests.model.shop import replay
 
 SLOT = 1_500
@@ -64,6 +70,10 @@ class Bureau:
         self.journal: list[bytes] = []
         self.records: list[Any] = []
         """All that was ever decided."""
+        self.state.archive = {}
+        self.forgetting = ForgettingAccounts()
+        self.sql = AccountRows()
+        self.recalls = 0
 
     def entry(self, decided: Sequence[Any]) -> None:
         """Fold and journal what was decided; nothing is no entry."""
@@ -77,19 +87,56 @@ class Bureau:
             pack_entry(epoch=1, now_ms=self.now_ms, records=decided, balances=balances)
         )
         self.records.extend(decided)
+        batch = RowBatch(0)
+        for record in decided:
+            batch.add(len(self.journal), self.now_ms, record)
+        self.sql.take(batch)
 
     def do(self, kind: int, *fields: Any, **named: Any) -> Answer:
         """The answer to a command, which is an entry by itself."""
-        command = COMMANDS[kind](kind, SLOT, 0, "web", *fields, **named)
+        return self.ask(COMMANDS[kind](kind, SLOT, 0, "web", *fields, **named))
+
+    def ask(self, command: Any) -> Answer:
+        """The same; what left memory comes back by itself, as with a gateway or the relay."""
         answer, records = decide(self.state, command, self.now_ms)
+        if answer[0] == Outcome.RECALL:
+            command = self.sql.with_row(command)
+            brought = recall(self.state, command)
+            for record in brought:
+                slot = self.state.slot(SLOT)
+                assert same_account_row(self.state, slot, record), "a row came back otherwise"
+            self.recalls += len(brought)
+            # One entry: the row is back when the command is decided.
+            self.entry(brought)
+            answer, records = decide(self.state, command, self.now_ms)
         self.entry(records)
         return answer_after(self.state, command, answer)
 
+    def fact_line(self, fact: Any) -> y.TakeFact:
+        """A fact as the relay sends it: the next one of the one stock shard there is."""
+        _, seq, index = self.state.sources.get(0, s.NO_MARK)
+        return y.TakeFact(y.TAKE_FACT, SLOT, 0, "relay", 0, "i", seq, index, seq + 1, 0, fact)
+
     def tell(self, fact: Any) -> Sequence[Any]:
         """An order fact arrives; answers what it led to."""
-        records = earn(self.state, self.state.slot(SLOT), fact, self.now_ms)
+        before = len(self.records)
+        assert self.ask(self.fact_line(fact))[0] == Outcome.APPLIED
+        of_relay = (cr.ORDER_RECALLED, FACT_TAKEN)
+        return tuple(r for r in self.records[before:] if r.kind not in of_relay)
+
+    def forget(self, after_ms: int = DAY_MS, limit: int = 1_000, sink_seq: int = -1) -> int:
+        """One look of the shard at what may leave memory, as an entry; answers how much left.
+        SQL has all, or what is said."""
+        sink_seq = len(self.journal) if sink_seq < 0 else sink_seq
+        records = self.forgetting.look_on(
+            self.state,
+            now_ms=self.now_ms,
+            recall_after_ms=after_ms,
+            sink_seq=sink_seq,
+            limit=limit,
+        )
         self.entry(records)
-        return records
+        return sum(len(record.keys) for record in records)
 
     def beat(self, limit: int = 100) -> list[Any]:
         """One look of the shard at what is due, as an entry."""

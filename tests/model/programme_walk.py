@@ -5,6 +5,7 @@ after each. Facts are delivered again, late and in any order across orders, as a
 are whole seconds, so that what is due in the same second is due at once on both sides.
 """
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -12,11 +13,12 @@ from actors.core import commission_commands as d
 from actors.core import commission_records as cr
 from actors.core import facts as f
 from actors.core import state as s
-from actors.core.commission_state import order_key
+from actors.core.commission_state import order_key, reservation_of
 from actors.core.months import month_before
 from actors.core.outcomes import Outcome
 from actors.core.programme_config import CampaignRate, SkuRate
 from actors.core.snapshot import digest
+from server.verify_account_rows import known_order
 from tests.model.bureau import DAY_MS, HOUR_MS, Bureau, config, order_id
 from tests.model.naive_commission import Naive
 
@@ -66,6 +68,7 @@ class Walk:
             (self._settle, 2),
             (self._rates, 1),
             (self._late, 2),
+            (self._forget, 8),
             (lambda: self._apply(self.random.choice(DISTRIBUTORS)), 2),
         )
         calls = [act for act, _ in acts]
@@ -247,6 +250,37 @@ class Walk:
             return
         assert told == self.naive.settle(name, month, self.bureau.now_ms)
 
+    def _forget(self) -> None:
+        """What is old enough, and as SQL has it, leaves memory."""
+        programme = self.bureau.programme
+        last_seq = len(self.bureau.journal)
+        sink_seq = self.random.choice([last_seq, last_seq, max(0, last_seq - 5)])
+        in_sql = {
+            key
+            for table in (programme.orders, programme.withdrawals)
+            for key, row in table.items()
+            if row.seq <= sink_seq
+        }
+        after_ms = self.random.choice([0, DAY_MS])
+        before = len(self.bureau.records)
+        self.bureau.forget(after_ms, self.random.choice([1, 5, 100]), sink_seq)
+        for record in self.bureau.records[before:]:
+            assert in_sql.issuperset(record.keys), "SQL has not all of what left memory"
+            of_orders = record.kind == cr.ORDERS_FORGOTTEN
+            for key in record.keys if of_orders else ():
+                order = self.naive.orders[reservation_of(key)]
+                assert order.matures_ms + after_ms <= self.bureau.now_ms
+                assert all(share.state == "available" for share in order.shares)
+            names = [] if of_orders else record.keys
+            self._check_finished(names, after_ms)
+
+    def _check_finished(self, keys: Sequence[bytes], after_ms: int) -> None:
+        held = self.bureau.programme.archived_withdrawals
+        requests = {key: request for request, key in self.withdrawals.items()}
+        for key in keys:
+            assert self.naive.withdrawals[requests[key]].state in {"declined", "paid", "failed"}
+            assert held[key].changed_ms + after_ms <= self.bureau.now_ms
+
     # What must agree
 
     def check(self) -> None:
@@ -271,10 +305,11 @@ class Walk:
         self._check_boards()
 
     def _check_orders(self) -> None:
-        orders = self.bureau.programme.orders
-        assert len(orders) == len(self.naive.orders)
+        programme = self.bureau.programme
+        known = len(programme.orders) + len(programme.archived_orders)
+        assert known == len(self.naive.orders)
         for name, naive in self.naive.orders.items():
-            order = orders.get(order_key(name) or b"")
+            order = known_order(programme, order_key(name) or b"")
             assert order is not None
             assert (order.matures_ms, order.returned) == (naive.matures_ms, naive.returned)
             ours = [(share.level, share.name, share.now) for share in naive.shares]
@@ -329,6 +364,12 @@ def indexes(state: s.ShardState) -> dict[str, Any]:
         "holds": _keys(programme.hold_ends),
         "released": set(programme.released),
         "months": {month: set(names) for month, names in programme.months.items()},
+        "boards": [
+            (month, board, top.best(10))
+            for month, tops in sorted(programme.boards.months.items())
+            for board, top in sorted(tops.items())
+            if top.members
+        ],
         "waiting": {name: set(held.waiting) for name, held in programme.distributors.items()},
     }
 

@@ -13,16 +13,20 @@ from actors.core.codec import EntryContent, pack_entry, unpack_entry
 from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, fold, open_entry
 from actors.core.forgetting import Forgetting, recall, reservation_key
+from actors.core.forgetting_accounts import ON_ACCOUNTS, ForgettingAccounts
 from actors.core.identity import parse_public_id, public_id, slot_of
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
 from actors.core.pulse import Pulse
+from actors.core.records import RESERVATION_RECALLED
 from actors.core.snapshot import Loader, chunks
 from actors.rows import RowBatch
 from persistence.ports import Rows
 from persistence.sql.tables import reservations
 from server.recall import recalled_row
+from server.verify_account_rows import same_account_row
 from server.verify_rows import find, same_row
+from tests.model.account_rows import AccountRows
 
 T0 = 1_700_000_000_000
 MINUTE_MS = 60_000
@@ -63,6 +67,8 @@ class Shop:
         self.state.archive = {}
         self.sql: dict[str, dict[str, Any]] = {}
         """Reservations as the projector writes them."""
+        self.account_rows = AccountRows()
+        self.forgetting_accounts = ForgettingAccounts()
         self.recalls = 0
 
     def open(self) -> None:
@@ -84,6 +90,7 @@ class Shop:
             for rows in batch.tables():
                 if rows.table in ("reservations", "seats"):
                     self._write(rows)
+            self.account_rows.take(batch)
 
     def _write(self, rows: Rows) -> None:
         for values in rows.values:
@@ -98,12 +105,16 @@ class Shop:
         answer = self.ask(command)
         if answer[0] != Outcome.RECALL:
             return answer
-        again = self.with_row(command)
-        slot = self.state.slot(command.slot)
+        of_account = command.kind in ON_ACCOUNTS
+        again = (self.account_rows if of_account else self).with_row(command)
         for record in recall(self.state, again):
-            assert same_row(self.state, slot, record), "a row came back otherwise"
+            assert self._same_row(record), "a row came back otherwise"
             self.recalls += 1
         return self.ask(again)
+
+    def _same_row(self, record: Any) -> bool:
+        same = same_row if record.kind == RESERVATION_RECALLED else same_account_row
+        return same(self.state, self.state.slot(record.slot), record)
 
     def with_row(self, command: Any) -> c.Recalled:
         """A command that was answered RECALL, with what SQL has of its reservation."""

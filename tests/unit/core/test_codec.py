@@ -21,9 +21,10 @@ JOURNALS = (
     "journal_v1_commission.json",
     "journal_v1_risk.json",
     "journal_v1_relay.json",
+    "journal_v1_commission_memory.json",
 )
 """The second has what came with group-buys, the third with commission, the fourth with risk, the
-fifth with the relay."""
+fifth with the relay, the sixth when orders and withdrawals of commission began to leave memory."""
 
 
 def entries_of(stored: dict[str, Any]) -> list[bytes]:
@@ -80,6 +81,7 @@ def test_a_kinds_number_never_changes() -> None:
         38: "TeamsForgotten TeamNearlyFull",
         70: "DistributorSet BuyerBound RatesPut OrderAccrued OrderReversed OrderMatured",
         76: "MaturityMoved DistributorHeld StatementMade WithdrawalRequested WithdrawalReviewed",
+        81: "OrdersForgotten OrderRecalled WithdrawalsForgotten WithdrawalRecalled",
         90: "SignalNoted BuyerFrozen BuyerUnfrozen ProfilesRested HoldNoted",
         100: "FactTaken",
     }

@@ -19,6 +19,7 @@ from actors.core.programme_config import LAST_TOUCH
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.snapshot import chunks
 from persistence.memory import MemorySnapshots
+from server.verify_account_rows import known_orders
 from tests.helpers.account_acts import DAY_MS, HEAD, AccountActs
 from tests.helpers.histories import (
     INCARNATION,
@@ -33,7 +34,7 @@ from tests.helpers.states import folded
 from tests.model.bureau import order_id
 from tests.model.shop import Shop
 
-SEED, STEPS = 7, 200
+SEED, STEPS = 46, 200
 Change = Callable[[list[Any]], None]
 
 
@@ -54,12 +55,12 @@ def shop() -> Shop:
     made = full_day(SEED, STEPS)
     programme = made.state.slot(PROGRAMME_SLOT).programme
     assert programme is not None
-    assert {earning.level for order in programme.orders.values() for earning in order.earnings} == {
-        1,
-        2,
-    }
-    assert any(order.returned for order in programme.orders.values())
-    assert len(programme.withdrawals)
+    orders = [order for _, order in known_orders(programme)]
+    assert {earning.level for order in orders for earning in order.earnings} == {1, 2}
+    assert any(order.returned for order in orders)
+    assert programme.archived_orders
+    assert programme.archived_withdrawals
+    assert made.recalls
     return made
 
 
@@ -289,6 +290,16 @@ def twice(kind: int) -> Change:
             "its entries",
         ),
         (at_first(m.ORDER_REVERSED, lambda _: None), "I6", "commission knows of"),
+        (
+            at_first(m.ORDER_RECALLED, lambda one: one._replace(base_minor=one.base_minor + 1)),
+            "I5",
+            "came back otherwise",
+        ),
+        (
+            at_first(m.WITHDRAWAL_RECALLED, lambda one: one._replace(reference="other")),
+            "I5",
+            "came back otherwise",
+        ),
         (twice(m.ORDER_ACCRUED), "I4", "OrderAccrued"),
         (twice(m.ORDER_MATURED), "I4", "OrderMatured"),
         (twice(m.ORDER_REVERSED), "I4", "OrderReversed"),

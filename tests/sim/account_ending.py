@@ -14,7 +14,13 @@ from actors.core import state as s
 from actors.core.codec import unpack_entry
 from actors.core.identity import PROGRAMME_SLOT
 from actors.core.risk_state import Profile
-from server.verify_account_rows import ACCOUNT_TABLES, STATEMENT_COLUMNS, left_memory, read_row
+from server.verify_account_rows import (
+    ACCOUNT_TABLES,
+    STATEMENT_COLUMNS,
+    known_orders,
+    left_memory,
+    read_row,
+)
 from tests.model.programme_walk import indexes
 from tests.sim.account_ledger import BEHAVIOUR, AccountLedger, entries_of
 from tests.sim.books import Book, need
@@ -138,10 +144,11 @@ class AccountEnding:
         """Each is what the stock shards have of it; each that was told and earns by the rules is
         there."""
         held = self._ledger.naive.held
-        names = {cs.reservation_of(key) for key, _ in programme.orders.items()}
+        orders = dict(known_orders(programme))
+        names = {cs.reservation_of(key) for key in orders}
         wanted = set(self._ledger.programme.orders)
         need(names == wanted, "commission", lambda: f"orders {names}, by the rules {wanted}")
-        for key, order in programme.orders.items():
+        for key, order in orders.items():
             name = cs.reservation_of(key)
             row = held[name]
             back = row["quantity"] if row["state"] == "REVOKED" else row["returned"]

@@ -26,6 +26,7 @@ from actors.core.programme_config import programme_config
 from actors.core.relay_records import FACT_TAKEN, FactTaken
 from actors.core.risk_state import Profile
 from actors.core.state import CAMPAIGN_ENDED
+from server.verify_account_rows import same_account_row
 from tests.model.naive_risk import NaiveRisk, Signal
 from tests.sim.books import Book, History, need
 from tests.sim.loop import World
@@ -283,6 +284,38 @@ class AccountLedger(TeamLedger):
         told = self.programme.review(request, act, book.state.now_ms)
         need(told is Outcome.APPLIED, "commission", lambda: f"{act}; by the rules {told}")
 
+    def orders_forgotten(self, book: Book, record: cr.OrdersForgotten) -> None:
+        position = self.sink.position(book.shard)[1]
+        programme = book.state.programmes[record.slot]
+        for key in record.keys:
+            name, held = cs.reservation_of(key), programme.orders.get(key)
+            need(held is not None, "I4", f"order {name} is forgotten and not in memory")
+            need(held and held.seq <= position, "I5", f"{name} is forgotten before SQL has it")
+            states = {share.state for share in self.programme.orders[name].shares}
+            need(states <= {"available"}, "commission", f"order {name} is forgotten: {states}")
+        self.sometimes["an order that earned left memory"] += 1
+
+    def withdrawals_forgotten(self, book: Book, record: cr.WithdrawalsForgotten) -> None:
+        position = self.sink.position(book.shard)[1]
+        programme = book.state.programmes[record.slot]
+        for key in record.keys:
+            held, request = programme.withdrawals.get(key), self.requests[key]
+            need(held is not None, "I4", f"{request} is forgotten and not in memory")
+            need(held and held.seq <= position, "I5", f"{request} is forgotten before SQL has it")
+            state = self.programme.withdrawals[request].state
+            need(
+                state in {"declined", "paid", "failed"},
+                "commission",
+                f"{request} is forgotten and {state}",
+            )
+        self.sometimes["a withdrawal left memory"] += 1
+
+    def came_back(self, book: Book, record: cr.OrderRecalled | cr.WithdrawalRecalled) -> None:
+        slot = book.state.slot(record.slot)
+        need(same_account_row(book.state, slot, record), "I4", f"{record} was not so")
+        what = "an order" if record.kind == cr.ORDER_RECALLED else "a withdrawal"
+        self.sometimes[f"{what} was recalled"] += 1
+
     def _model_says(self, command: Any) -> str:
         if command.kind != REQUEST_WITHDRAWAL:
             return super()._model_says(command)
@@ -403,6 +436,10 @@ ACCOUNT_JUDGES: dict[int, Callable[[Any, Book, Any], None]] = {
     cr.STATEMENT_MADE: AccountLedger.closed_month,
     cr.WITHDRAWAL_REQUESTED: AccountLedger.withdrawn,
     cr.WITHDRAWAL_REVIEWED: AccountLedger.reviewed,
+    cr.ORDERS_FORGOTTEN: AccountLedger.orders_forgotten,
+    cr.ORDER_RECALLED: AccountLedger.came_back,
+    cr.WITHDRAWALS_FORGOTTEN: AccountLedger.withdrawals_forgotten,
+    cr.WITHDRAWAL_RECALLED: AccountLedger.came_back,
     k.SIGNAL_NOTED: AccountLedger.signalled,
     k.BUYER_FROZEN: AccountLedger.frozen,
     k.BUYER_UNFROZEN: AccountLedger.unfrozen,

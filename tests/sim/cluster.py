@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from actors.core import commands as c
 from actors.core.chores import TELL_HOLD
-from actors.core.identity import SLOT_COUNT
+from actors.core.identity import SLOT_COUNT, parse_account_id
 from actors.limits import Readers, ShardLimits
 from actors.projector import Projector
 from actors.shard import Role, Shard, Stores
@@ -354,10 +354,12 @@ class Cluster:
         self.world.after(0.02 + self.world.chance.random() * 0.1, self._start_gateway, gateway.name)
 
     def find_row(self, reservation_id: str) -> Mapping[str, Any] | None:
-        """SQL as a gateway's thread asks it."""
+        """SQL as a gateway's thread asks it, also for a withdrawal."""
         if self.sink_store.down or self.world.chance.random() < self.sink_store.weather.trouble:
             self.sink_store.harm("down")
             raise StorageError("simulated: the database does not answer")
+        if parse_account_id(reservation_id) is not None:
+            return self.sink.tables.get("withdrawals", {}).get((reservation_id,))
         return self.sink.reservation(reservation_id)
 
     # The projector

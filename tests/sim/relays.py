@@ -1,7 +1,7 @@
 """The relay's process in a simulated cluster: real sources and senders between simulated ends."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class Relay:
                     cluster.watcher,
                 ),
                 kept=self._kept,
+                find_order=self._find_order,
                 accounts=accounts,
                 slots_of=slots_of,
                 account_slots=account_slots,
@@ -118,6 +119,13 @@ class Relay:
         if found.rows:
             self.cluster.watcher.met(shard, "the relay read facts from SQL")
             self.cluster.on_read_kept()
+        return found
+
+    async def _find_order(self, reservation_id: str) -> Mapping[str, Any] | None:
+        """As `SqlViews.get_commission_order`."""
+        table = self.cluster.sink.tables.get("commission_orders", {})
+        read = InThread(self.cluster.sink_store, self.process)
+        found: Mapping[str, Any] | None = await read(lambda: table.get((reservation_id,)))
         return found
 
 

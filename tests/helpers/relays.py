@@ -24,7 +24,7 @@ from actors.core.state import ShardState, SlotState
 from actors.specs import owned_by, slots_between
 from persistence.memory import MemoryJournal, MemorySnapshots
 from server.gather import GatherLimits, Sender
-from server.relay import KeptReader, RelayLimits, Source
+from server.relay import FindOrder, KeptReader, RelayLimits, Source
 from server.relay_process import SenderAccounts
 from tests.helpers.loop_stores import LoopJournal
 from tests.helpers.shells import INCARNATION, LoopClock, LoopLink, Pair
@@ -108,7 +108,9 @@ class Stage:
         self.told += [fact for _, fact in order_facts(records, at_ms)]
         return seq
 
-    def relay(self, kept: KeptReader | None = None) -> tuple[Source, Callable[[], None]]:
+    def relay(
+        self, kept: KeptReader | None = None, find_order: FindOrder | None = None
+    ) -> tuple[Source, Callable[[], None]]:
         """A relay that runs, and what kills it."""
         links = [(name, LoopLink(self.accounts, name)) for name in ("a", "b")]
         sender = Sender(
@@ -124,6 +126,7 @@ class Stage:
             shard=STOCK,
             journal=LoopJournal(self.journal, STOCK),
             kept=kept,
+            find_order=find_order,
             accounts=SenderAccounts([sender]),
             slots_of=SLOTS_OF,
             account_slots={ACCOUNT: ACCOUNT_SLOT},

@@ -168,6 +168,9 @@ class Promoters:
             if act == d.WITHDRAWAL_APPROVE and operation.final == Outcome.APPLIED:
                 self._approved.add(key)
                 self._within(0.3, self._review)
+            else:
+                # Perhaps it left memory by then.
+                self._within(2.0, self._review)
 
         self._callers.ask(d.ReviewWithdrawal(*head, "bank-1", "why"), told)
 

@@ -8,6 +8,7 @@ from actors.core import (
     decide,
     earning,
     evolve,
+    forgetting_accounts,
     order_facts,
     paying_out,
     pulse,
@@ -232,7 +233,12 @@ def what_is_held_is_paid(patch: Patch) -> None:
     patch.setattr(commission_state.Distributor, "held", lambda self: False)
 
 
+def a_return_of_a_forgotten_order_is_ignored(patch: Patch) -> None:
+    patch.setattr(forgetting_accounts, "_order_may_be", lambda *_: False)
+
+
 RELAY_MUTANTS = {
+    a_return_of_a_forgotten_order_is_ignored: 120,
     the_relay_skips_a_fact: 30,
     the_relay_tells_one_twice: 30,
     the_relay_moves_marks_before_it_sends: 30,

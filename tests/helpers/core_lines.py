@@ -22,6 +22,7 @@ from actors.core.decide import answer_after, decide
 from actors.core.earning import earn
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import Forgetting, recall
+from actors.core.forgetting_accounts import ForgettingAccounts
 from actors.core.identity import PROGRAMME_SLOT
 from actors.core.outcomes import Outcome
 from actors.core.pools import Pool
@@ -143,7 +144,7 @@ class CoreLines:
             self._fold(recall(self.state, command), journalled)
         answer, records = decide(self.state, command, self.clock.now_ms())
         self._fold(records, journalled)
-        return answer_after(self.state, command, answer)
+        return answer_after(self.state, command, answer) if records else answer
 
     def _fold(self, records: Sequence[Any], journalled: list[Any]) -> None:
         for record in records:
@@ -192,6 +193,19 @@ class CoreLines:
         )
         self._fold(gone, journalled)
         self._journal(journalled)
+
+    def forget_accounts(self) -> int:
+        """All orders and withdrawals that may go leave memory, as if SQL had them; answers how
+        many did."""
+        open_entry(self.state, self.state.seq + 1, self.clock.now_ms())
+        now_ms, sink_seq = self.clock.now_ms(), self.state.seq
+        gone = ForgettingAccounts().look_on(
+            self.state, now_ms=now_ms, recall_after_ms=0, sink_seq=sink_seq, limit=1_000
+        )
+        journalled: list[Any] = []
+        self._fold(gone, journalled)
+        self._journal(journalled)
+        return sum(len(record.keys) for record in gone)
 
     @property
     def programme(self) -> Programme:

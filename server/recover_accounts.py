@@ -302,7 +302,7 @@ class Accounts:
             if held is not None:
                 held.balances[at] += amount
         if row.event in (r.ACCRUED, r.REVERSED):
-            if c.order_key(row.reservation_id) in programme.orders:
+            if (c.order_key(row.reservation_id) or b"") in programme.orders:
                 self._left[row.reservation_id, row.level] -= row.expense_minor
             else:
                 self._left_in_sql += row.expense_minor

@@ -121,7 +121,9 @@ class Settings(BaseModel):
     recall_after_ms: int = Field(
         default=86_400_000,
         ge=60_000,
-        description="A finished reservation untouched for this long leaves memory (milliseconds).",
+        description="A finished reservation untouched for this long leaves memory; so do an order "
+        "of which all commission was available for so long, and a finished withdrawal "
+        "(milliseconds).",
     )
 
     facts_keep_ms: int = Field(

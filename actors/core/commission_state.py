@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from actors.core.identity import parse_public_id, public_id
-from actors.core.leaderboard import MONTHS_KEPT, Boards
+from actors.core.leaderboard import MONTHS_KEPT, Boards, Rank
 from actors.core.programme_config import CampaignRate, ProgrammeConfig, SkuRate
 from actors.core.tables import Deadlines, SplitDict
 
@@ -421,20 +421,24 @@ def recount(programme: Programme, now_ms: int) -> None:
 
 def _boards(programme: Programme) -> Boards:
     boards = Boards()
-    held = programme.distributors
-    months = {row[0] for distributor in held.values() for row in distributor.board}
+    parts = programme.distributors.parts
+    months = {row[0] for part in parts for held in part.values() for row in held.board}
     for month in sorted(months)[-MONTHS_KEPT:]:
         for board in (INVITED_AT, SALES_AT):
-            boards.set_up(month, board).recount(scores(programme, month, board))
+            boards.set_up(month, board).recount(ranks(programme, month, board))
     return boards
 
 
-def scores(programme: Programme, month: int, board: int) -> Iterator[tuple[str, int]]:
-    """What all distributors have on a board (150 ns each)."""
-    for distributor_id, held in programme.distributors.items():
-        for row in held.board:
-            if row[0] == month:
-                yield distributor_id, row[board]
+def ranks(programme: Programme, month: int, board: int) -> list[Rank]:
+    """All distributors that have a score on a board."""
+    # Nested as it is, it takes half the time of a generator's.
+    return [
+        (-row[board], distributor_id)
+        for part in programme.distributors.parts
+        for distributor_id, held in part.items()
+        for row in held.board
+        if row[0] == month and row[board] > 0
+    ]
 
 
 def wait(programme: Programme, distributor_id: str, key: bytes) -> None:

@@ -33,6 +33,7 @@ from actors.core.commission_state import (
 from actors.core.identity import request_key
 from actors.core.relay_commands import TAKE_FACT, TakeFact
 from actors.core.state import ShardState, SlotState
+from actors.core.tables import SplitDict
 from actors.core.taking import follows
 
 SCAN_SLICE = 4_096
@@ -78,7 +79,8 @@ class ForgettingAccounts:
 def _walk(state: ShardState) -> Rows:
     """All rows. A part is listed in one step: it may change before the next row is asked for."""
     for number, programme in list(state.programmes.items()):
-        for table in (programme.orders, programme.withdrawals):
+        tables: tuple[SplitDict[bytes, Any], ...] = (programme.orders, programme.withdrawals)
+        for table in tables:
             for part in list(table.parts):
                 for key, row in list(part.items()):
                     yield number, key, row

@@ -46,9 +46,9 @@ class Top:
         """Whether the best `length` are among the members."""
         return self.floor is None or len(self.members) >= length
 
-    def recount(self, scores: Iterable[tuple[str, int]]) -> None:
-        """Begin anew with all scores there are."""
-        best = nsmallest(KEPT + 1, ((-score, name) for name, score in scores if score > 0))
+    def recount(self, ranks: Iterable[Rank]) -> None:
+        """Begin anew with everybody who has a score."""
+        best = nsmallest(KEPT + 1, ranks)
         self.members = {name: -score for score, name in best[:KEPT]}
         self.floor = best[KEPT] if len(best) > KEPT else None
 

@@ -31,7 +31,7 @@ from actors.core.commission_state import (
     SUSPENDED,
     Bond,
     Programme,
-    scores,
+    ranks,
     version_key,
 )
 from actors.core.ledger import month_now
@@ -246,7 +246,7 @@ def get_leaderboard(state: ShardState, command: c.GetLeaderboard, now_ms: int) -
     top = programme.boards.top(month, column)
     if not top.knows(limit):
         # What is counted over the rows is no state: each replica counts when it must.
-        top.recount(scores(programme, month, column))
+        top.recount(ranks(programme, month, column))
     return (Outcome.FOUND, month, top.best(limit)), ()
 
 

@@ -39,7 +39,7 @@ def walk(seed: int) -> tuple[int, int]:
             reads += 1
             if not top.knows(LENGTH):
                 counts += 1
-                top.recount(scores.items())
+                top.recount((-score, who) for who, score in scores.items() if score > 0)
             assert top.best(LENGTH) == first_of(scores)
             assert len(top.members) <= leaderboard.KEPT
     return reads, counts

@@ -37,12 +37,12 @@ from server.recover_teams import SeatRow, TeamRow
 from tests.helpers.histories import Database, full_day, journal_of
 from tests.helpers.states import KINDS, differences, fields_of, folded, loaded, remembered
 
-SEEDS = (3, 4, 29, 31)
+SEEDS = (4, 6, 29, 31)
 UNNOTICED: dict[tuple[type[Any], str], str] = {
     **{
-        (kind, "seq"): "of the guard, not of the state; a reservation's may be older"
+        (kind, "seq"): "of the guard, not of the state; what came back from SQL has a newer one"
         for kind in TABLES
-        if kind not in (RefundRow, TeamRow, RateRow, BondRow, OrderRow, WithdrawalRow, ProfileRow)
+        if kind not in (RefundRow, TeamRow, RateRow, BondRow, ProfileRow)
     },
     **{
         (kind, "generation"): "the slot's: other rows say it too"

@@ -153,8 +153,8 @@ class Primary:
         self._late_seq: int | None = None
         """Up to here none of the late readers needs the journal; None if there are none."""
         self._pulse = Pulse()
-        self._forgetting = Forgetting()
-        self._forgetting_accounts = ForgettingAccounts()
+        walk = Forgetting()
+        self._forgets = (walk.look_on, walk.look_for_teams, ForgettingAccounts().look_on)
         self._senders = SenderClocks()
         self._queue: deque[Waiting] = deque()
         self._work = asyncio.Event()
@@ -380,12 +380,8 @@ class Primary:
             self._fold(self._pulse.revocations(self.state, room - len(due)), records)
         if not due:
             age = {"recall_after_ms": self._limits.recall_after_ms, "sink_seq": self.sink_seq}
-            gone: list[Any] = [
-                *self._forgetting.look_on(self.state, now_ms=now_ms, limit=room, **age),
-                *self._forgetting.look_for_teams(self.state, now_ms=now_ms, limit=room, **age),
-                *self._forgetting_accounts.look_on(self.state, now_ms=now_ms, limit=room, **age),
-            ]
-            self._fold(gone, records)
+            for look_on in self._forgets:
+                self._fold(look_on(self.state, now_ms=now_ms, limit=room, **age), records)
 
     def _is_due(self) -> bool:
         """Whether it is time to look for what is due."""

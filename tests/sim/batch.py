@@ -116,6 +116,7 @@ SOMETIMES = (
     "an order that earned left memory",
     "a withdrawal left memory",
     "an order was recalled",
+    "a withdrawal was recalled",
     "failed payments froze a buyer",
     "a freeze ended by itself",
     "a distributor was held",

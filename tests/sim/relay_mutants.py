@@ -238,7 +238,7 @@ def a_return_of_a_forgotten_order_is_ignored(patch: Patch) -> None:
 
 
 RELAY_MUTANTS = {
-    a_return_of_a_forgotten_order_is_ignored: 120,
+    a_return_of_a_forgotten_order_is_ignored: 30,
     the_relay_skips_a_fact: 30,
     the_relay_tells_one_twice: 30,
     the_relay_moves_marks_before_it_sends: 30,

@@ -255,9 +255,7 @@ def bench(
     callers: Annotated[int, typer.Option(min=1, max=4096, help="Calls in flight.")] = 64,
     crowd: Annotated[int, typer.Option(min=1, max=4096, help="And of the other rows.")] = CROWD,
     many_lines: Annotated[int, typer.Option(min=1, max=4096, help="Lines of a grab_many.")] = 1_000,
-    accrual_orders: Annotated[
-        int, typer.Option(min=100, max=1_000_000, help="Orders that the ledger has to follow.")
-    ] = 100_000,
+    accrual_orders: Annotated[int, typer.Option(min=100, max=10**6, help="Earning.")] = 100_000,
     kills: Annotated[int, typer.Option(min=0, max=1000, help="Measure so many failovers.")] = 0,
     cold_starts: Annotated[int, typer.Option(min=0, max=100, help="And so many starts.")] = 0,
     shards: Annotated[int, typer.Option(min=1, max=16, help="Shards of the service.")] = 1,
@@ -273,9 +271,7 @@ def bench(
     front: Annotated[str, typer.Option(help="As of `serve`; left out: its default.")] = "",
     gateways: Annotated[int, typer.Option(min=1, max=64, help="Gateway processes.")] = 1,
     generators: Annotated[int, typer.Option(min=1, max=64, help="Processes that make load.")] = 1,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="With TLS (needs the openssl command).")
-    ] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="With TLS (needs openssl).")] = False,
     rows: Annotated[str, typer.Option(help="Beginnings of names: measure these rows alone.")] = "",
     repeats: Annotated[
         int, typer.Option(min=1, max=100, help="Measure each rate so often; the median counts.")

@@ -1,7 +1,8 @@
 """Rules of commission broken on purpose: histories beside the naive rules must notice each.
 
 The first are the bugs found in well-known shops, as the semantics list them; see
-`tests/helpers/commission_breakages.py`. A mutant that survives fails its test.
+`tests/helpers/commission_breakages.py`; the last are those of memory. A mutant that survives fails
+its test.
 """
 
 import inspect
@@ -11,7 +12,7 @@ import pytest
 
 from actors.core import snapshot
 from actors.core.evolve import Impossible
-from tests.helpers import commission_breakages as b
+from tests.helpers import commission_breakages, commission_memory_breakages
 from tests.model.programme_walk import walk
 
 WALKS_MAX = 60
@@ -21,8 +22,9 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 MUTANTS: list[Mutant] = [
     act
-    for name, act in inspect.getmembers(b, inspect.isfunction)
-    if act.__module__ == b.__name__ and not name.startswith("_")
+    for room in (commission_breakages, commission_memory_breakages)
+    for name, act in inspect.getmembers(room, inspect.isfunction)
+    if act.__module__ == room.__name__ and not name.startswith("_")
 ]
 
 

@@ -117,6 +117,7 @@ class OrderAccrued(NamedTuple):
     base_minor: int
     currency_code: str
     share_code: str
+    """Of the referrer, whichever of its buyers' orders carried it."""
     version: int
     reserved_ms: int
     earned_ms: int

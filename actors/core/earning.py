@@ -76,6 +76,7 @@ def _order_earned(programme: Programme, slot: int, fact: f.OrderEarned, now_ms: 
     config = version.config
     if bond is None or fact.currency_code != config.currency_code:
         return ()
+    referrer = programme.distributors.get(bond.distributor_id)
     shares = _shares(programme, version, fact, bond.distributor_id)
     book = Book(programme, now_ms)
     return (
@@ -91,7 +92,7 @@ def _order_earned(programme: Programme, slot: int, fact: f.OrderEarned, now_ms: 
             fact.quantity,
             fact.base_minor,
             fact.currency_code,
-            fact.share_code,
+            "" if referrer is None else referrer.share_code,
             version.number,
             fact.reserved_ms,
             fact.at_ms,

@@ -49,8 +49,6 @@ class OrderEarned(NamedTuple):
     """The binding of this instant decides who earns."""
     list_price_minor: int
     """Of one unit."""
-    share_code: str
-    """That the reservation carried, '' if none."""
 
 
 class OrderReduced(NamedTuple):

@@ -56,7 +56,6 @@ def _earned(record: Any, at_ms: int, base_minor: int) -> Addressed:
             record.currency_code,
             record.reserved_ms,
             record.list_price_minor,
-            "",
         ),
     )
 

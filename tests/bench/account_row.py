@@ -46,7 +46,6 @@ def journal_of(orders: int) -> tuple[list[bytes], int]:
                 "CNY",
                 bureau.now_ms,
                 10_000,
-                "",
             )
             told = (
                 FactTaken(FACT_TAKEN, SLOT, 0, INCARNATION, start + 1, number),

@@ -123,7 +123,7 @@ def fact_costs(bureau: Bureau, count: int, distributors: int) -> None:
 
 def _earned(at: int, ids: list[str], names: list[str], now_ms: int) -> f.OrderEarned:
     return f.OrderEarned(
-        f.ORDER_EARNED, now_ms, ids[at], names[at], "", "tea", 2, 9_900, "CNY", now_ms, 9_900, ""
+        f.ORDER_EARNED, now_ms, ids[at], names[at], "", "tea", 2, 9_900, "CNY", now_ms, 9_900
     )
 
 

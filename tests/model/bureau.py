@@ -199,7 +199,6 @@ class Bureau:
                 fields.get("currency", "CNY"),
                 self.now_ms - fields.get("ago_ms", 0),
                 base,
-                "",
             )
         )
 

@@ -150,7 +150,6 @@ class Walk:
                 "EUR" if self.random.random() < 0.05 else "CNY",
                 now_ms - pick([0, 500, HOUR_MS, 3 * DAY_MS]),
                 100,
-                "",
             )
         )
 

@@ -134,7 +134,7 @@ async def earned(pair: Pair) -> int:
     (code,) = programme(pair, "a").codes
     await pair.do("a", d.BindReferrer(d.BIND_REFERRER, *head, "ann", code))
     at_ms = pair.clock.now_ms()
-    what = (HELD, "ann", "", "tea", 2, 100, "CNY", at_ms, 100, "")
+    what = (HELD, "ann", "", "tea", 2, 100, "CNY", at_ms, 100)
     taken = await pair.do("a", line(pair, 1, f.OrderEarned(f.ORDER_EARNED, at_ms, *what)))
     assert taken == ((Outcome.APPLIED,),)
     await pass_time(pair, RECALL_AFTER_MS)

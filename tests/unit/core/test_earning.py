@@ -29,6 +29,13 @@ def test_both_levels_earn_their_rate_of_the_same_base_rounded_down() -> None:
     assert amounts(bureau, "bob", "cid") == [1_099, 549]
 
 
+def test_an_order_is_told_with_the_share_code_of_its_referrer() -> None:
+    """Its buyer came by that code once; the order itself need not carry it."""
+    bureau = two_levels()
+    (accrued,) = bureau.earned("r1", "ann")
+    assert (accrued.referrer_id, accrued.share_code) == ("bob", bureau.code("bob"))
+
+
 def test_every_record_of_the_ledger_sums_to_0_and_so_do_the_accounts() -> None:
     bureau = two_levels()
     bureau.earned("r1", "ann", 10_999, quantity=3)

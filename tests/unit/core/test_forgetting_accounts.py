@@ -113,7 +113,7 @@ def test_a_forgotten_order_does_not_earn_twice(bureau: Bureau) -> None:
         f.ORDER_EARNED,
         first.earned_ms,
         first.reservation_id,
-        *("ann", "", "tea", 3, 10_000, "CNY", first.reserved_ms, 10_000, ""),
+        *("ann", "", "tea", 3, 10_000, "CNY", first.reserved_ms, 10_000),
     )
     assert bureau.tell(told) == ()
     assert bureau.recalls == 1

@@ -123,7 +123,6 @@ class Desk:
                 "CNY",
                 now_ms,
                 paid_minor,
-                "",
             )
         )
 

@@ -48,7 +48,7 @@ def lines() -> CoreLines:
     made.decide_now([d.BindReferrer(d.BIND_REFERRER, *HEAD, "ann", code)])
     for name in NAMES:
         now_ms = made.clock.now_ms()
-        what = (order_id(name), "ann", "", "tea", 2, 10_000, "CNY", now_ms, 10_000, "")
+        what = (order_id(name), "ann", "", "tea", 2, 10_000, "CNY", now_ms, 10_000)
         made.learn(f.OrderEarned(f.ORDER_EARNED, now_ms, *what))
     made.clock.pass_ms(8 * DAY_MS)
     made.look_at_programme()

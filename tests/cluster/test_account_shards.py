@@ -14,11 +14,11 @@ from actors.core.relay_commands import ENTRY_END
 from actors.core.relay_records import FACT_TAKEN
 from persistence.open import open_journal
 from tests.helpers.sale import BackgroundSale
-from tests.helpers.stack import KINDS, SHARDS, Stack, ended, pid_of
+from tests.helpers.stack import FIRST_KIND, SHARDS, Stack, ended, pid_of
 
 ACCOUNTS = SHARDS
 """The number of the only account shard."""
-on_every_store = pytest.mark.parametrize("shared_stack", KINDS, indirect=True)
+pytestmark = pytest.mark.parametrize("shared_stack", FIRST_KIND, indirect=True)
 
 
 @pytest.fixture
@@ -49,7 +49,6 @@ def places(stack: Stack) -> tuple[dict[int, list[tuple[int, int]]], dict[int, in
     return taken, {source: len(found) for source, found in known.items()}
 
 
-@on_every_store
 async def test_facts_of_orders_are_taken_once_while_everybody_dies(
     stack: Stack, client: AsyncClient
 ) -> None:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import aclosing
 
+import pytest
 from stockray import AsyncClient, Fact, FactKind, FeedCursor, Status
 
 from tests.helpers.sale import BackgroundSale
-from tests.helpers.stack import SHARDS, Stack, until, within
+from tests.helpers.stack import FIRST_KIND, SHARDS, Stack, until, within
 
 Place = tuple[int, int, int]
 
@@ -61,6 +62,7 @@ def place(fact: Fact) -> Place:
     return fact.shard, fact.seq, fact.index
 
 
+@pytest.mark.parametrize("shared_stack", FIRST_KIND, indirect=True)
 async def test_every_fact_is_told_once_whatever_dies(stack: Stack) -> None:
     async with stack.client() as client, stack.client() as watching:
         await stack.pairs(client)

@@ -29,15 +29,13 @@ from server.verify import Ack
 from server.verifying import verify_stores
 from tests.cluster.test_faults import process_named
 from tests.helpers.sale import UNDECIDED, BackgroundSale
-from tests.helpers.stack import KINDS, SHARDS, Stack, running_stack, stockray, until
+from tests.helpers.stack import FIRST_KIND, SHARDS, Stack, running_stack, stockray, until
 
 ALL_SHARDS = SHARDS + 1
 """With that of accounts."""
 
 
-@pytest.fixture(
-    params=[KINDS[0], *(pytest.param(k, marks=pytest.mark.extended) for k in KINDS[1:])]
-)
+@pytest.fixture(params=FIRST_KIND)
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     with running_stack(request.param) as stack:
         yield stack

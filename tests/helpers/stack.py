@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from stockray import (
     AsyncClient,
     ClusterStatus,
@@ -34,6 +35,8 @@ from server.settings import Settings, load
 from tests.helpers.services import require
 
 KINDS = ("sqlite", "redis")
+FIRST_KIND = (KINDS[0], *(pytest.param(kind, marks=pytest.mark.extended) for kind in KINDS[1:]))
+"""Of what is long, the ordinary run has one kind only."""
 OTHER_LINKS = ("sqlite-ray", "sqlite-tcp")
 """Kinds whose rounds travel otherwise than on Unix sockets."""
 SHARDS = 2

@@ -19,8 +19,9 @@ from stockray import AsyncClient, ClusterStatus
 
 from actors.specs import REPLICAS, replica_name
 from tests.helpers.sale import BackgroundSale
-from tests.helpers.stack import Stack, ended
+from tests.helpers.stack import FIRST_KIND, Stack, ended
 
+pytestmark = pytest.mark.parametrize("shared_stack", FIRST_KIND, indirect=True)
 BUSY_PROCESSES = 4
 START_S = 90.0
 """A gateway imports for two seconds of CPU, of which it gets a third of a core, or less."""

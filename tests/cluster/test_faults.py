@@ -20,12 +20,14 @@ from tests.helpers.sale import BackgroundSale
 from tests.helpers.stack import KINDS, Stack, ended, name_of, pid_of, stop_process
 
 on_sqlite = pytest.mark.parametrize("shared_stack", ["sqlite"], indirect=True)
+# Rounds on TCP are also the subject of test_nodes.py; on Ray, the fallback, one of these is enough.
+OVER_TCP = pytest.param("sqlite-tcp", marks=pytest.mark.extended)
+OVER_RAY = pytest.param("sqlite-ray", marks=pytest.mark.extended)
+with_ray_calls = pytest.mark.parametrize(
+    "shared_stack", [*KINDS, "sqlite-ray", OVER_TCP], indirect=True, ids=str
+)
 on_every_link = pytest.mark.parametrize(
-    "shared_stack",
-    # Rounds on TCP are also the subject of test_nodes.py.
-    [*KINDS, "sqlite-ray", pytest.param("sqlite-tcp", marks=pytest.mark.extended)],
-    indirect=True,
-    ids=str,
+    "shared_stack", [*KINDS, OVER_RAY, OVER_TCP], indirect=True, ids=str
 )
 on_redis = pytest.mark.parametrize("shared_stack", ["redis"], indirect=True)
 
@@ -44,7 +46,7 @@ async def client(stack: Stack) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@on_every_link
+@with_ray_calls
 async def test_a_killed_primary_is_replaced_by_its_standby(
     stack: Stack, client: AsyncClient
 ) -> None:

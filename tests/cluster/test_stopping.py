@@ -18,13 +18,15 @@ from stockray import AsyncClient, ReplicaRole, ReserveLine, Sku, Status
 from stockray.testing import NotBalanced
 
 from tests.helpers.sale import BackgroundSale
-from tests.helpers.stack import SHARDS, Stack, on_shard, pid_of, stockray, stop_process
+from tests.helpers.stack import FIRST_KIND, SHARDS, Stack, on_shard, pid_of, stockray, stop_process
 
+on_first_kind = pytest.mark.parametrize("shared_stack", FIRST_KIND, indirect=True)
 on_sqlite = pytest.mark.parametrize("shared_stack", ["sqlite"], indirect=True)
 INVARIANTS = {"I1", "I2", "I3", "I4", "I5", "I6"}
 LINES = 4_096
 
 
+@on_first_kind
 def test_a_second_server_on_the_same_directory_is_turned_away(stack: Stack) -> None:
     refused = stack.command("serve", "--listen", "127.0.0.1:0")
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -32,6 +34,7 @@ def test_a_second_server_on_the_same_directory_is_turned_away(stack: Stack) -> N
     assert stack.cluster.running
 
 
+@on_first_kind
 async def test_verify_runs_beside_a_live_sale(stack: Stack) -> None:
     async with stack.client() as client:
         await stack.pairs(client)
@@ -47,6 +50,7 @@ async def test_verify_runs_beside_a_live_sale(stack: Stack) -> None:
         assert found["invariants"]["I5"]["checked"] > 0
 
 
+@on_first_kind
 async def test_verify_names_the_answer_that_is_not_true(stack: Stack) -> None:
     async with stack.client() as client:
         sku_id = f"lie-{stack.kind}"
@@ -61,6 +65,7 @@ async def test_verify_names_the_answer_that_is_not_true(stack: Stack) -> None:
     assert {count.invariant for count in books.invariants} == INVARIANTS
 
 
+@on_first_kind
 async def test_sigterm_drains_and_loses_nothing(stack: Stack) -> None:
     """Watchers are told, calls in flight are answered, SQL catches up, and the code is 0."""
     async with stack.client() as client, health_told(stack) as told:

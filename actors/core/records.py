@@ -14,6 +14,12 @@ names the campaign it is of, so that whoever follows one campaign need remember 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from actors.core.commission_records import (
+    ORDER_RECALLED,
+    ORDERS_FORGOTTEN,
+    WITHDRAWAL_RECALLED,
+    WITHDRAWALS_FORGOTTEN,
+)
 from actors.core.commission_records import RECORDS as COMMISSION_RECORDS
 from actors.core.relay_records import FACT_TAKEN
 from actors.core.relay_records import RECORDS as RELAY_RECORDS
@@ -434,7 +440,18 @@ RECORDS: dict[int, Callable[..., Any]] = {
 }
 """Kind -> class; the class is called with the journalled fields."""
 
-UNKEPT = frozenset({REQUEST_REFUSED, RESERVATIONS_FORGOTTEN, RESERVATION_RECALLED, TEAMS_FORGOTTEN})
+UNKEPT = frozenset(
+    {
+        REQUEST_REFUSED,
+        RESERVATIONS_FORGOTTEN,
+        RESERVATION_RECALLED,
+        TEAMS_FORGOTTEN,
+        ORDERS_FORGOTTEN,
+        ORDER_RECALLED,
+        WITHDRAWALS_FORGOTTEN,
+        WITHDRAWAL_RECALLED,
+    }
+)
 """Kinds that SQL does not keep for the event feed: refusals, which may be many, and what only
 concerns a shard's memory."""
 

@@ -139,7 +139,12 @@ def distributor_set(record: r.DistributorSet, now_ms: int) -> Sequence[Row]:
 
 
 def distributor_held(record: r.DistributorHeld, now_ms: int) -> Sequence[Row]:
-    return [_distributor(record, {"held_until_ms": record.until_ms, "updated_ms": now_ms})]
+    columns = {
+        "held_until_ms": record.until_ms,
+        "held_as_of_ms": record.as_of_ms,
+        "updated_ms": now_ms,
+    }
+    return [_distributor(record, columns)]
 
 
 def bound_values(record: r.BuyerBound, now_ms: int, seq: int) -> tuple[Any, ...]:

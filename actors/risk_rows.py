@@ -1,8 +1,4 @@
-"""Records of risk as SQL rows. See `rows.py`.
-
-What a record does to a profile may depend on what was there: of a freeze that is over the row keeps
-the end, so that a recovery can tell (`server/recover_accounts.py`).
-"""
+"""Records of risk as SQL rows. See `rows.py`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,7 +24,7 @@ def buyer_frozen(record: r.BuyerFrozen, now_ms: int) -> Sequence[Row]:
         "rested": 0,
         "frozen": 1,
         "frozen_until_ms": record.until_ms,
-        "ended_by_itself": 0,
+        "frozen_as_of_ms": record.as_of_ms,
         "cause": record.cause,
         "caller": record.caller,
         "reason": record.reason,
@@ -44,7 +40,8 @@ def buyer_unfrozen(record: r.BuyerUnfrozen, now_ms: int) -> Sequence[Row]:
     columns = {
         "rested": 0,
         "frozen": 0,
-        "ended_by_itself": int(record.by_itself),
+        "frozen_until_ms": 0,
+        "frozen_as_of_ms": record.as_of_ms,
         "updated_ms": now_ms,
         **_NOBODY,
     }
@@ -60,8 +57,8 @@ def profiles_rested(record: r.ProfilesRested, now_ms: int) -> Sequence[Row]:
         "whole_ms": 0,
         "frozen": 0,
         "frozen_until_ms": 0,
-        "ended_by_itself": 0,
-        "told_until_ms": 0,
+        "frozen_as_of_ms": 0,
+        "told_as_of_ms": 0,
         "updated_ms": now_ms,
         **_NOBODY,
         **_NO_FAILURES,
@@ -70,12 +67,7 @@ def profiles_rested(record: r.ProfilesRested, now_ms: int) -> Sequence[Row]:
 
 
 def hold_noted(record: r.HoldNoted, now_ms: int) -> Sequence[Row]:
-    columns = {
-        "rested": 0,
-        "ended_by_itself": 0,
-        "told_until_ms": record.until_ms,
-        "updated_ms": now_ms,
-    }
+    columns = {"rested": 0, "told_as_of_ms": record.as_of_ms, "updated_ms": now_ms}
     return [_profile(record.buyer_id, columns)]
 
 

@@ -51,6 +51,7 @@ class DistributorRow(NamedTuple):
     applied_ms: int
     changed_ms: int
     held_until_ms: int
+    held_as_of_ms: int
     updated_ms: int
 
 
@@ -172,13 +173,12 @@ class ProfileRow(NamedTuple):
     rested: int
     whole_ms: int
     failures_json: str
-    frozen: int
     frozen_until_ms: int
-    ended_by_itself: int
+    frozen_as_of_ms: int
     cause: int
     caller: str
     reason: str
-    told_until_ms: int
+    told_as_of_ms: int
     updated_ms: int
 
 
@@ -195,17 +195,16 @@ TABLES: dict[type[Any], str] = {
 
 
 def put_profile(slot: s.SlotState, row: ProfileRow) -> None:
-    """A buyer's conduct, unless it left memory. A freeze that ended by itself ended by itself, too,
-    for the programme that was told of it."""
+    """A buyer's conduct, unless it left memory."""
     if row.rested:
         return
     profile = Profile()
     profile.whole_ms = row.whole_ms
     profile.failures = tuple(json.loads(row.failures_json or "[]"))
-    profile.frozen_until_ms = row.frozen_until_ms if row.frozen else 0
+    profile.frozen_until_ms = row.frozen_until_ms
+    profile.frozen_as_of_ms = row.frozen_as_of_ms
     profile.cause, profile.caller, profile.reason = row.cause, row.caller, row.reason
-    over = row.ended_by_itself and row.told_until_ms == row.frozen_until_ms
-    profile.told_until_ms = 0 if over else row.told_until_ms
+    profile.told_as_of_ms = row.told_as_of_ms
     profile.seq = row.seq
     slot.profiles.put(row.buyer_id, profile)
 
@@ -243,6 +242,7 @@ class Accounts:
         held.share_code = row.share_code
         held.applied_ms, held.changed_ms = row.applied_ms, row.changed_ms
         held.held_until_ms = row.held_until_ms
+        held.held_as_of_ms = row.held_as_of_ms
         held.seq = row.seq
         self._programme(state, slot).distributors.put(row.distributor_id, held)
 

@@ -23,6 +23,7 @@ DISTRIBUTOR_COLUMNS = (
     "applied_ms",
     "changed_ms",
     "held_until_ms",
+    "held_as_of_ms",
 )
 BOND_COLUMNS = ("buyer_id", "from_ms", "slot", "distributor_id", "until_ms")
 ORDER_COLUMNS = (
@@ -67,6 +68,9 @@ PROFILE_COLUMNS = (
     "whole_ms",
     "failures_json",
     "frozen",
+    "frozen_until_ms",
+    "frozen_as_of_ms",
+    "told_as_of_ms",
     "cause",
     "caller",
     "reason",
@@ -96,6 +100,7 @@ def distributor_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
             held.applied_ms,
             held.changed_ms,
             held.held_until_ms,
+            held.held_as_of_ms,
         )
 
 
@@ -200,6 +205,9 @@ def profile_rows(_: s.ShardState, slot: s.SlotState) -> Rows:
             held.whole_ms,
             list(held.failures),
             int(held.frozen_until_ms > 0),
+            held.frozen_until_ms,
+            held.frozen_as_of_ms,
+            held.told_as_of_ms,
             held.cause,
             held.caller,
             held.reason,
@@ -223,7 +231,7 @@ def left_memory(table: str, row: tuple[Any, ...], slot: s.SlotState) -> bool:
         held = _programme(slot).bonds.get(row[0])
         full = held is not None and len(held.bonds) == c.BONDS_MAX
         return full and held is not None and row[1] < held.bonds[0].from_ms
-    return table == "risk_profiles" and row[2:] == (0, [], 0, 0, "", "")
+    return table == "risk_profiles" and row[2:] == (0, [], 0, 0, 0, 0, 0, "", "")
 
 
 def _programme(slot: s.SlotState) -> c.Programme:

@@ -17,7 +17,7 @@ CHORES_A_ROUND = 64
 def chores(state: ShardState, now_ms: int) -> tuple[tuple[Any, ...], ...]:
     """Up to 64 of: (FINISH_TRANSFER, slot, transfer id, SKU, from campaign, to campaign, units),
     (RETURN_LEFTOVER, slot, campaign, SKU, available, granted) and (TELL_HOLD, slot, buyer, frozen
-    until or 0, why)."""
+    until or 0, why, as of when)."""
     found: list[tuple[Any, ...]] = _holds(state) if state.risk.untold else []
     for slot in state.slots.values():
         if len(found) >= CHORES_A_ROUND:
@@ -35,8 +35,8 @@ def _holds(state: ShardState) -> list[tuple[Any, ...]]:
         number = account_slot(buyer_id)
         profile = state.slot(number).profiles.get(buyer_id)
         if profile is not None:
-            until_ms = profile.frozen_until_ms
-            found.append((TELL_HOLD, number, buyer_id, until_ms, profile.reason))
+            told = (profile.frozen_until_ms, profile.reason, profile.frozen_as_of_ms)
+            found.append((TELL_HOLD, number, buyer_id, *told))
     return found
 
 

@@ -173,7 +173,10 @@ class GetProgramme(NamedTuple):
 
 class HoldDistributor(NamedTuple):
     """What risk says: nothing of this distributor becomes available before `until_ms`; 0 ends it.
-    Nothing for a buyer who is no distributor."""
+    Nothing for a buyer who is no distributor.
+
+    `as_of_ms` is when that was decided in the buyer's slot, another instant for each change: a line
+    without an id may come late, or twice, and what is known as of later stands."""
 
     kind: int
     slot: int
@@ -181,6 +184,7 @@ class HoldDistributor(NamedTuple):
     caller: str
     distributor_id: str
     until_ms: int
+    as_of_ms: int
     reason: str = ""
 
 

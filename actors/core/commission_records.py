@@ -171,8 +171,8 @@ class MaturityMoved(NamedTuple):
 
 
 class DistributorHeld(NamedTuple):
-    """Nothing of this distributor becomes available before `until_ms`; 0: it was held and is no
-    more."""
+    """Nothing of this distributor becomes available before `until_ms`; 0: it is not held. That is
+    what risk had decided at `as_of_ms`."""
 
     kind: int
     slot: int
@@ -180,6 +180,7 @@ class DistributorHeld(NamedTuple):
     until_ms: int
     caller: str
     reason: str
+    as_of_ms: int
 
 
 class StatementMade(NamedTuple):

@@ -107,6 +107,7 @@ class Distributor:
         "board",
         "changed_ms",
         "closing_minor",
+        "held_as_of_ms",
         "held_until_ms",
         "invited",
         "months",
@@ -127,6 +128,8 @@ class Distributor:
         self.applied_ms = self.changed_ms = 0
         self.held_until_ms = 0
         """By risk; 0: not held."""
+        self.held_as_of_ms = 0
+        """When risk decided that; 0: it never told anything."""
         self.balances = [0] * 6
         """By account, in the order of an entry's amounts."""
         self.months: dict[int, Sums] = {}

@@ -45,6 +45,7 @@ def distributor_held(state: s.ShardState, slot: s.SlotState, record: r.Distribut
     if distributor.held_until_ms:
         programme.hold_ends.remove(name, distributor.held_until_ms)
     distributor.held_until_ms = record.until_ms
+    distributor.held_as_of_ms = record.as_of_ms
     if record.until_ms:
         programme.hold_ends.add(name, record.until_ms, state.now_ms)
     c.release(programme, record.distributor_id, distributor)

@@ -26,6 +26,7 @@ def buyer_frozen(state: s.ShardState, slot: s.SlotState, record: r.BuyerFrozen) 
         return
     profile = _profile(state, slot, record.buyer_id)
     profile.frozen_until_ms = record.until_ms
+    profile.frozen_as_of_ms = record.as_of_ms
     profile.cause, profile.caller, profile.reason = record.cause, record.caller, record.reason
     profile.failures = ()
     _changed(state, record.buyer_id, profile)
@@ -37,13 +38,10 @@ def buyer_unfrozen(state: s.ShardState, slot: s.SlotState, record: r.BuyerUnfroz
     profile = _profile(state, slot, record.buyer_id)
     if not profile.frozen_until_ms and state.fuzzy is None:
         raise s.Impossible(f"entry {state.seq}: {record.buyer_id} is not frozen")
-    if record.by_itself:
-        if not profile.untold():
-            # What the programme was told of ends there by itself, too.
-            profile.told_until_ms = 0
-    else:
+    if not record.by_itself:
         profile.failures = ()
     profile.frozen_until_ms = 0
+    profile.frozen_as_of_ms = record.as_of_ms
     profile.cause, profile.caller, profile.reason = 0, "", ""
     _changed(state, record.buyer_id, profile)
 
@@ -64,7 +62,7 @@ def hold_noted(state: s.ShardState, slot: s.SlotState, record: r.HoldNoted) -> N
     if skip_profile(state, slot, record.buyer_id):
         return
     profile = _profile(state, slot, record.buyer_id)
-    profile.told_until_ms = record.until_ms
+    profile.told_as_of_ms = record.as_of_ms
     _changed(state, record.buyer_id, profile)
 
 

@@ -161,15 +161,17 @@ def approve_distributor(state: ShardState, command: c.ApproveDistributor, now_ms
 
 
 def hold_distributor(state: ShardState, command: c.HoldDistributor, now_ms: int) -> Decision:
-    """(APPLIED, account), also when it was so before; (NOT_DISTRIBUTOR, None)."""
+    """(APPLIED, account); (FOUND, account) if what was decided then or later is known already;
+    (NOT_DISTRIBUTOR, None)."""
     programme = programme_of(state, command.slot)
     held = programme.distributors.get(command.distributor_id)
     if held is None:
         return (Outcome.NOT_DISTRIBUTOR, None), ()
     view = account_view(programme, command.distributor_id)
+    if command.as_of_ms <= held.held_as_of_ms:
+        return (Outcome.FOUND, view), ()
+    # Also if it stands so already: what was decided before may come yet.
     until_ms = command.until_ms if command.until_ms > now_ms else 0
-    if held.held_until_ms == until_ms:
-        return (Outcome.APPLIED, view), ()
     record = DistributorHeld(
         DISTRIBUTOR_HELD,
         command.slot,
@@ -177,6 +179,7 @@ def hold_distributor(state: ShardState, command: c.HoldDistributor, now_ms: int)
         until_ms,
         command.caller,
         command.reason,
+        command.as_of_ms,
     )
     return (Outcome.APPLIED, view), (record,)
 

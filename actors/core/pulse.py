@@ -110,10 +110,16 @@ class Pulse:
 
 
 def _holds_over(programme: Programme, number: int, now_ms: int, limit: int) -> list[Any]:
-    return [
-        DistributorHeld(DISTRIBUTOR_HELD, number, name.decode(), 0, "", "")
-        for name in programme.hold_ends.due(now_ms, limit)
-    ]
+    records: list[Any] = []
+    for name in programme.hold_ends.due(now_ms, limit):
+        distributor_id = name.decode()
+        held = programme.distributors.get(distributor_id)
+        if held is None:
+            raise AssertionError(f"no distributor {distributor_id}, whose hold is over")
+        as_of_ms = held.held_as_of_ms
+        over = DistributorHeld(DISTRIBUTOR_HELD, number, distributor_id, 0, "", "", as_of_ms)
+        records.append(over)
+    return records
 
 
 class Search:

@@ -107,6 +107,7 @@ def _signalled(
         r.BY_PAYMENT_FAILURES,
         "",
         THREE_FAILURES,
+        (profile or Profile()).next_as_of_ms(now_ms),
     )
     return [noted, frozen]
 
@@ -137,6 +138,7 @@ def get_profile(state: ShardState, command: c.GetProfile, now_ms: int) -> Decisi
 
 def freeze(state: ShardState, command: c.Freeze, now_ms: int) -> Decision:
     """(APPLIED, view)."""
+    profile = state.slot(command.slot).profiles.get(command.buyer_id) or Profile()
     frozen = r.BuyerFrozen(
         r.BUYER_FROZEN,
         command.slot,
@@ -145,6 +147,7 @@ def freeze(state: ShardState, command: c.Freeze, now_ms: int) -> Decision:
         r.BY_OPERATOR,
         command.caller,
         command.reason,
+        profile.next_as_of_ms(now_ms),
     )
     return (Outcome.APPLIED, None), (frozen,)
 
@@ -155,18 +158,26 @@ def unfreeze(state: ShardState, command: c.Unfreeze, now_ms: int) -> Decision:
     if profile is None or profile.frozen_until_ms <= now_ms:
         return (Outcome.APPLIED, profile_view(state, command, now_ms)), ()
     ended = r.BuyerUnfrozen(
-        r.BUYER_UNFROZEN, command.slot, command.buyer_id, False, command.caller, command.reason
+        r.BUYER_UNFROZEN,
+        command.slot,
+        command.buyer_id,
+        False,
+        command.caller,
+        command.reason,
+        profile.next_as_of_ms(now_ms),
     )
     return (Outcome.APPLIED, None), (ended,)
 
 
 def profile_view(state: ShardState, command: Any, now_ms: int) -> tuple[Any, ...]:
-    """(Score, frozen until or 0, cause, caller, reason, when whole, counts by signal)."""
+    """(Score, frozen until or 0, cause, caller, reason, when whole, counts by signal, when
+    somebody changed the freeze last or 0)."""
     profile = state.slot(command.slot).profiles.get(command.buyer_id) or Profile()
     until_ms = profile.frozen_until_ms if profile.frozen_until_ms > now_ms else 0
     by = (profile.cause, profile.caller, profile.reason) if until_ms else (0, "", "")
     whole_ms = profile.whole_ms if profile.whole_ms > now_ms else 0
-    return (profile.score(now_ms), until_ms, *by, whole_ms, profile.counts)
+    counts, as_of_ms = profile.counts, profile.frozen_as_of_ms
+    return (profile.score(now_ms), until_ms, *by, whole_ms, counts, as_of_ms)
 
 
 def pull_risk(state: ShardState, command: c.PullRisk, now_ms: int) -> Decision:
@@ -214,11 +225,11 @@ def _changes_after(index: RiskIndex, cursor: int) -> Iterable[tuple[str, Change]
 
 
 def hold_told(state: ShardState, command: c.HoldTold, now_ms: int) -> Decision:
-    """(NOTED); nothing if the freeze is another one by now, which is to be told as well."""
-    profile = state.slot(command.slot).profiles.get(command.buyer_id)
-    if profile is None or profile.told_until_ms == command.until_ms:
+    """(NOTED). What was changed since is still to be told; what comes late changes nothing."""
+    profile = state.slot(command.slot).profiles.get(command.buyer_id) or Profile()
+    if not profile.told_as_of_ms < command.as_of_ms <= profile.frozen_as_of_ms:
         return (Outcome.NOTED,), ()
-    noted = r.HoldNoted(r.HOLD_NOTED, command.slot, command.buyer_id, command.until_ms)
+    noted = r.HoldNoted(r.HOLD_NOTED, command.slot, command.buyer_id, command.as_of_ms)
     return (Outcome.NOTED,), (noted,)
 
 
@@ -233,7 +244,9 @@ def due_risk(state: ShardState, now_ms: int, limit: int) -> list[Any]:
         if profile is None:
             raise AssertionError(f"no profile of {buyer_id}, which is due")
         if profile.frozen_until_ms:
-            records.append(r.BuyerUnfrozen(r.BUYER_UNFROZEN, number, buyer_id, True, "", ""))
+            as_of_ms = profile.frozen_as_of_ms
+            over = r.BuyerUnfrozen(r.BUYER_UNFROZEN, number, buyer_id, True, "", "", as_of_ms)
+            records.append(over)
         else:
             rested.setdefault(number, []).append(buyer_id)
     for number, buyer_ids in rested.items():

@@ -67,14 +67,14 @@ class PullRisk(NamedTuple):
 
 
 class HoldTold(NamedTuple):
-    """The commission programme knows that this buyer is frozen until then, or (0) is not."""
+    """The commission programme knows what was decided on this buyer's freeze up to then."""
 
     kind: int
     slot: int
     deadline_ms: int
     caller: str
     buyer_id: str
-    until_ms: int
+    as_of_ms: int
 
 
 MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {

@@ -25,7 +25,10 @@ class SignalNoted(NamedTuple):
 
 
 class BuyerFrozen(NamedTuple):
-    """A buyer is frozen until then. Payment failures before it count for no other freeze."""
+    """A buyer is frozen until then. Payment failures before it count for no other freeze.
+
+    `as_of_ms` is when this was decided, and later than that of the change before: it is what the
+    commission programme goes by (`HoldDistributor`)."""
 
     kind: int
     slot: int
@@ -34,10 +37,12 @@ class BuyerFrozen(NamedTuple):
     cause: int
     caller: str
     reason: str
+    as_of_ms: int
 
 
 class BuyerUnfrozen(NamedTuple):
-    """A freeze ended: by itself, or (`caller`) by an operator."""
+    """A freeze ended: by itself, or (`caller`) by an operator. Only the latter is a change to be
+    told of: of itself it ends everywhere, `as_of_ms` is that of the freeze."""
 
     kind: int
     slot: int
@@ -45,6 +50,7 @@ class BuyerUnfrozen(NamedTuple):
     by_itself: bool
     caller: str
     reason: str
+    as_of_ms: int
 
 
 class ProfilesRested(NamedTuple):
@@ -56,12 +62,12 @@ class ProfilesRested(NamedTuple):
 
 
 class HoldNoted(NamedTuple):
-    """The commission programme was told of the freeze that ends then; 0: of its end."""
+    """The commission programme knows of this buyer what was decided up to then."""
 
     kind: int
     slot: int
     buyer_id: str
-    until_ms: int
+    as_of_ms: int
 
 
 RECORDS: dict[int, Callable[..., Any]] = {

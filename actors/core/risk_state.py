@@ -36,6 +36,10 @@ FAILURES_KEPT_MS = 2 * FAILURE_WINDOW_MS
 FAILURES_MAX = 8
 """Kept of a buyer who is frozen already and goes on failing."""
 FREEZE_MS = 24 * HOUR_MS
+FREEZE_KEPT_MS = 60_000
+"""So long a profile stays after its freeze was changed, ended or not: what the commission programme
+was told before may still be on its way to it, for seconds, and the next change must be told as a
+later one."""
 
 PROFILES_MAX = 1_000_000
 """Of one shard; beyond it only payment failures and freezes make new ones."""
@@ -51,10 +55,11 @@ class Profile:
         "counts",
         "due_ms",
         "failures",
+        "frozen_as_of_ms",
         "frozen_until_ms",
         "reason",
         "seq",
-        "told_until_ms",
+        "told_as_of_ms",
         "whole_ms",
     )
 
@@ -66,11 +71,13 @@ class Profile:
         self.failures: tuple[int, ...] = ()
         self.frozen_until_ms = 0
         """0: not frozen."""
+        self.frozen_as_of_ms = 0
+        """When somebody changed that last; 0: nobody has. Each change has an instant of its own."""
         self.cause = 0
         self.caller = ""
         self.reason = ""
-        self.told_until_ms = 0
-        """Of the freeze that the commission programme knows of."""
+        self.told_as_of_ms = 0
+        """Of the newest change that the commission programme knows of."""
         self.seq = 0
         """Entry of the last change."""
         self.due_ms = 0
@@ -82,7 +89,16 @@ class Profile:
 
     def untold(self) -> bool:
         """Whether the commission programme is to be told of a freeze or of its end."""
-        return self.told_until_ms != self.frozen_until_ms
+        return self.told_as_of_ms < self.frozen_as_of_ms
+
+    def next_as_of_ms(self, now_ms: int) -> int:
+        """The instant of a change that is decided now."""
+        return max(now_ms, self.frozen_as_of_ms + 1)
+
+    def rests_ms(self) -> int:
+        """When nothing is left to say, if nothing is to be told."""
+        kept_ms = self.frozen_as_of_ms + FREEZE_KEPT_MS if self.frozen_as_of_ms else 1
+        return max(self.whole_ms, kept_ms)
 
 
 class Change(NamedTuple):
@@ -132,7 +148,7 @@ class RiskIndex:
             self.untold[buyer_id] = None
         else:
             self.untold.pop(buyer_id, None)
-        due_ms = profile.frozen_until_ms if frozen else 0 if untold else profile.whole_ms or 1
+        due_ms = profile.frozen_until_ms if frozen else 0 if untold else profile.rests_ms()
         if due_ms != profile.due_ms:
             key = buyer_id.encode()
             if profile.due_ms:

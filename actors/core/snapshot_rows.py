@@ -107,10 +107,11 @@ def _pack_profile(buyer_id: str, profile: Profile) -> tuple[Any, ...]:
         profile.counts,
         profile.failures,
         profile.frozen_until_ms,
+        profile.frozen_as_of_ms,
         profile.cause,
         profile.caller,
         profile.reason,
-        profile.told_until_ms,
+        profile.told_as_of_ms,
         profile.seq,
     )
 
@@ -351,10 +352,11 @@ def _fill_profiles(filling: Filling, slot: s.SlotState, rows: Any) -> None:
             profile.counts,
             profile.failures,
             profile.frozen_until_ms,
+            profile.frozen_as_of_ms,
             profile.cause,
             profile.caller,
             profile.reason,
-            profile.told_until_ms,
+            profile.told_as_of_ms,
             profile.seq,
         ) = row
         if profile.seq > begin_seq and state.fuzzy is not None:

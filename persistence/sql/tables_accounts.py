@@ -41,6 +41,7 @@ distributors = Table(
     big("applied_ms"),
     big("changed_ms"),
     big("held_until_ms"),
+    big("held_as_of_ms"),
     identifier("changed_by"),
     words("change_reason"),
     big("updated_ms"),
@@ -192,8 +193,7 @@ withdrawals = Table(
     **OPTIONS,
 )
 
-# A row stays when its profile left memory (`rested`). Of a freeze that is over (`frozen` is 0) it
-# keeps the end, and whether it ended by itself.
+# A row stays when its profile left memory (`rested`).
 risk_profiles = Table(
     "risk_profiles",
     metadata,
@@ -204,11 +204,11 @@ risk_profiles = Table(
     words("failures_json"),
     small("frozen"),
     big("frozen_until_ms"),
-    small("ended_by_itself"),
+    big("frozen_as_of_ms"),
     small("cause"),
     identifier("caller"),
     words("reason"),
-    big("told_until_ms"),
+    big("told_as_of_ms"),
     identifier("changed_by"),
     words("change_reason"),
     big("updated_ms"),

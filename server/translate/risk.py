@@ -58,7 +58,7 @@ def profile_message(
     """A profile; None (an unset field) when there is no view."""
     if view is None:
         return None
-    score, until_ms, cause, caller, reason, whole_ms, counts = view
+    score, until_ms, cause, caller, reason, whole_ms, counts, _ = view
     hits, unpaid, failed, returned = counts
     return risk_service_pb2.RiskProfile(
         buyer_id=buyer_id,

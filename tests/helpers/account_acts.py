@@ -157,7 +157,8 @@ class AccountActs:
 
     def _hold(self, name: str) -> None:
         until_ms = self.chance.choice((0, self.shop.now_ms + 5 * MINUTE_MS))
-        self.shop.do(d.HoldDistributor(d.HOLD_DISTRIBUTOR, *HEAD, name, until_ms, "risk"))
+        hold = (name, until_ms, self.shop.now_ms, "risk")
+        self.shop.do(d.HoldDistributor(d.HOLD_DISTRIBUTOR, *HEAD, *hold))
 
     def _withdraw(self, name: str) -> None:
         held = self.programme.distributors.get(name)
@@ -183,8 +184,8 @@ class AccountActs:
         slot = account_slot(buyer)
         profile = self.shop.state.slot(slot).profiles.get(buyer)
         if profile is not None:
-            until_ms = profile.frozen_until_ms
-            self.shop.do(k.HoldTold(k.HOLD_TOLD, slot, 0, "sr", buyer, until_ms))
+            as_of_ms = profile.frozen_as_of_ms
+            self.shop.do(k.HoldTold(k.HOLD_TOLD, slot, 0, "sr", buyer, as_of_ms))
 
 
 def accounts_of(stock: list[list[bytes]], seed: int, incarnation: str) -> list[bytes]:

@@ -235,6 +235,18 @@ def what_a_held_distributor_earned_is_paid_all_the_same(patch: Patch) -> None:
     patch.setattr(commission_state.Distributor, "held", lambda self: False)
 
 
+def an_older_telling_lifts_a_newer_hold(patch: Patch) -> None:
+    honest = programme.hold_distributor
+
+    def hold(state: Any, command: Any, now_ms: int) -> Any:
+        held = programme.programme_of(state, command.slot).distributors.get(command.distributor_id)
+        if held is not None:
+            held.held_as_of_ms = 0
+        return honest(state, command, now_ms)
+
+    patch.setitem(decide.HANDLERS, c.HOLD_DISTRIBUTOR, hold)
+
+
 def a_hold_never_ends_by_itself(patch: Patch) -> None:
     patch.setattr(pulse, "_holds_over", lambda *_: [])
 

@@ -230,5 +230,9 @@ def the_programme_is_not_told_of_an_end(patch: Patch) -> None:
     patch.setattr(
         Profile,
         "untold",
-        lambda self: bool(self.frozen_until_ms) and self.told_until_ms != self.frozen_until_ms,
+        lambda self: bool(self.frozen_until_ms) and self.told_as_of_ms < self.frozen_as_of_ms,
     )
+
+
+def two_changes_of_a_moment_are_told_as_one(patch: Patch) -> None:
+    patch.setattr(Profile, "next_as_of_ms", lambda self, now_ms: now_ms)

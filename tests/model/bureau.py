@@ -209,8 +209,12 @@ class Bureau:
         return self.tell(f.OrderDelivered(f.ORDER_DELIVERED, self.now_ms, order_id(name)))
 
     def hold(self, name: str, for_ms: int) -> Answer:
+        """As risk decides now."""
         until_ms = self.now_ms + for_ms if for_ms else 0
-        return self.do(d.HOLD_DISTRIBUTOR, name, until_ms, "risk")
+        return self.tell_hold(name, until_ms, self.now_ms)
+
+    def tell_hold(self, name: str, until_ms: int, as_of_ms: int) -> Answer:
+        return self.do(d.HOLD_DISTRIBUTOR, name, until_ms, as_of_ms, "risk")
 
     def withdraw(self, name: str, amount: int, request: str = "w1") -> Answer:
         return self.do(d.REQUEST_WITHDRAWAL, request, name, amount)

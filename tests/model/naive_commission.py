@@ -69,6 +69,7 @@ class Naive:
     versions: list[tuple[int, ProgrammeConfig]] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
+    held_as_of: dict[str, int] = field(default_factory=dict)
     bonds: list[Bound] = field(default_factory=list)
     orders: dict[str, Order] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
@@ -112,9 +113,11 @@ class Naive:
         self.states[name] = allowed[0]
         return Outcome.APPLIED
 
-    def hold(self, name: str, until_ms: int) -> None:
-        if name in self.states:
+    def hold(self, name: str, until_ms: int, as_of_ms: int) -> None:
+        """What is known of later stands, in whatever order it is told."""
+        if name in self.states and as_of_ms > self.held_as_of.get(name, 0):
             self.held[name] = until_ms
+            self.held_as_of[name] = as_of_ms
 
     def is_held(self, name: str) -> bool:
         return self.states[name] != "active" or self.held.get(name, 0) > 0

@@ -45,6 +45,8 @@ class Walk:
         self.orders: dict[str, tuple[int, int]] = {}
         """Reservation id -> (units, how many came back)."""
         self.withdrawals: dict[str, bytes] = {}
+        self.holds: list[tuple[str, int, int]] = []
+        """Who was held until when, as of when: all that was ever told."""
         self.count = 0
         self.checked = 0
         self._rates()
@@ -189,10 +191,17 @@ class Walk:
             naive.bind(fact.buyer_id, to, fact.reserved_ms, now_ms, fact.new_buyer)
 
     def _hold(self) -> None:
-        name = self.random.choice(DISTRIBUTORS)
-        for_ms = self.random.choice([0, DAY_MS, 9 * DAY_MS])
-        self.bureau.hold(name, for_ms)
-        self.naive.hold(name, self.bureau.now_ms + for_ms if for_ms else 0)
+        """Risk decides, and tells; or what was told before comes once more."""
+        if self.holds and self.random.random() < 0.5:
+            hold = self.random.choice(self.holds[-3:])
+        else:
+            now_ms = self.bureau.now_ms
+            for_ms = self.random.choice([0, DAY_MS, 9 * DAY_MS])
+            hold = (self.random.choice(DISTRIBUTORS), now_ms + for_ms if for_ms else 0, now_ms)
+            self.holds.append(hold)
+        self.bureau.tell_hold(*hold)
+        name, until_ms, as_of_ms = hold
+        self.naive.hold(name, until_ms if until_ms > self.bureau.now_ms else 0, as_of_ms)
 
     def _second(self) -> None:
         self.bureau.now_ms += 1_000
@@ -292,6 +301,7 @@ class Walk:
         for name, held in bureau.programme.distributors.items():
             assert bureau.money(name) == naive.money(name), name
             assert sum(held.balances) == 0, name
+            assert held.held_until_ms == self.naive.held.get(name, 0), f"the hold of {name}"
             sums = [a + b for a, b in zip(sums, held.balances, strict=True)]
         assert sums == bureau.programme.sums
         now_ms = bureau.now_ms

@@ -46,11 +46,15 @@ class Desk(Shop):
     def unfreeze(self, buyer: str) -> tuple[Any, ...]:
         return self.do(c.Unfreeze(c.UNFREEZE, account_slot(buyer), *HEAD, buyer, "it was not"))
 
-    def told(self, buyer: str, until_ms: int) -> tuple[Any, ...]:
-        return self.do(c.HoldTold(c.HOLD_TOLD, account_slot(buyer), *HEAD, buyer, until_ms))
+    def told(self, buyer: str, as_of_ms: int) -> tuple[Any, ...]:
+        return self.do(c.HoldTold(c.HOLD_TOLD, account_slot(buyer), *HEAD, buyer, as_of_ms))
+
+    def as_of(self, buyer: str) -> int:
+        """When the freeze was changed last."""
+        return int(self.view(buyer)[7])
 
     def view(self, buyer: str) -> tuple[Any, ...]:
-        """(Score, frozen until or 0, cause, caller, reason, when whole, counts)."""
+        """(Score, frozen until or 0, cause, caller, reason, when whole, counts, as of when)."""
         outcome, view = self.do(c.GetProfile(c.GET_PROFILE, account_slot(buyer), *HEAD, buyer))
         assert outcome == Outcome.FOUND
         return tuple(view)

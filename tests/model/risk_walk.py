@@ -32,8 +32,11 @@ class Walk:
         self.desk = Desk()
         self.naive = NaiveRisk()
         self.edges = [Edge(self.desk), Edge(self.desk)]
-        self.programme: dict[str, int] = {}
-        """Whom the commission programme holds, and until when."""
+        self.programme: dict[str, tuple[int, int]] = {}
+        """What the commission programme knows of whom: as of when, and held until when."""
+        self.tellings: list[tuple[str, int, int]] = []
+        """All that was ever told: each may come once more, at a chance of its own."""
+        self.late = random.Random(seed)
 
     def step(self) -> None:
         """Something happens, or time passes."""
@@ -78,14 +81,21 @@ class Walk:
         for buyer in list(self.desk.state.risk.untold):
             profile = self.desk.state.slot(account_slot(buyer)).profiles.get(buyer)
             assert profile is not None
-            self.desk.told(buyer, profile.frozen_until_ms)
-            self.programme[buyer] = profile.frozen_until_ms
+            told = (buyer, profile.frozen_as_of_ms, profile.frozen_until_ms)
+            self.tellings.append(told)
+            self._told(*told)
+        for told in self.late.sample(self.tellings, min(3, len(self.tellings))):
+            self._told(*told)
         assert not self.desk.state.risk.untold
         now_ms = self.desk.now_ms
         for buyer in BUYERS:
-            until_ms = self.programme.get(buyer, 0)
+            _, until_ms = self.programme.get(buyer, (0, 0))
             known_ms = until_ms if until_ms > now_ms else 0
             assert known_ms == self.naive.frozen_until(buyer, now_ms), "what the programme knows"
+
+    def _told(self, buyer: str, as_of_ms: int, until_ms: int) -> None:
+        self.programme[buyer] = max((as_of_ms, until_ms), self.programme.get(buyer, (0, 0)))
+        self.desk.told(buyer, as_of_ms)
 
     def pulse(self) -> None:
         """What is over ends, in slices."""

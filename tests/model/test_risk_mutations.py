@@ -44,6 +44,7 @@ MUTANTS: list[Mutant] = [
     b.a_snapshots_profiles_are_not_counted,
     b.a_snapshots_newer_row_is_changed_again,
     b.the_programme_is_not_told_of_an_end,
+    b.two_changes_of_a_moment_are_told_as_one,
 ]
 
 

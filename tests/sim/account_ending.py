@@ -163,11 +163,9 @@ class AccountEnding:
                 need(earning.amount_minor == left, "commission", f"a share of {name} has drifted")
 
     def _compare_holds(self, programme: cs.Programme) -> None:
-        """Who was a distributor and was frozen is held. A hold is told by a line without an id: one
-        that comes a second time, when the next freeze or the end of this one was told already, puts
-        back what was before (`AccountLedger.held` sees to it that it was so once)."""
-        if self._cluster.world.harm["repeated"]:
-            return
+        """Who was a distributor when the freeze was changed last is held as that says, whatever was
+        told late or twice. (Operators make distributors here; the gateway's look at who applies is
+        not in it.)"""
         profiles = {
             buyer: profile
             for book in self._books
@@ -176,9 +174,9 @@ class AccountEnding:
         }
         for name, distributor in programme.distributors.items():
             until_ms = profiles.get(name, Profile()).frozen_until_ms
-            frozen_ms = self._ledger.freezes.get(name, {}).get(until_ms, 0)
+            changed_ms = max(self._ledger.freezes.get(name, ()), default=distributor.applied_ms)
             need(
-                distributor.held_until_ms == until_ms or frozen_ms < distributor.applied_ms,
+                distributor.held_until_ms == until_ms or changed_ms < distributor.applied_ms,
                 "risk",
                 lambda n=name, a=until_ms, b=distributor.held_until_ms: (
                     f"{n} is frozen until {a}, and held until {b}"

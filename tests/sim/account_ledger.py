@@ -66,7 +66,7 @@ class AccountLedger(TeamLedger):
         self.requests: dict[bytes, str] = {}
         """Withdrawal -> the id that it was asked by."""
         self.freezes: dict[str, dict[int, int]] = {}
-        """Buyer -> end of each freeze that there was -> when it was decided."""
+        """Buyer -> as of when each change of a freeze was decided -> the end; 0: no more."""
         self.sums = [0] * 6
         """Of all entries of the commission's ledger, by account."""
         self._due: tuple[int, str] | None = None
@@ -357,9 +357,13 @@ class AccountLedger(TeamLedger):
             self.sometimes["a hold ended by itself"] += 1
             self.programme.hold_over(name, now_ms)
             return
-        known = {*self.freezes.get(name, ()), 0}
-        need(record.until_ms in known, "risk", f"{name} is held and was never frozen so")
-        self.programme.hold(name, record.until_ms)
+        told_ms = self.freezes.get(name, {}).get(record.as_of_ms, -1)
+        # That a freeze is over may be told, too.
+        need(record.until_ms in {told_ms, 0}, "risk", f"{name} is held and was never frozen so")
+        need(told_ms >= 0, "risk", f"what is told of {name} was never decided")
+        later = record.as_of_ms > self.programme.held_as_of.get(name, 0)
+        need(later, "risk", f"an older telling changes the hold of {name}")
+        self.programme.hold(name, record.until_ms, record.as_of_ms)
         self.sometimes["a distributor was held"] += bool(record.until_ms)
 
     def bound(self, book: Book, record: cr.BuyerBound) -> None:
@@ -389,7 +393,7 @@ class AccountLedger(TeamLedger):
 
     def frozen(self, book: Book, record: k.BuyerFrozen) -> None:
         buyer, now_ms = record.buyer_id, book.state.now_ms
-        self.freezes.setdefault(buyer, {})[record.until_ms] = now_ms
+        self._freeze_changed(buyer, record.as_of_ms, record.until_ms)
         if record.cause == k.BY_PAYMENT_FAILURES:
             # The third failure froze by the rules, and stands before this in the entry.
             need(buyer in self._behaved, "risk", f"{buyer} is frozen for nothing")
@@ -406,15 +410,21 @@ class AccountLedger(TeamLedger):
         self._behaved.add(buyer)
         self.sometimes["a freeze ended by itself"] += record.by_itself
         if not record.by_itself:
+            self._freeze_changed(buyer, record.as_of_ms, 0)
             self._operation(book, ("unfreeze", buyer))
             self.risk.unfreeze(buyer, book.state.now_ms)
 
     def rested(self, book: Book, record: k.ProfilesRested) -> None:
         self._behaved.update(record.buyer_ids)
 
+    def _freeze_changed(self, buyer: str, as_of_ms: int, until_ms: int) -> None:
+        changes = self.freezes.setdefault(buyer, {})
+        need(as_of_ms > max(changes, default=0), "risk", f"a later change of {buyer} is not later")
+        changes[as_of_ms] = until_ms
+
     def hold_noted(self, book: Book, record: k.HoldNoted) -> None:
-        known = {*self.freezes.get(record.buyer_id, ()), 0}
-        need(record.until_ms in known, "risk", f"the programme knows more of {record.buyer_id}")
+        known = self.freezes.get(record.buyer_id, {})
+        need(record.as_of_ms in known, "risk", f"the programme knows more of {record.buyer_id}")
 
 
 def entries_of(record: Any) -> list[cr.Entry]:

@@ -16,7 +16,7 @@ from actors.core.commission_state import (
 )
 from actors.core.outcomes import Outcome
 from actors.core.programme_config import FIRST_TOUCH, LAST_TOUCH
-from tests.model.bureau import DAY_MS, HOUR_MS, JANUARY, NOVEMBER, Bureau
+from tests.model.bureau import DAY_MS, HOUR_MS, JANUARY, NOVEMBER, SLOT, Bureau
 
 
 def with_distributors(*names: str, **changes: object) -> Bureau:
@@ -152,6 +152,41 @@ def test_a_binding_that_is_over_closes_no_cycle_and_one_that_begins_later_does()
     assert len(bureau.touch("r1", "dan", "cid", ago_ms=-HOUR_MS)) == 1
     assert referrer(bureau, "dan") == ""
     assert bureau.bind("bob", "dan")[0] == Outcome.CYCLE
+
+
+def test_an_older_telling_of_a_freeze_changes_nothing() -> None:
+    bureau = with_distributors()
+    frozen_ms = bureau.now_ms
+    until_ms = frozen_ms + DAY_MS
+    for told in ((until_ms, frozen_ms + 2), (0, frozen_ms + 1), (0, frozen_ms + 2)):
+        bureau.tell_hold("bob", *told)
+        assert bureau.distributor("bob").held_until_ms == until_ms
+    assert bureau.tell_hold("bob", 0, frozen_ms + 1)[0] == Outcome.FOUND
+    assert bureau.tell_hold("bob", 0, frozen_ms + 3)[0] == Outcome.APPLIED
+    assert bureau.tell_hold("bob", until_ms, frozen_ms + 2)[0] == Outcome.FOUND
+    assert bureau.distributor("bob").held_until_ms == 0
+
+
+def test_that_a_freeze_is_over_is_remembered_though_its_beginning_was_never_told() -> None:
+    bureau = with_distributors()
+    assert bureau.tell_hold("bob", 0, bureau.now_ms)[0] == Outcome.APPLIED
+    late = bureau.tell_hold("bob", bureau.now_ms + DAY_MS, bureau.now_ms - 1)
+    assert (late[0], bureau.distributor("bob").held_until_ms) == (Outcome.FOUND, 0)
+
+
+def test_a_hold_that_ended_by_itself_does_not_come_back() -> None:
+    bureau = with_distributors()
+    hold = ("bob", bureau.now_ms + DAY_MS, bureau.now_ms)
+    bureau.tell_hold(*hold)
+    bureau.wait(DAY_MS + 1_000)
+    assert bureau.distributor("bob").held_until_ms == 0
+    for state in (bureau.state, bureau.replica(), bureau.from_snapshot()):
+        programme = state.slot(SLOT).programme
+        assert programme is not None
+        bob = programme.distributors.get("bob")
+        assert bob is not None
+        assert bob.held_as_of_ms == hold[2]
+    assert bureau.tell_hold(*hold)[0] == Outcome.FOUND
 
 
 def test_who_is_frozen_goes_on_binding_and_who_is_suspended_does_not() -> None:

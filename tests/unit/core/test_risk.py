@@ -8,7 +8,7 @@ from actors.core import risk_state
 from actors.core.codec import unpack_entry
 from actors.core.identity import account_slot
 from actors.core.outcomes import Outcome
-from actors.core.risk_state import FREEZE_MS, HOUR_MS, LOW_SCORE
+from actors.core.risk_state import FREEZE_KEPT_MS, FREEZE_MS, HOUR_MS, LOW_SCORE
 from actors.core.snapshot import digest
 from tests.model.risk_desk import Desk, Edge
 
@@ -21,7 +21,7 @@ def desk() -> Desk:
 
 
 def test_everybody_begins_with_a_whole_score(desk: Desk) -> None:
-    assert desk.view("ann") == (100, 0, 0, "", "", 0, (0, 0, 0, 0))
+    assert desk.view("ann") == (100, 0, 0, "", "", 0, (0, 0, 0, 0), 0)
     assert desk.remembered() == set()
 
 
@@ -160,7 +160,7 @@ def test_an_operator_freezes_and_unfreezes_and_is_named(desk: Desk) -> None:
 
 def test_a_freeze_ends_by_itself_and_the_profile_leaves_memory(desk: Desk) -> None:
     desk.freeze("ann", HOUR_MS)
-    desk.told("ann", desk.now_ms + HOUR_MS)
+    desk.told("ann", desk.as_of("ann"))
     desk.wait(HOUR_MS - 1)
     assert desk.pulse_risk() == []
     desk.wait(1)
@@ -197,22 +197,75 @@ def test_what_time_does_comes_in_slices(desk: Desk) -> None:
 def test_the_programme_is_told_of_each_freeze_and_of_its_end(desk: Desk) -> None:
     index = desk.state.risk
     desk.freeze("ann", HOUR_MS)
-    first_ms = desk.frozen_until("ann")
+    first_ms = desk.as_of("ann")
     assert list(index.untold) == ["ann"]
     desk.freeze("ann", 2 * HOUR_MS)
     desk.told("ann", first_ms)
     assert list(index.untold) == ["ann"]
-    desk.told("ann", desk.frozen_until("ann"))
+    desk.told("ann", desk.as_of("ann"))
     assert not index.untold
     desk.unfreeze("ann")
     assert list(index.untold) == ["ann"]
     desk.wait(HOUR_MS)
     assert desk.pulse_risk() == []
-    desk.told("ann", 0)
+    desk.told("ann", desk.as_of("ann"))
     assert not index.untold
     desk.pulse_risk()
     assert desk.remembered() == set()
     assert desk.told("nobody", 5) == (Outcome.NOTED,)
+
+
+def test_changes_of_one_millisecond_are_told_in_their_order(desk: Desk) -> None:
+    desk.open()
+    told = []
+    for _ in range(2):
+        desk.freeze("ann", HOUR_MS)
+        told.append(desk.as_of("ann"))
+        desk.unfreeze("ann")
+        told.append(desk.as_of("ann"))
+    desk.close()
+    first_ms = desk.now_ms
+    assert told == [first_ms, first_ms + 1, first_ms + 2, first_ms + 3]
+    desk.freeze("ann", HOUR_MS)
+    assert desk.as_of("ann") > told[-1]
+
+
+def test_that_the_programme_was_told_of_an_older_change_may_come_late(desk: Desk) -> None:
+    desk.freeze("ann", HOUR_MS)
+    first_ms = desk.as_of("ann")
+    desk.unfreeze("ann")
+    desk.told("ann", desk.as_of("ann"))
+    journalled = len(desk.journal)
+    desk.told("ann", first_ms)
+    assert (len(desk.journal), list(desk.state.risk.untold)) == (journalled, [])
+    desk.freeze("ann", HOUR_MS)
+    desk.told("ann", first_ms)
+    assert list(desk.state.risk.untold) == ["ann"]
+
+
+def test_a_freeze_that_ends_by_itself_before_it_was_told_is_still_to_be_told(desk: Desk) -> None:
+    desk.freeze("ann", HOUR_MS)
+    desk.freeze("bob", HOUR_MS)
+    desk.told("bob", desk.as_of("bob"))
+    desk.wait(HOUR_MS + 1_000)
+    desk.pulse_risk()
+    assert list(desk.state.risk.untold) == ["ann"]
+    desk.told("ann", desk.as_of("ann"))
+    assert not desk.state.risk.untold
+
+
+def test_a_profile_stays_as_long_as_what_was_told_of_its_freeze_may_be_on_its_way(
+    desk: Desk,
+) -> None:
+    desk.freeze("ann", HOUR_MS)
+    desk.unfreeze("ann")
+    desk.told("ann", desk.as_of("ann"))
+    desk.wait(FREEZE_KEPT_MS - 1_000)
+    assert desk.pulse_risk() == []
+    assert desk.remembered() == {"ann"}
+    desk.wait(2_000)
+    desk.pulse_risk()
+    assert desk.remembered() == set()
 
 
 def test_a_fact_without_a_buyer_is_of_an_older_release_and_means_nothing(desk: Desk) -> None:
@@ -364,7 +417,7 @@ def test_a_failed_pull_changes_nothing(desk: Desk) -> None:
 
 def test_a_snapshot_has_the_profiles_and_what_is_counted_over_them(desk: Desk) -> None:
     desk.freeze("ann", HOUR_MS)
-    desk.told("ann", desk.frozen_until("ann"))
+    desk.told("ann", desk.as_of("ann"))
     desk.leave_unpaid("bob")
     for _ in range(2):
         desk.fail_to_pay("cat")

@@ -20,8 +20,7 @@ from actors.core import commands as c
 from actors.core import facts as f
 from actors.core import relay_commands as y
 from actors.core import risk_commands as k
-from actors.core.commission_commands import HOLD_DISTRIBUTOR
-from actors.core.identity import PROGRAMME_SLOT, account_slot
+from actors.core.identity import account_slot
 from actors.core.outcomes import Outcome
 from server import edge as edges
 from server.buckets import Rate
@@ -436,56 +435,3 @@ def test_a_set_of_one_shard_says_nothing_of_another() -> None:
     one.take((Outcome.FOUND, True, 5, 5, False, (("ann", 9, 0),)), 1.0)
     other.take((Outcome.FOUND, True, 5, 5, False, ()), 1.0)
     assert (list(one.rows), list(other.rows)) == (["ann"], [])
-
-
-async def test_the_programme_holds_what_a_frozen_distributor_earns(guarded: Guarded) -> None:
-    lines, holds = guarded.lines, guarded.gateway.services.holds
-    stub: Any = commission_service_pb2_grpc.CommissionServiceStub(guarded.gateway.channel)
-    applied = await stub.ApplyDistributor(commission.ApplyDistributorRequest(distributor_id="ann"))
-    assert applied.status == com.LINE_STATUS_APPLIED
-    for buyer_id in ("ann", "nobody"):
-        await guarded.freeze(buyer_id)
-    assert {chore[2] for chore in lines.chores()} == {"ann", "nobody"}
-    for chore in lines.chores():
-        assert await holds.finish(chore)
-    assert lines.chores() == ()
-    programme = lines.state.slot(PROGRAMME_SLOT).programme
-    assert programme is not None
-    held = programme.distributors.get("ann")
-    assert held is not None
-    assert held.held_until_ms == guarded.clock.now_ms() + 24 * HOUR_MS
-    await guarded.risk.Unfreeze(risk.UnfreezeRequest(buyer_id="ann", reason="no fraud"))
-    (chore,) = lines.chores()
-    lines.failures[HOLD_DISTRIBUTOR] = [Outcome.UNKNOWN]
-    assert not await holds.finish(chore)
-    assert lines.chores() == (chore,)
-    assert await holds.finish(chore)
-    assert (held.held_until_ms, lines.chores()) == (0, ())
-
-
-async def test_who_becomes_a_distributor_while_frozen_is_held_from_the_start(
-    guarded: Guarded,
-) -> None:
-    lines, holds = guarded.lines, guarded.gateway.services.holds
-    stub: Any = commission_service_pb2_grpc.CommissionServiceStub(guarded.gateway.channel)
-    await guarded.freeze("ann")
-    (chore,) = lines.chores()
-    assert await holds.finish(chore)
-    assert lines.chores() == (), "there was nobody to hold"
-    request = commission.ApplyDistributorRequest(distributor_id="ann")
-    lines.failures[k.GET_PROFILE] = [Outcome.RETRY]
-    assert (await stub.ApplyDistributor(request)).status == com.LINE_STATUS_UNKNOWN
-    lines.failures[HOLD_DISTRIBUTOR] = [Outcome.RETRY]
-    assert (await stub.ApplyDistributor(request)).status == com.LINE_STATUS_UNKNOWN
-    again = await stub.ApplyDistributor(request)
-    assert again.status == com.LINE_STATUS_FOUND
-    frozen_until_ms = guarded.clock.now_ms() + 24 * HOUR_MS
-    assert again.distributor.held_until_time.ToMilliseconds() == frozen_until_ms
-    await guarded.risk.Unfreeze(risk.UnfreezeRequest(buyer_id="ann", reason="no fraud"))
-    (chore,) = lines.chores()
-    assert await holds.finish(chore)
-    read = commission.GetDistributorRequest(distributor_id="ann")
-    assert not (await stub.GetDistributor(read)).distributor.HasField("held_until_time")
-    honest = await stub.ApplyDistributor(commission.ApplyDistributorRequest(distributor_id="bob"))
-    assert honest.status == com.LINE_STATUS_APPLIED
-    assert not honest.distributor.HasField("held_until_time")

@@ -199,8 +199,8 @@ def test_the_ledger_can_be_told_from_its_facts_alone() -> None:
 
 
 def test_a_freeze_says_who_and_until_when_and_signals_are_nobodys_business() -> None:
-    frozen = k.BuyerFrozen(k.BUYER_FROZEN, 1500, "ann", NOW_MS + 5, k.BY_OPERATOR, "op", "cards")
-    ended = k.BuyerUnfrozen(k.BUYER_UNFROZEN, 1500, "ann", True, "", "")
+    frozen = k.BuyerFrozen(k.BUYER_FROZEN, 1500, "ann", NOW_MS + 5, k.BY_OPERATOR, "op", "cards", 1)
+    ended = k.BuyerUnfrozen(k.BUYER_UNFROZEN, 1500, "ann", True, "", "", 1)
     noted = k.SignalNoted(k.SIGNAL_NOTED, 1500, "ann", 2, 1, NOW_MS, ())
     taken = y.FactTaken(y.FACT_TAKEN, 1500, 0, "inc", 7, 1)
     entry = packed(taken, noted, frozen, ended)

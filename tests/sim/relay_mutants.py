@@ -259,7 +259,7 @@ RELAY_MUTANTS = {
     a_month_is_closed_before_it_is_over: 30,
     a_freeze_never_ends: 30,
     a_hold_never_ends: 30,
-    an_older_telling_lifts_a_newer_hold: 30,
+    an_older_telling_lifts_a_newer_hold: 65,
     what_a_hold_kept_is_never_paid: 30,
     what_is_held_is_paid: 30,
     a_reversal_is_clamped_at_zero: 160,

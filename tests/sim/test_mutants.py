@@ -18,7 +18,7 @@ PROCESSES = 2
 
 @pytest.fixture(scope="module")
 def hunted() -> Mapping[str, Any]:
-    """What became of each, all hunted at once on two processes (some 11 s of CPU together)."""
+    """What became of each, all hunted at once on two processes (a minute of CPU together)."""
     names = mutants()
     hunts = [
         subprocess.Popen(

@@ -33,7 +33,7 @@ from server.services.table import Services
 log = structlog.get_logger()
 
 DRAIN_GRACE_S = 10.0
-EDGE_PATIENCE_S = 5.0
+EDGE_PATIENCE_S = 15.0
 """After it found all stock, a gateway waits so long to learn who is frozen. Account shards that are
 away for longer keep nobody from buying."""
 WATCHERS_NOTICE_S = 0.2

@@ -189,10 +189,12 @@ class Source:
         return max(self._passed_lag_ms, self._clock.now_ms() - self._goal[1])
 
     def status(self) -> dict[str, Any]:
-        """What operators see of it."""
+        """What operators see of it. `marked`: every account shard has journalled that it is so far;
+        what has no fact for a shard is marked a moment after `position` has passed it."""
         return {
             "shard": self.shard,
             "position": self.position,
+            "marked": min(map(_whole, self._marks.values()), default=0),
             "lag_entries": self.lag_entries,
             "lag_ms": self.lag_ms,
             "gap_entries": self.gap_entries,

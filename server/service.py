@@ -254,9 +254,9 @@ class Service:
         return not behind
 
     def _behind(self) -> str:
-        """What has not caught up; '' when all has. The relay first: it makes entries."""
+        """What has not caught up; '' when all has. The relay first: its marks are entries, too."""
         relayed = {
-            source["shard"]: source["position"]
+            source["shard"]: source["marked"]
             for relay in self._relays
             for source in cluster.call(relay.status.remote(), 5)
         }

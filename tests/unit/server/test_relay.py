@@ -60,12 +60,36 @@ def test_every_fact_has_its_effect_in_the_order_of_its_source(monkeypatch: Patch
             assert source.status() | {"lag_ms": 0} == {
                 "shard": STOCK,
                 "position": last,
+                "marked": last,
                 "lag_entries": 0,
                 "lag_ms": 0,
                 "gap_entries": 0,
                 "set_aside": 0,
                 "trouble": "",
             }
+
+    body()
+
+
+def test_an_entry_is_marked_only_when_the_account_shard_has_journalled_it(
+    monkeypatch: Patch,
+) -> None:
+    """A stop that went by the position ended before the last mark, and SQL lacked it."""
+
+    @in_virtual_time
+    async def body() -> None:
+        async with stage(monkeypatch) as on:
+            on.accounts.start("a")
+            on.accounts.start("b")
+            source, _ = on.relay()
+            first = on.append(silent(1))
+            await until(lambda: source.status()["marked"] == first)
+            last = on.append(silent(2))
+            await until(lambda: source.position == last)
+            assert source.status()["marked"] == first
+            assert on.marks()[-1] == (INCARNATION, first, ENTRY_END)
+            await until(lambda: source.status()["marked"] == last)
+            assert on.marks()[-1] == (INCARNATION, last, ENTRY_END)
 
     body()
 

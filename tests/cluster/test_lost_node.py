@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from server.children import ServeChild, alive, descendants
 from tests.helpers.stack import ended, stockray, within
 
@@ -16,6 +18,7 @@ def command_of(pid: int) -> str:
         return ""
 
 
+@pytest.mark.extended
 async def test_a_service_whose_ray_node_died_ends_and_serves_when_started_again(
     tmp_path: Path,
 ) -> None:

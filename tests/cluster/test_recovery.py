@@ -225,6 +225,7 @@ async def test_one_lost_journal_halts_its_shard_alone_and_the_others_lose_nothin
         assert kept.reservation is not None
 
 
+@pytest.mark.extended
 async def test_a_backup_of_a_live_sale_is_restored_with_every_answer_given_before_it(
     stack: Stack, client: AsyncClient, tmp_path: Path
 ) -> None:

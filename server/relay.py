@@ -194,7 +194,7 @@ class Source:
         return {
             "shard": self.shard,
             "position": self.position,
-            "marked": min(map(_whole, self._marks.values()), default=0),
+            "marked": self._marked(),
             "lag_entries": self.lag_entries,
             "lag_ms": self.lag_ms,
             "gap_entries": self.gap_entries,
@@ -217,7 +217,7 @@ class Source:
             raise Doubt(
                 f"facts of entry {furthest} were taken, and the journal ends at {meta.last_seq}"
             )
-        self.position = min(_whole(mark) for mark in self._marks.values())
+        self.position = self._marked()
 
     async def _ask(self, shard: int) -> Mark:
         command = GetMarks(GET_MARKS, self._account_slots[shard], self._deadline_ms(), CALLER)
@@ -399,10 +399,14 @@ class Source:
                 for shard in behind
             )
         )
-        done = min(_whole(mark) for mark in self._marks.values())
+        done = self._marked()
         if done > self._reported:
             await self._journal.set_position(RELAY_READER, done)
             self._reported = done
+
+    def _marked(self) -> int:
+        """The entry up to which every account shard has all; 0 before they were asked."""
+        return min(map(_whole, self._marks.values()), default=0)
 
     def _deadline_ms(self) -> int:
         return self._clock.now_ms() + self._limits.deadline_ms

@@ -274,6 +274,20 @@ def statement_made(state: s.ShardState, slot: s.SlotState, record: r.StatementMa
             del programme.months[record.month]
 
 
+def _withdrawal_of(
+    state: s.ShardState, record: r.WithdrawalRequested | r.WithdrawalRecalled, stage: int
+) -> c.Withdrawal:
+    """As a record tells of it, at a stage; its times and reference are the caller's."""
+    withdrawal = c.Withdrawal()
+    withdrawal.distributor_id = intern(record.distributor_id)
+    withdrawal.amount_minor = record.amount_minor
+    withdrawal.from_settled_minor = record.from_settled_minor
+    withdrawal.fingerprint = record.fingerprint
+    withdrawal.state = stage
+    withdrawal.seq = state.seq
+    return withdrawal
+
+
 def withdrawal_requested(
     state: s.ShardState, slot: s.SlotState, record: r.WithdrawalRequested
 ) -> None:
@@ -286,15 +300,9 @@ def withdrawal_requested(
         if state.fuzzy is None:
             raise s.Impossible(f"entry {state.seq}: withdrawal {record.key.hex()} was requested")
         return
-    withdrawal = c.Withdrawal()
-    withdrawal.distributor_id = intern(record.distributor_id)
-    withdrawal.amount_minor = record.amount_minor
-    withdrawal.from_settled_minor = record.from_settled_minor
-    withdrawal.fingerprint = record.fingerprint
-    withdrawal.state = c.REQUESTED
+    withdrawal = _withdrawal_of(state, record, c.REQUESTED)
     withdrawal.requested_ms = withdrawal.changed_ms = state.now_ms
     withdrawal.reference = ""
-    withdrawal.seq = state.seq
     programme.withdrawals.put(record.key, withdrawal)
 
 
@@ -340,15 +348,9 @@ def withdrawal_recalled(
         if state.fuzzy is None:
             raise s.Impossible(f"entry {state.seq}: withdrawal {record.key.hex()} is here")
         return
-    withdrawal = c.Withdrawal()
-    withdrawal.distributor_id = intern(record.distributor_id)
-    withdrawal.amount_minor = record.amount_minor
-    withdrawal.from_settled_minor = record.from_settled_minor
-    withdrawal.fingerprint = record.fingerprint
-    withdrawal.state = record.state
+    withdrawal = _withdrawal_of(state, record, record.state)
     withdrawal.requested_ms, withdrawal.changed_ms = record.requested_ms, record.changed_ms
     withdrawal.reference = record.reference
-    withdrawal.seq = state.seq
     programme.withdrawals.put(record.key, withdrawal)
     programme.archived_withdrawals.pop(record.key, None)
 

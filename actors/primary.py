@@ -33,7 +33,7 @@ from actors.core.forgetting_accounts import ForgettingAccounts
 from actors.core.outcomes import Outcome
 from actors.core.pulse import Pulse
 from actors.core.state import ShardState
-from actors.fullness import has_room_for
+from actors.fullness import FULL_FOR_NEW_PERCENT, has_room_for
 from actors.lateness import SenderClocks
 from actors.limits import Readers, ShardLimits
 from actors.rounds import Answers, Round, RoundStatus
@@ -328,7 +328,8 @@ class Primary:
                 return _WRONG_SHARD
             if line[2] < sender_ms:
                 return _RETRY
-            if self.full_percent and not has_room_for(line, self.full_percent):
+            full = self.full_percent
+            if full >= FULL_FOR_NEW_PERCENT and not has_room_for(line, full):
                 return _RETRY
             command = c.MAKE[kind](line)
             brought = recall(state, command) if kind == c.RECALLED else ()

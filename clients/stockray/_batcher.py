@@ -32,7 +32,7 @@ from stockray._channel import Connections
 from stockray._codec import span
 from stockray._failures import Failure, read_failure
 from stockray._pending import Group, Line
-from stockray._retry import EDGE, UNDECIDED, UNKNOWN, pause_s
+from stockray._retry import EDGE, REPEAT_MIN_S, UNDECIDED, UNKNOWN, pause_s
 from stockray._verbs import STATUS, Verb
 from stockray.enums import Status
 from stockray.errors import ClientClosed, InvalidRequest, Overloaded, ServerError, StockrayError
@@ -234,7 +234,8 @@ class Batcher(Generic[R]):
             alike.setdefault((line.attempts, line.wait), []).append(line)
         for (attempts, wait), resting in alike.items():
             pause = pause_s(self._options, attempts, wait)
-            self._expire([line for line in resting if line.deadline <= now + pause])
+            ready = now + pause + REPEAT_MIN_S
+            self._expire([line for line in resting if line.deadline <= ready])
             again = [line for line in resting if not line.done]
             if again:
                 rest = next(self._rests)

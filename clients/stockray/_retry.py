@@ -22,6 +22,9 @@ EDGE = frozenset(
 """What a gateway may answer without asking the shard: it speaks of this attempt alone, so it does
 not end what an attempt before it may have done."""
 DOUBLINGS_MAX = 16
+REPEAT_MIN_S = 0.02
+"""Time that must be left after the pause for another attempt: one that is cut off at the deadline,
+before its answer comes, makes a doubt of what was a no."""
 
 
 def pause_s(options: ClientOptions, attempts: int, retry_after: timedelta | None) -> float:

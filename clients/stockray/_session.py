@@ -26,7 +26,7 @@ from stockray._codec import read, span
 from stockray._failures import Failure, read_failure
 from stockray._fork import generation
 from stockray._ids import IdMaker
-from stockray._retry import EDGE, UNDECIDED, UNKNOWN, pause_s
+from stockray._retry import EDGE, REPEAT_MIN_S, UNDECIDED, UNKNOWN, pause_s
 from stockray._seats import JOIN
 from stockray._verbs import CONFIRM, GRAB, RELEASE, RESERVE
 from stockray.enums import Status
@@ -205,7 +205,7 @@ class Session:
                 lost = lost or status == UNKNOWN
                 wait = span(answer.retry_after)  # type: ignore[attr-defined]
             pause = pause_s(self._options, attempts, wait)
-            if opened.loop.time() + pause < deadline:
+            if opened.loop.time() + pause + REPEAT_MIN_S < deadline:
                 await asyncio.sleep(pause)
             elif answer is not None:
                 return answer, lost

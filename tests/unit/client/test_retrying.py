@@ -13,27 +13,52 @@ import stockray
 from stockray import AsyncClient, GrabLine, Status
 from stockray_proto.v1 import common_pb2, inventory_service_pb2, seckill_service_pb2
 
-from tests.unit.client.scripted import ScriptedServer, answered, refuse, reserve_all
+from tests.unit.client.scripted import Handler, ScriptedServer, answered, refuse, reserve_all
 
 RETRY = common_pb2.LINE_STATUS_RETRY
 UNKNOWN = common_pb2.LINE_STATUS_UNKNOWN
 
 
 class Script:
-    """Answers call by call: a line status for all lines, an RPC error, or None to reserve."""
+    """Answers call by call: a line status for all lines, an RPC error, or None to reserve.
 
-    def __init__(self, *steps: int | grpc.StatusCode | None, last: int | None = None) -> None:
+    After the steps comes `last`, with which it asks to come again in `wait`: where that is past the
+    caller's deadline, no attempt is under way when time is up.
+    """
+
+    def __init__(
+        self,
+        *steps: int | grpc.StatusCode | None,
+        last: int | None = None,
+        wait: timedelta | None = None,
+    ) -> None:
         self.steps = list(steps)
         self.last = last
+        self.wait = wait
 
     async def __call__(self, request: Any, context: Any) -> Any:
+        wait = None if self.steps else self.wait
         step = self.steps.pop(0) if self.steps else self.last
         if step is None:
             return await reserve_all(request, context)
         if isinstance(step, grpc.StatusCode):
             await refuse(context, step)
-        results = [answered(line, step) for line in request.lines]
+        results = [answered(line, step, wait) for line in request.lines]
         return seckill_service_pb2.GrabManyResponse(results=results)
+
+
+def receiving(wait: timedelta, *steps: common_pb2.LineStatus.ValueType) -> Handler:
+    """Answers ReceiveStock with the steps, and from then on RETRY in `wait`."""
+    statuses = list(steps)
+
+    async def receive(request: Any, context: Any) -> Any:
+        if statuses:
+            return inventory_service_pb2.ReceiveStockResponse(status=statuses.pop(0))
+        answer = inventory_service_pb2.ReceiveStockResponse(status=RETRY)
+        answer.retry_after.FromTimedelta(wait)
+        return answer
+
+    return receive
 
 
 def sent_ids(server: ScriptedServer) -> set[str]:
@@ -56,15 +81,29 @@ async def test_an_undecided_line_is_sent_again_with_its_id(
 
 
 async def test_a_line_only_refused_reports_retry_when_time_is_up(server: ScriptedServer) -> None:
-    server.on("GrabMany", Script(last=RETRY))
-    async with AsyncClient(server.address, timeout_ms=150, backoff_min_ms=10) as client:
+    server.on("GrabMany", Script(RETRY, last=RETRY, wait=timedelta(minutes=1)))
+    async with AsyncClient(server.address, backoff_min_ms=10) as client:
         answer = await client.grab("c", "s", buyer_id="u")
 
     assert answer.status is Status.RETRY
-    assert len(server.calls["GrabMany"]) > 1
+    assert len(server.calls["GrabMany"]) == 2
     with pytest.raises(stockray.DeadlineExceeded) as raised:
         answer.raise_for_status()
     assert not raised.value.maybe_applied
+
+
+async def test_an_attempt_is_not_begun_that_time_cannot_answer(server: ScriptedServer) -> None:
+    """Cut off at the deadline it would leave in doubt what was refused for certain."""
+    almost = timedelta(milliseconds=1990)
+    server.on("GrabMany", Script(last=RETRY, wait=almost))
+    server.on("ReceiveStock", receiving(almost))
+    async with AsyncClient(server.address, timeout_ms=2000, backoff_min_ms=1) as client:
+        line, single = await asyncio.gather(
+            client.grab("c", "s", buyer_id="u"), client.receive_stock("s", quantity=5)
+        )
+
+    assert (line.status, single.status) == (Status.RETRY, Status.RETRY)
+    assert len(server.calls["GrabMany"]) == len(server.calls["ReceiveStock"]) == 1
 
 
 @pytest.mark.parametrize("doubt", [UNKNOWN, grpc.StatusCode.UNAVAILABLE])
@@ -286,14 +325,8 @@ async def test_a_single_request_is_sent_again_with_its_id(server: ScriptedServer
 async def test_a_single_request_ends_as_unknown_once_it_lost_an_answer(
     server: ScriptedServer,
 ) -> None:
-    statuses = [UNKNOWN]
-
-    async def receive(request: Any, context: Any) -> Any:
-        status = statuses.pop() if statuses else RETRY
-        return inventory_service_pb2.ReceiveStockResponse(status=status)
-
-    server.on("ReceiveStock", receive)
-    async with AsyncClient(server.address, timeout_ms=100, backoff_min_ms=5) as client:
+    server.on("ReceiveStock", receiving(timedelta(minutes=1), UNKNOWN))
+    async with AsyncClient(server.address, backoff_min_ms=5) as client:
         answer = await client.receive_stock("s", quantity=5)
 
     assert answer.status is Status.UNKNOWN

@@ -30,7 +30,7 @@ from actors.core.identity import PROGRAMME_SLOT, buyer_part, public_id, request_
 from actors.core.programme_config import ProgrammeConfig
 from actors.core.state import ShardState
 from actors.hosting import collect_young, stop_collector
-from actors.limits import ShardLimits
+from actors.limits import Readers, ShardLimits
 from actors.primary import Identity, Primary
 from actors.rounds import pack_answers, pack_round, unpack_answers, unpack_round
 from actors.specs import owned_by, slots_between
@@ -220,7 +220,7 @@ async def primary_of(journal: MemoryJournal) -> Primary:
         time=ShardTime(WallClock()),
         limits=ShardLimits(append_patience_ms=60_000),
         owned_slots=owned_by(ACCOUNTS, SLOTS_OF),
-        readers=(),
+        readers=Readers(),
     )
 
 
@@ -259,7 +259,9 @@ async def relay(orders: int, journal: MemoryJournal, costs: Costs) -> tuple[Prim
     source.draining = True
     with costs.of("relay"):
         following = asyncio.create_task(source.run())
-        await followed.whole.wait()
+        whole = asyncio.create_task(followed.whole.wait())
+        await asyncio.wait({whole, following, running}, return_when=asyncio.FIRST_COMPLETED)
+    assert whole.done(), "the relay or the primary ended before all facts were taken"
     following.cancel()
     running.cancel()
     assert len(programme.orders) == orders, "an order is missing"

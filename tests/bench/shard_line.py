@@ -30,7 +30,7 @@ from actors.core.identity import SLOT_COUNT, slot_of
 from actors.core.outcomes import Outcome
 from actors.core.state import ShardState
 from actors.hosting import collect_young, new_loop, stop_collector
-from actors.limits import ShardLimits
+from actors.limits import Readers, ShardLimits
 from actors.primary import Identity, Primary
 from actors.rounds import pack_answers, pack_line, pack_round, unpack_answers, unpack_round
 from actors.threads import JournalThread, SnapshotsThread
@@ -123,7 +123,7 @@ async def primary_over(journal: Journal) -> Primary:
         # A shared disk may stall for longer than a gateway should wait: that is latency here.
         limits=ShardLimits(append_patience_ms=60_000),
         owned_slots=frozenset(range(SLOT_COUNT)),
-        readers=(),
+        readers=Readers(),
     )
 
 

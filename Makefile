@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)
 STAMP := $(VENV)/.synced
+# Tests with whole clusters are one group and run one after the other; the others run beside them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo demo-cluster test test-extended test-quick check format proto lock bench interop sim chaos soak clean static
 
@@ -26,17 +28,17 @@ demo-cluster: $(STAMP) ## The same on a private Redis and MariaDB, started for i
 test: $(STAMP) ## Everything: checks, unit, contract, cluster and end-to-end tests (installs Redis, MariaDB)
 	@./tools/services.sh
 	@$(MAKE) --no-print-directory static
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 # The same, with the longer forms and other stores that the ordinary run leaves out (40 minutes).
 test-extended: $(STAMP)
 	@$(MAKE) --no-print-directory test ARGS="--extended $(ARGS)"
 
 test-quick: $(STAMP) ## Unit tests and golden scenarios only
-	@$(BIN)/python -m pytest tests/unit tests/scenarios tests/model $(ARGS)
+	@$(PYTEST) tests/unit tests/scenarios tests/model $(ARGS)
 
 check: static ## Format, lint, types, import contracts, proto lint and drift, unit tests
-	@$(BIN)/python -m pytest -q tests/unit tests/scenarios tests/model
+	@$(PYTEST) -q tests/unit tests/scenarios tests/model
 
 static: $(STAMP)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -1,11 +1,13 @@
 """Records of the commission programme as SQL rows. See `rows.py`.
 
-Most rows of a programme are entries of the ledger, which never change (`entry_values`), new orders
-(`accrued_values`) and new bindings (`bound_values`), so these are made without dicts.
+Most rows of a programme are entries of the ledger, which never change (`entry_values`, and of new
+orders `accrued_entries`), new orders (`accrued_values`) and new bindings (`bound_values`), so these
+are made without dicts.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from sys import intern
 from typing import Any
 
 from actors.core import commission_records as r
@@ -24,13 +26,9 @@ ENTRY_COLUMNS = (
     "event",
     "reservation_id",
     "withdrawal_id",
-    "campaign_id",
-    "sku_id",
-    "share_code",
     "level",
     "version",
     "month",
-    "amount_minor",
     "expense_minor",
     "frozen_minor",
     "available_minor",
@@ -40,6 +38,11 @@ ENTRY_COLUMNS = (
     "at_ms",
 )
 """In the table's own order: then the sink has nothing to put in order."""
+_NEVER_ACCRUED = frozenset(
+    {"withdrawal_id", "available_minor", "settled_minor", "withdrawing_minor", "paid_out_minor"}
+)
+ACCRUED_COLUMNS = tuple(name for name in ENTRY_COLUMNS if name not in _NEVER_ACCRUED)
+"""Of the entries by which an order earned: in the others they have what the tables begin with."""
 BONDS = "bonds"
 BOND_COLUMNS = (
     "buyer_id",
@@ -68,10 +71,8 @@ ORDER_COLUMNS = (
     "referrer_id",
     "campaign_id",
     "sku_id",
-    "share_code",
     "quantity",
     "base_minor",
-    "currency_code",
     "version",
     "month",
     "level1_id",
@@ -83,7 +84,6 @@ ORDER_COLUMNS = (
     "level2_minor",
     "level2_state",
     "commission_minor",
-    "reserved_ms",
     "earned_ms",
     "matures_ms",
     "updated_ms",
@@ -98,12 +98,8 @@ WITH_ENTRIES = frozenset(
 
 
 def entry_values(record: Any, now_ms: int, seq: int) -> Iterator[tuple[Any, ...]]:
-    """The rows of a record's entries, as `ENTRY_COLUMNS` says. What the order was of is in the
-    entries by which it earned."""
+    """The rows of a record's entries, as `ENTRY_COLUMNS` says."""
     slot = record.slot
-    of = ("", "", "")
-    if record.kind == r.ORDER_ACCRUED:
-        of = (record.campaign_id, record.sku_id, record.share_code)
     for number, event, distributor_id, about, level, version, month, *amounts in record.entries:
         is_withdrawal = event in OF_WITHDRAWALS
         yield (
@@ -115,12 +111,34 @@ def entry_values(record: Any, now_ms: int, seq: int) -> Iterator[tuple[Any, ...]
             event,
             "" if is_withdrawal else about,
             about if is_withdrawal else "",
-            *of,
             level,
             version,
             month,
-            -amounts[c.EXPENSE_AT],
             *amounts,
+            now_ms,
+        )
+
+
+def accrued_entries(record: r.OrderAccrued, now_ms: int, seq: int) -> Iterator[tuple[Any, ...]]:
+    """The same of what an order earned, as `ACCRUED_COLUMNS` says.
+
+    A batch has so many rows of orders that its memory is what it costs: a name that comes again and
+    again is kept once."""
+    slot, reservation_id = record.slot, record.reservation_id
+    for number, event, distributor_id, _, level, version, month, *amounts in record.entries:
+        yield (
+            number,
+            slot,
+            s.GENERATION,
+            seq,
+            intern(distributor_id),
+            event,
+            reservation_id,
+            level,
+            version,
+            month,
+            amounts[c.EXPENSE_AT],
+            amounts[c.FROZEN_AT],
             now_ms,
         )
 
@@ -147,21 +165,35 @@ def distributor_held(record: r.DistributorHeld, now_ms: int) -> Sequence[Row]:
     return [_distributor(record, columns)]
 
 
-def bound_values(record: r.BuyerBound, now_ms: int, seq: int) -> tuple[Any, ...]:
+def bound_values(record: tuple[Any, ...], now_ms: int, seq: int) -> tuple[Any, ...]:
     """The row of a new binding, as `BOND_COLUMNS` says."""
+    (
+        _,
+        slot,
+        buyer_id,
+        distributor_id,
+        share_code,
+        from_ms,
+        until_ms,
+        _,
+        invited,
+        month,
+        reservation_id,
+        caller,
+    ) = record
     return (
-        record.buyer_id,
-        record.from_ms,
-        record.distributor_id,
-        record.slot,
+        buyer_id,
+        from_ms,
+        intern(distributor_id),
+        slot,
         s.GENERATION,
         seq,
-        record.until_ms,
-        record.share_code,
-        int(record.invited),
-        record.month,
-        record.reservation_id,
-        record.caller,
+        until_ms,
+        intern(share_code),
+        int(invited),
+        month,
+        reservation_id,
+        caller,
         now_ms,
         now_ms,
     )
@@ -188,34 +220,52 @@ def rates_put(record: r.RatesPut, now_ms: int) -> Sequence[Row]:
     return [("commission_rates", {"version": record.version}, columns)]
 
 
-def accrued_values(record: r.OrderAccrued, now_ms: int, seq: int) -> tuple[Any, ...]:
+def accrued_values(record: tuple[Any, ...], now_ms: int, seq: int) -> tuple[Any, ...]:
     """The row of a new order, as `ORDER_COLUMNS` says."""
+    (
+        _,
+        slot,
+        _,
+        reservation_id,
+        buyer_id,
+        referrer_id,
+        campaign_id,
+        sku_id,
+        quantity,
+        base_minor,
+        _,
+        _,
+        version,
+        _,
+        earned_ms,
+        matures_ms,
+        month,
+        shares,
+        _,
+    ) = record
     levels = [_NO_LEVEL, _NO_LEVEL]
     commission_minor = 0
-    for level, distributor_id, rate_bps, amount_minor in record.shares:
-        levels[level - 1] = (distributor_id, rate_bps, amount_minor, c.FROZEN)
+    for level, distributor_id, rate_bps, amount_minor in shares:
+        levels[level - 1] = (intern(distributor_id), rate_bps, amount_minor, c.FROZEN)
         commission_minor += amount_minor
     return (
-        record.reservation_id,
-        record.slot,
+        reservation_id,
+        slot,
         s.GENERATION,
         seq,
-        record.buyer_id,
-        record.referrer_id,
-        record.campaign_id,
-        record.sku_id,
-        record.share_code,
-        record.quantity,
-        record.base_minor,
-        record.currency_code,
-        record.version,
-        record.month,
+        buyer_id,
+        intern(referrer_id),
+        intern(campaign_id),
+        intern(sku_id),
+        quantity,
+        base_minor,
+        version,
+        month,
         *levels[0],
         *levels[1],
         commission_minor,
-        record.reserved_ms,
-        record.earned_ms,
-        record.matures_ms,
+        earned_ms,
+        matures_ms,
         now_ms,
     )
 

@@ -46,6 +46,7 @@ class RowBatch:
             on_commission.ORDERS: (on_commission.ORDER_COLUMNS, self._accrued),
             on_commission.BONDS: (on_commission.BOND_COLUMNS, self._bound),
         }
+        self._earned: list[tuple[Any, ...]] = []
         self._entries: list[tuple[Any, ...]] = []
         self._balances: dict[tuple[str, str], tuple[int, int, r.Balance]] = {}
         self._marks: dict[int, tuple[int, int, y.FactTaken]] = {}
@@ -60,7 +61,7 @@ class RowBatch:
         elif kind == m.ORDER_ACCRUED:
             values = on_commission.accrued_values(record, now_ms, seq)
             self._accrued[values[:1]] = values
-            self._entries.extend(on_commission.entry_values(record, now_ms, seq))
+            self._earned.extend(on_commission.accrued_entries(record, now_ms, seq))
         elif kind == m.BUYER_BOUND and not record.renewed:
             values = on_commission.bound_values(record, now_ms, seq)
             self._bound[values[:3]] = values
@@ -87,6 +88,8 @@ class RowBatch:
         for table, (columns, made) in self._new.items():
             if made:
                 groups[table, columns] = list(made.values())
+        if self._earned:
+            groups[on_commission.ENTRIES, on_commission.ACCRUED_COLUMNS] = self._earned
         if self._entries:
             groups[on_commission.ENTRIES, on_commission.ENTRY_COLUMNS] = self._entries
         for (table, _), row in self._rows.items():

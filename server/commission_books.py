@@ -389,10 +389,10 @@ def count_rows(view: View) -> dict[Key, list[int]]:
         )
     }
     earned: Counter[str] = Counter()
-    for name, event, amount_minor in view.rows(
-        "commission_entries", ("reservation_id", "event", "amount_minor")
+    for name, event, expense_minor in view.rows(
+        "commission_entries", ("reservation_id", "event", "expense_minor")
     ):
-        earned[name] += amount_minor if event in (EARNS, REVERSES) else 0
+        earned[name] -= expense_minor if event in (EARNS, REVERSES) else 0
     columns = ("reservation_id", "campaign_id", "share_code", "channel")
     found: dict[Key, list[int]] = {}
     for name, campaign_id, code, channel, confirmed_ms, paid_minor in view.rows(

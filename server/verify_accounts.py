@@ -372,7 +372,7 @@ def compare_entries(
         count_in_month(months, (who, row[_AT["month"]]), event, moved)
         if event in (r.ACCRUED, r.REVERSED):
             key = (row[_AT["reservation_id"]], row[_AT["level"]])
-            left[key] = left.get(key, 0) + row[_AT["amount_minor"]]
+            left[key] = left.get(key, 0) - row[_AT["expense_minor"]]
     missing = seen.find(0)
     check(
         missing < 0, f"{ENTRIES}: {seen.count(0)} are missing, first {ledger.skipped + missing + 1}"

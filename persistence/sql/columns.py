@@ -91,6 +91,13 @@ def big_key(name: str) -> Column[Any]:
     return Column(name, BigInteger, primary_key=True, autoincrement=False, nullable=False)
 
 
+def row_number_key(name: str) -> Column[Any]:
+    """The primary key by itself: a 64-bit number that grows from row to row. On SQLite it is the
+    number of the row, so that no index beside the table has it."""
+    kind = BigInteger().with_variant(Integer(), "sqlite")
+    return Column(name, kind, primary_key=True, autoincrement=False, nullable=False)
+
+
 def origin() -> tuple[Column[Any], Column[Any], Column[Any]]:
     """Where a row comes from: its slot, the slot's generation and the journal sequence.
 

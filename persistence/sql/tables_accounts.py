@@ -2,10 +2,15 @@
 hold here. `bonds` are bindings of buyers; in `commission_orders` are orders that a distributor
 brought.
 
-An entry's amounts are those of the ledger, and `amount_minor` is what the distributor got by it
-(below 0: what was taken back). The commission of an order is the sum of it over the entries of its
-events 1 and 2; the order's row has it, since an index of entries by their orders, which fall
-anywhere, would cost each entry more than all else.
+An entry's amounts are those of the ledger: what the distributor got by it is what `expense_minor`
+is below 0 (above 0: what was taken back). The commission of an order is the sum of it over the
+entries of its events 1 and 2; the order's row has it, since an index of entries by their orders,
+which fall anywhere, would cost each entry more than all else.
+
+Each order that a distributor brought makes one row of `bonds`, one of `commission_orders` and two
+of `commission_entries`, so these repeat nothing: what an entry's order was of is in the order's
+row, when it was reserved in `reservations`, the share code of its referrer in `distributors`, and
+its currency in its version of `commission_rates`.
 
 `changed_by` and `change_reason` are the caller and the reason of the last act of somebody on what
 the row is about: '' if there was none, such as of a statement that the shard made by itself.
@@ -23,6 +28,7 @@ from persistence.sql.columns import (
     number,
     number_key,
     origin,
+    row_number_key,
     small,
     small_key,
     words,
@@ -91,11 +97,9 @@ commission_orders = Table(
     identifier("referrer_id"),
     identifier("campaign_id"),
     identifier("sku_id"),
-    identifier("share_code"),
     big("quantity"),
     big("returned_quantity"),
     big("base_minor"),
-    words("currency_code", 8),
     number("version"),
     number("month"),
     identifier("level1_id"),
@@ -107,7 +111,6 @@ commission_orders = Table(
     big("level2_minor"),
     small("level2_state"),
     big("commission_minor"),
-    big("reserved_ms"),
     big("earned_ms"),
     big("matures_ms"),
     small("delivered"),
@@ -118,19 +121,15 @@ commission_orders = Table(
 commission_entries = Table(
     "commission_entries",
     metadata,
-    big_key("entry_id"),
+    row_number_key("entry_id"),
     *origin(),
     identifier("distributor_id"),
     small("event"),
     identifier("reservation_id"),
     identifier("withdrawal_id"),
-    identifier("campaign_id"),
-    identifier("sku_id"),
-    identifier("share_code"),
     small("level"),
     number("version"),
     number("month"),
-    big("amount_minor"),
     big("expense_minor"),
     big("frozen_minor"),
     big("available_minor"),
@@ -139,8 +138,8 @@ commission_entries = Table(
     big("paid_out_minor"),
     big("at_ms"),
     # In the order of a page within a month of a distributor, and within all of them: of two entries
-    # the later is of no earlier month.
-    Index("ix_entries_distributor", "distributor_id", "month", "entry_id"),
+    # the later is of no earlier month. Every index ends in the primary key by itself.
+    Index("ix_entries_distributor", "distributor_id", "month"),
     **OPTIONS,
 )
 

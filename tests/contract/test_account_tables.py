@@ -223,7 +223,7 @@ def test_entries_are_paged_newest_first_of_one_distributor_and_month(
             "entry_id": number,
             "distributor_id": NAMES[number % 2],
             "month": 202311 + number // 14,
-            "amount_minor": -number,
+            "expense_minor": -number,
         }
         for number in range(1, 40)
     ]

@@ -206,10 +206,10 @@ def test_a_database_of_before_account_shards_gets_its_tables_and_keeps_its_rows(
     assert describe(url) != whole
     sink.upgrade()
     assert describe(url) == whole
-    entry = ("generation", "seq", "entry_id", "amount_minor")
+    entry = ("generation", "seq", "entry_id", "expense_minor")
     earned = Rows(table="commission_entries", columns=entry, values=[(1, 2, 1, -3)])
     sink.apply(0, incarnation="i", from_seq=1, to_seq=2, rows=[earned])
-    assert execute(url, "SELECT amount_minor FROM commission_entries") == [(-3,)]
+    assert execute(url, "SELECT expense_minor FROM commission_entries") == [(-3,)]
 
 
 def test_two_upgrades_at_once_take_turns(url: str) -> None:

@@ -168,8 +168,8 @@ def test_a_ledger_is_verified_from_a_snapshot_on(
         "UPDATE commission_entries SET frozen_minor = frozen_minor + 1, expense_minor ="
         " expense_minor - 1 WHERE entry_id = 2",
         "UPDATE commission_entries SET month = month + 1 WHERE entry_id = 2",
-        "UPDATE commission_entries SET campaign_id = 'x' WHERE entry_id = 1",
-        "UPDATE commission_entries SET amount_minor = 1 WHERE event = 3",
+        "UPDATE commission_entries SET reservation_id = 'x' WHERE entry_id = 1",
+        "UPDATE commission_entries SET expense_minor = 1 WHERE event = 3",
         "DELETE FROM statements WHERE distributor_id = 'd1'",
         "UPDATE statements SET closing_minor = closing_minor + 1",
         "UPDATE statements SET entry_count = 0",

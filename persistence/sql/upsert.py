@@ -11,8 +11,8 @@ Rules
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import pairwise
-from operator import itemgetter
+from itertools import islice, pairwise
+from operator import itemgetter, lt
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect, Table, and_, func, or_
@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
 
     table: Table
     columns: tuple[str, ...]
-    values: list[tuple[object, ...]]
+    values: Sequence[tuple[object, ...]]
 
 
 def prepare(batch: Sequence[Rows]) -> list[Prepared]:
@@ -51,10 +51,7 @@ def prepare(batch: Sequence[Rows]) -> list[Prepared]:
             raise ValueError(f"table {rows.table} has no column {', '.join(unknown)}")
         if missing := [name for name in guarded_key(table) if name not in rows.columns]:
             raise ValueError(f"rows of {rows.table} lack {', '.join(missing)}")
-        guard = itemgetter(*(rows.columns.index(name) for name in guarded_key(table)))
-        ordered = sorted(rows.values, key=guard)
-        guards = [guard(row) for row in ordered]
-        _check_collisions(rows.table, guards)
+        ordered, guards = _in_order(rows, guarded_key(table))
         if tables.count(rows.table) > 1:
             _check_overlap(rows.table, guards, seen.setdefault(rows.table, set()))
         if ordered:
@@ -75,10 +72,21 @@ def upsert(connection: Connection, rows: Prepared) -> None:
             connection.exec_driver_sql(statement.text, chunk)
 
 
-def _check_collisions(table: str, guards: list[tuple[object, ...]]) -> None:
+def _in_order(
+    rows: Rows, key: Sequence[str]
+) -> tuple[Sequence[tuple[object, ...]], list[tuple[Any, ...]]]:
+    """The rows in the order of their guards, and these. Rows that are numbered come in it."""
+    guard = itemgetter(*(rows.columns.index(name) for name in key))
+    ordered: Sequence[tuple[object, ...]] = rows.values
+    guards = [guard(row) for row in ordered]
+    if all(map(lt, guards, islice(guards, 1, None))):
+        return ordered, guards
+    ordered = sorted(ordered, key=guard)
+    guards.sort()
     for earlier, later in pairwise(guards):
         if earlier == later:
-            raise _collision(table, later)
+            raise _collision(rows.table, later)
+    return ordered, guards
 
 
 def _check_overlap(

@@ -7,7 +7,7 @@ from typing import Any
 from actors.core import commands as c
 from actors.core.commission_commands import HOLD_DISTRIBUTOR, REVIEW_WITHDRAWAL
 from actors.core.commission_commands import READS as COMMISSION_READS
-from actors.core.relay_commands import GET_MARKS, TAKE_FACT
+from actors.core.relay_commands import GET_MARKS, TAKE_FACTS
 from actors.core.risk_commands import FREEZE, GET_PROFILE, HOLD_TOLD, PULL_RISK, UNFREEZE
 from actors.core.team_commands import GET_TEAM, LEAVE_TEAM, SUGGEST_TEAMS
 
@@ -32,7 +32,7 @@ WHAT_IS_HELD = READS | {
     LEAVE_TEAM,
     c.TRANSFER_IN,
     c.TRANSFER_DONE,
-    TAKE_FACT,
+    TAKE_FACTS,
     FREEZE,
     UNFREEZE,
     HOLD_TOLD,

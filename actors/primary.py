@@ -24,13 +24,13 @@ import structlog
 
 from actors.clock import ShardTime
 from actors.core import commands as c
+from actors.core.act import act
 from actors.core.chores import chores
 from actors.core.codec import pack_entry
-from actors.core.decide import CHANGES_ITS_VIEW, answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
-from actors.core.forgetting import Forgetting, recall
+from actors.core.forgetting import Forgetting
 from actors.core.forgetting_accounts import ForgettingAccounts
-from actors.core.outcomes import Outcome
+from actors.core.outcomes import Outcome, Undecided
 from actors.core.pulse import Pulse
 from actors.core.state import ShardState
 from actors.fullness import FULL_FOR_NEW_PERCENT, has_room_for
@@ -43,7 +43,7 @@ from persistence.errors import StorageError
 log = structlog.get_logger()
 T = TypeVar("T")
 
-_WRONG_SHARD, _RETRY = (Outcome.WRONG_SHARD,), (Outcome.RETRY,)
+_WRONG_SHARD, _RETRY, _INTERNAL = (Outcome.WRONG_SHARD,), (Outcome.RETRY,), (Outcome.INTERNAL,)
 DUE_EVERY_MS = 50
 SPLIT_LINES = 16
 """So many waiting lines are worth two entries."""
@@ -321,10 +321,11 @@ class Primary:
     def _decide_line(
         self, line: tuple[Any, ...], sender_ms: int, now_ms: int, records: list[Any]
     ) -> tuple[Any, ...]:
-        state = self.state
         try:
             kind = line[0]
             if line[1] not in self._owned:
+                return _WRONG_SHARD
+            if kind in c.OF_MANY_SLOTS and not self._owned.issuperset(c.slots_within(line)):
                 return _WRONG_SHARD
             if line[2] < sender_ms:
                 return _RETRY
@@ -332,27 +333,17 @@ class Primary:
             if full >= FULL_FOR_NEW_PERCENT and not has_room_for(line, full):
                 return _RETRY
             command = c.MAKE[kind](line)
-            brought = recall(state, command) if kind == c.RECALLED else ()
         except Exception:  # A poison line must not take the shard with it.
             log.exception("line_failed", shard=self.identity.shard, line=repr(line)[:100])
-            return self._failed()
-        # What SQL has is put back first, and stays, whatever becomes of the command.
-        if brought:
-            self._fold(brought, records)
+            self.counters["internal"] += 1
+            return _INTERNAL
         try:
-            answer, decided = decide(state, command, now_ms)
-        except Exception:  # As above.
+            # Any other exception in here must end the process: nothing is journalled yet.
+            return act(self.state, command, now_ms, records)
+        except Undecided as failed:  # As above.
             log.exception("line_failed", shard=self.identity.shard, line=repr(line)[:100])
-            return self._failed()
-        if not decided:
-            return answer
-        # An exception in here must end the process: nothing of it is journalled yet.
-        self._fold(decided, records)
-        return answer_after(state, command, answer) if kind in CHANGES_ITS_VIEW else answer
-
-    def _failed(self) -> tuple[Any, ...]:
-        self.counters["internal"] += 1
-        return (Outcome.INTERNAL,)
+            self.counters["internal"] += 1
+            return failed.answer
 
     def _fold(self, decided: Sequence[Any], records: list[Any]) -> None:
         state = self.state

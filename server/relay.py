@@ -4,8 +4,9 @@ How it works
 ------------
 Each stock shard's journal is followed as write-behind follows it. The records of an entry make
 facts (`actors/core/order_facts.py`), each for one account slot, and these go to the account shard
-as lines, in order. An account shard takes a fact only if it follows the one that it took last of
-this source, and journals how far it is (its mark) in the entry of what the fact does.
+in order, many to a line. An account shard takes facts only if they follow the one that it took last
+of this source, and journals how far it is (its mark) in the entry of what they do. It may take the
+first of a line and not the next: what it answers says how many, and why no more.
 
 Rules
 -----
@@ -18,10 +19,12 @@ Rules
   read from SQL, and the fact sent again with it. While SQL does not answer, the source waits.
 * A fact on which the account shard fails three times is set aside: the mark moves over it, and the
   log and the status say so. It must neither keep others waiting nor the journal from being trimmed.
+  Until what was read with it is sent each fact has a line of its own, for of a line whose primaries
+  died with it nobody says which fact it was.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +35,14 @@ from actors.core.codec import UnreadableEntry, unpack_told
 from actors.core.commands import RECALLED, Recalled
 from actors.core.order_facts import FACT_KINDS, Addressed, order_facts
 from actors.core.outcomes import Outcome
-from actors.core.relay_commands import ENTRY_END, GET_MARKS, TAKE_FACT, GetMarks, TakeFact
+from actors.core.relay_commands import (
+    ENTRY_END,
+    GET_MARKS,
+    TAKE_FACTS,
+    GetMarks,
+    Placed,
+    TakeFacts,
+)
 from actors.core.state import NO_MARK, Mark
 from actors.specs import RELAY_READER
 from actors.threads import AsyncJournal
@@ -54,8 +64,10 @@ class RelayLimits:
     """How much is read and sent at once, and how long is waited. Times are milliseconds."""
 
     read_bytes: int = 500_000
-    window_lines: int = 1_000
-    """Lines on their way from one source to one account shard."""
+    window_facts: int = 1_000
+    """On their way from one source to one account shard."""
+    line_facts: int = 64
+    """Of a line, at most: they take a primary less than a millisecond."""
     deadline_ms: int = 5_000
     gather_ms: int = 100
     """Between two reads, so that busy shards are read in larger pieces."""
@@ -108,10 +120,10 @@ def numbered_facts(
         yield shard, ENTRY_END, last_slot, last_fact
 
 
-Placed = tuple[int, int, int, Any]
-"""(Seq, index, slot, fact): a fact and its place among those for one account shard."""
-_TAKEN = frozenset({int(Outcome.APPLIED), int(Outcome.NOTED)})
-_RECALL = int(Outcome.RECALL)
+_ALL = frozenset({int(Outcome.APPLIED), int(Outcome.NOTED)})
+"""Answers that say that all facts of a line were taken."""
+_SOME = frozenset({int(Outcome.RECALL), int(Outcome.INTERNAL)})
+"""Answers that say how many, and are about the next one."""
 
 
 class Doubt(Exception):
@@ -327,63 +339,59 @@ class Source:
         return (seq, index, slot, ())
 
     async def _send_to(self, shard: int, facts: Sequence[Placed]) -> None:
-        done, size = 0, self._limits.window_lines
+        done, size = 0, self._limits.window_facts
         while done < len(facts):
-            window = self._lines(shard, facts[done : done + size])
-            answers = await self._accounts.submit(shard, window)
-            outcomes = [answer[0] for answer in answers]
-            taken = outcomes.index(_RECALL) if _RECALL in outcomes else len(window)
-            if taken:
-                self._heed(shard, window[:taken], answers[:taken])
-            done += taken
-            if taken < len(window):
-                # Those behind it do not follow now, and are sent again.
-                line = window[taken]
-                again = await self._recalled(line)
-                self._heed(shard, [line], await self._accounts.submit(shard, [again]))
-                done += 1
+            lines = self._lines(shard, facts[done : done + size])
+            answers = await self._accounts.submit(shard, lines)
+            for line, answer in zip(lines, answers, strict=True):
+                taken = self._heed(shard, line, answer)
+                done += taken
+                if taken < len(line.facts):
+                    # Those behind it do not follow now, and are sent again.
+                    await self._send_recalled(shard, line.facts[taken])
+                    done += 1
+                    break
 
-    async def _recalled(self, line: TakeFact) -> Recalled:
-        """The line with the row of its order, or with word that SQL has none."""
-        find = self._find_order
-        row = None if find is None else await find(line.fact.reservation_id)
+    async def _send_recalled(self, shard: int, placed: Placed) -> None:
+        """A fact with the row of its order, or with word that SQL has none."""
+        (line,) = self._lines(shard, [placed])
+        find, (*_, fact) = self._find_order, placed
+        row = None if find is None else await find(fact.reservation_id)
         fields = () if row is None else recalled_order(row)
-        return Recalled(RECALLED, line.slot, self._deadline_ms(), CALLER, fields, line)
+        head = (RECALLED, line.slot, self._deadline_ms(), CALLER)
+        (answer,) = await self._accounts.submit(shard, [Recalled(*head, fields, line)])
+        if not self._heed(shard, line, answer):
+            raise Doubt(f"account shard {shard} answers {_told(answer)} again")
 
-    def _lines(self, shard: int, facts: Iterable[Placed]) -> list[TakeFact]:
+    def _lines(self, shard: int, facts: Sequence[Placed]) -> list[TakeFacts]:
         """Each follows the one before it, and the first one the mark."""
-        deadline_ms, source, incarnation = self._deadline_ms(), self.shard, self._incarnation
+        slot, deadline_ms = self._account_slots[shard], self._deadline_ms()
+        head = (TAKE_FACTS, slot, deadline_ms, CALLER, self.shard, self._incarnation)
         _, after_seq, after_index = self._marks[shard]
+        size = 1 if self._failures else self._limits.line_facts
         lines = []
-        for seq, index, slot, fact in facts:
-            lines.append(
-                TakeFact(
-                    TAKE_FACT,
-                    slot,
-                    deadline_ms,
-                    CALLER,
-                    source,
-                    incarnation,
-                    after_seq,
-                    after_index,
-                    seq,
-                    index,
-                    fact,
-                )
-            )
-            after_seq, after_index = seq, index
+        for at in range(0, len(facts), size):
+            some = facts[at : at + size]
+            lines.append(TakeFacts(*head, after_seq, after_index, some))
+            after_seq, after_index, *_ = some[-1]
         return lines
 
-    def _heed(self, shard: int, lines: Sequence[TakeFact], answers: Sequence[Answer]) -> None:
-        for line, answer in zip(lines, answers, strict=True):
-            if answer[0] in _TAKEN:
-                continue
-            if answer[0] == Outcome.INTERNAL:
-                place = (shard, line.seq, line.fact_index)
-                self._failures[place] = self._failures.get(place, 0) + 1
-            raise Doubt(f"account shard {shard} answers {_told(answer)}")
-        last = lines[-1]
-        self._marks[shard] = (last.incarnation, last.seq, last.fact_index)
+    def _heed(self, shard: int, line: TakeFacts, answer: Answer) -> int:
+        """Answers how many facts of a line were taken: all, or those before one of which the row
+        must be brought. Doubt."""
+        outcome, *counted = answer
+        taken = len(line.facts)
+        if outcome not in _ALL:
+            # Of a line that a primary died with nobody counted.
+            taken = counted[0] if outcome in _SOME and counted else 0
+        if taken:
+            self._marks[shard] = (line.incarnation, *line.facts[taken - 1][:2])
+        if outcome in _ALL or outcome == Outcome.RECALL:
+            return taken
+        if outcome == Outcome.INTERNAL:
+            place = (shard, *line.facts[taken][:2])
+            self._failures[place] = self._failures.get(place, 0) + 1
+        raise Doubt(f"account shard {shard} answers {_told(answer)}")
 
     async def _move_marks(self) -> None:
         """Over entries that had nothing for a shard; tell the journal what is needed no more."""

@@ -25,9 +25,9 @@ NICENESS = 10
 KEPT_ROWS = 1_000
 KEPT_BYTES = 500_000
 
-LIMITS = GatherLimits(rounds_in_flight=1, round_bytes=360_000, round_lines=500)
-"""One round after the other: no line may overtake another. They are larger than a gateway's, so
-that lines are packed once and an entry has more of them; 500 facts take a primary some 10 ms."""
+LIMITS = GatherLimits(rounds_in_flight=1, round_bytes=360_000, round_lines=16)
+"""One round after the other: no line may overtake another. Lines of many facts are large, and
+rounds larger than a gateway's, so that they are packed once; 1,000 facts take a primary 10 ms."""
 
 
 class RelayProcess:

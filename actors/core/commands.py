@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from actors.core.campaign_config import CampaignConfig, campaign_config
 from actors.core.commission_commands import MAKE as COMMISSION_COMMANDS
 from actors.core.relay_commands import MAKE as RELAY_COMMANDS
+from actors.core.relay_commands import TAKE_FACTS, fact_slots
 from actors.core.risk_commands import MAKE as RISK_COMMANDS
 from actors.core.risk_state import SCORE_MAX
 from actors.core.team_commands import MAKE as TEAM_COMMANDS
@@ -394,3 +395,10 @@ MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
     **RISK_COMMANDS,
 }
 """From a decoded array (its first item is the kind) to the command."""
+OF_MANY_SLOTS = frozenset({RECALLED, TAKE_FACTS})
+
+
+def slots_within(line: Sequence[Any]) -> set[int]:
+    """The slots that an array of a kind among OF_MANY_SLOTS concerns beside the one it names."""
+    command = line[5] if line[0] == RECALLED else line
+    return fact_slots(command) if command[0] == TAKE_FACTS else set()

@@ -67,7 +67,7 @@ from actors.core.stock import (
     transfer_in,
     transfer_out,
 )
-from actors.core.taking import get_marks, take_fact
+from actors.core.taking import get_marks
 from actors.core.teams import (
     complete_team,
     get_team,
@@ -134,7 +134,6 @@ HANDLERS: dict[int, Callable[[ShardState, Any, int], Decision]] = {
     d.GET_PROGRAMME: get_programme,
     d.GET_REFERRER: get_referrer,
     d.HOLD_DISTRIBUTOR: hold_distributor,
-    y.TAKE_FACT: take_fact,
     y.GET_MARKS: get_marks,
     k.GET_PROFILE: risk.get_profile,
     k.FREEZE: risk.freeze,

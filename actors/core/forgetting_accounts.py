@@ -20,7 +20,6 @@ from actors.core import commands as c
 from actors.core import commission_commands as d
 from actors.core import commission_records as r
 from actors.core import facts as f
-from actors.core.bloom import Forgotten
 from actors.core.commission_state import (
     AVAILABLE,
     FINISHED,
@@ -31,16 +30,15 @@ from actors.core.commission_state import (
     order_key,
 )
 from actors.core.identity import request_key
-from actors.core.relay_commands import TAKE_FACT, TakeFact
-from actors.core.state import ShardState, SlotState
+from actors.core.relay_commands import TAKE_FACTS, TakeFacts
+from actors.core.state import NO_MARK, ShardState, SlotState
 from actors.core.tables import SplitDict
-from actors.core.taking import follows
 
 SCAN_SLICE = 4_096
 """Rows looked at in one step (about 1 ms)."""
 
-ON_ACCOUNTS = frozenset({TAKE_FACT, d.REQUEST_WITHDRAWAL, d.REVIEW_WITHDRAWAL})
-"""Commands whose answer depends on one order or withdrawal, by its key."""
+ON_ACCOUNTS = frozenset({TAKE_FACTS, d.REQUEST_WITHDRAWAL, d.REVIEW_WITHDRAWAL})
+"""Commands that may be answered RECALL, for the row of an order or a withdrawal."""
 _ABOUT_ORDERS = frozenset({f.ORDER_EARNED, f.ORDER_REDUCED})
 """Facts that matter to an order after its freeze."""
 
@@ -114,6 +112,12 @@ def _records(found: list[tuple[int, bytes, Row]]) -> list[Any]:
     return records
 
 
+def account_slot_of(command: Any) -> int:
+    """The slot of the order or withdrawal that a command is about."""
+    number: int = command.facts[0][2] if command.kind == TAKE_FACTS else command.slot
+    return number
+
+
 def account_key(command: Any) -> bytes | None:
     """The key of the order or withdrawal that a command is about; None of no possible one."""
     if command.kind == d.REQUEST_WITHDRAWAL:
@@ -121,35 +125,36 @@ def account_key(command: Any) -> bytes | None:
     if command.kind == d.REVIEW_WITHDRAWAL:
         key: bytes = command.withdrawal_key
         return key
-    fact = command.fact
+    fact = command.first_fact()
     return order_key(fact.reservation_id) if fact and fact.kind in _ABOUT_ORDERS else None
 
 
 def may_be_forgotten(state: ShardState, command: Any) -> bool:
-    """See `forgetting.may_be_forgotten`."""
-    slot = state.slots.get(command.slot)
+    """See `forgetting.may_be_forgotten`; of a line of facts it is about the first."""
+    slot = state.slots.get(account_slot_of(command))
     if slot is None or slot.forgotten is None or slot.programme is None:
         return False
-    if command.kind == TAKE_FACT:
-        return _order_may_be(state, slot.programme, slot.forgotten, command)
+    if command.kind == TAKE_FACTS:
+        fact = command.first_fact()
+        follows = command.follow(state.sources.get(command.source, NO_MARK))
+        return bool(fact) and follows and order_may_be_forgotten(slot, fact)
     key = account_key(command)
     if key is None or key in slot.programme.withdrawals:
         return False
     return slot.forgotten.may_contain(key)
 
 
-def _order_may_be(
-    state: ShardState, programme: Programme, forgotten: Forgotten, command: TakeFact
-) -> bool:
-    fact = command.fact
-    if not fact or fact.kind not in _ABOUT_ORDERS:
+def order_may_be_forgotten(slot: SlotState, fact: Any) -> bool:
+    """Whether a fact that follows is about an order that is not in memory and may have been."""
+    programme, forgotten = slot.programme, slot.forgotten
+    if programme is None or forgotten is None or fact.kind not in _ABOUT_ORDERS:
         return False
     if fact.kind == f.ORDER_EARNED and fact.at_ms > programme.forgotten_ms:
         return False
     key = order_key(fact.reservation_id)
-    if key is None or key in programme.orders or not forgotten.may_contain(key[:KEY_BYTES]):
+    if key is None or key in programme.orders:
         return False
-    return follows(state, command)
+    return forgotten.may_contain(key[:KEY_BYTES])
 
 
 def recalled_row(state: ShardState, command: c.Recalled) -> Any:
@@ -160,22 +165,19 @@ def recalled_row(state: ShardState, command: c.Recalled) -> Any:
         return None
     key = account_key(inner)
     assert key is not None
-    if inner.kind == TAKE_FACT:
-        return _recalled_order(state.slot(command.slot), key, inner, command.row)
+    if inner.kind == TAKE_FACTS:
+        return _recalled_order(key, inner, command.row)
     withdrawal = d.RecalledWithdrawal._make(command.row)
     if withdrawal.state not in FINISHED:
         raise ValueError(f"a forgotten withdrawal in state {withdrawal.state}")
     return r.WithdrawalRecalled(r.WITHDRAWAL_RECALLED, command.slot, key, *withdrawal)
 
 
-def _recalled_order(
-    slot: SlotState, key: bytes, inner: TakeFact, row: tuple[Any, ...]
-) -> r.OrderRecalled:
+def _recalled_order(key: bytes, inner: TakeFacts, row: tuple[Any, ...]) -> r.OrderRecalled:
     order = d.RecalledOrder._make(row)
     states = {share[-1] for share in order.shares}
     if states - {AVAILABLE} or not 0 <= order.returned <= order.quantity or not order.quantity:
         raise ValueError(f"a forgotten order with shares in states {sorted(states)}")
     shares = tuple([tuple(share[:-1]) for share in order.shares])
-    return r.OrderRecalled(
-        r.ORDER_RECALLED, slot.slot, key, inner.fact.reservation_id, *order[:-1], shares
-    )
+    number, about = account_slot_of(inner), inner.first_fact().reservation_id
+    return r.OrderRecalled(r.ORDER_RECALLED, number, key, about, *order[:-1], shares)

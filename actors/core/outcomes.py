@@ -6,6 +6,7 @@ same id may be sent again and may then have another outcome.
 """
 
 from enum import IntEnum
+from typing import Any
 
 
 class Outcome(IntEnum):
@@ -75,6 +76,14 @@ class Outcome(IntEnum):
     """The reservation may have left memory: its gateway fetches the row; never shown either."""
     OUT_OF_ORDER = 92
     """The relay's fact does not follow the one before; never shown either."""
+
+
+class Undecided(Exception):
+    """Deciding on a line failed, by a bug or because it is no command. `answer` is its answer."""
+
+    def __init__(self, answer: tuple[Any, ...]) -> None:
+        super().__init__(answer)
+        self.answer = answer
 
 
 UNFINAL = frozenset(

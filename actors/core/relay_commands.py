@@ -3,18 +3,24 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from actors.core import facts
+from actors.core import facts as f
+from actors.core.state import Mark
 
-TAKE_FACT, GET_MARKS = 100, 101
+TAKE_FACTS, GET_MARKS = 100, 101
+
+Place = tuple[int, int]
+"""Of a fact among those of its source for this shard: its entry, and its index there."""
+Placed = tuple[int, int, int, Any]
+"""(Entry, index, slot, fact): a fact for the account that it concerns, and its place. The index of
+the last of an entry is ENTRY_END. A fact () is none: up to this place there are no more."""
 
 
-class TakeFact(NamedTuple):
-    """An order fact, or with () none: the source's entries up to (seq, fact_index) have no more for
-    this shard. Taken if the shard's mark of the source stands at (after_seq, after_index)."""
+class TakeFacts(NamedTuple):
+    """Facts of one source that follow each other, and the first of them the shard's mark of it."""
 
     kind: int
     slot: int
-    """Of the account that it concerns."""
+    """Any of the shard; each fact has its own."""
     deadline_ms: int
     caller: str
     source: int
@@ -23,10 +29,22 @@ class TakeFact(NamedTuple):
     """Of its journal."""
     after_seq: int
     after_index: int
-    seq: int
-    fact_index: int
-    """Among the facts of the entry for this shard; ENTRY_END of the last."""
-    fact: Any
+    facts: Sequence[Placed]
+    """As they travelled: made into facts one by one, so that none fails for another."""
+
+    def first_fact(self) -> Any:
+        """The first one, made; () if it is none."""
+        return made_fact(self.facts[0][-1])
+
+    def were_taken(self, mark: Mark) -> bool:
+        """Whether a shard with this mark has all of them."""
+        last = tuple(self.facts[-1][:2])
+        return mark[0] == self.incarnation and mark[1:] >= last
+
+    def follow(self, mark: Mark) -> bool:
+        """Whether the first is the next one of a shard with this mark."""
+        follows = mark[1:] == (self.after_seq, self.after_index)
+        return follows and not self.were_taken(mark)
 
 
 class GetMarks(NamedTuple):
@@ -42,13 +60,18 @@ ENTRY_END = 2**31 - 1
 """Index of a mark that stands behind all facts of its entry."""
 
 
-def _take_fact(fields: Sequence[Any]) -> TakeFact:
-    fact = fields[-1]
-    return TakeFact._make((*fields[:-1], facts.MAKE[fact[0]](fact) if fact else fact))
+def made_fact(fields: Sequence[Any]) -> Any:
+    """The fact that travelled as these fields; () of none."""
+    return f.MAKE[fields[0]](fields) if fields else ()
+
+
+def fact_slots(line: Sequence[Any]) -> set[int]:
+    """The slots of the facts of a TakeFacts that is still an array."""
+    return {placed[2] for placed in line[TakeFacts._fields.index("facts")]}
 
 
 MAKE: dict[int, Callable[[Sequence[Any]], Any]] = {
-    TAKE_FACT: _take_fact,
+    TAKE_FACTS: TakeFacts._make,
     GET_MARKS: GetMarks._make,
 }
 """See `commands.MAKE`."""

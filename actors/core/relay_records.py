@@ -8,7 +8,8 @@ FACT_TAKEN = 100
 
 class FactTaken(NamedTuple):
     """The shard has all facts of a stock shard (`source`) up to (source_seq, fact_index) of that
-    one's journal; what the last of them did is in the records that follow."""
+    one's journal. What those since the source's mark before this one did is in the records that
+    follow, in the order of the facts."""
 
     kind: int
     slot: int

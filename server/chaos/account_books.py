@@ -119,11 +119,11 @@ class AccountBooks:
         """Buyer -> causes of freezes."""
         self.ledger = Invariant()
         self.taken = 0
-        """Facts, and marks over entries without any."""
+        """Marks: of facts that were taken, and over entries without any."""
         self.entry_count = 0
         self._reserved: dict[str, Reserved] = {}
         self._marks: dict[int, list[tuple[int, int]]] = {}
-        """Source -> (its entry, place here) of marks, both rising."""
+        """Source -> (its entry, place here) of marks, both rising. What facts did comes behind."""
         self._held: set[str] = set()
         self._place = self._now_ms = 0
         self._from: tuple[int, int] = (0, 0)

@@ -47,8 +47,8 @@ SLOTS_OF = slots_between(1, 1)
 CAMPAIGN, SKU, INCARNATION = "double-11", "sku-1001", "bench"
 SLOT = slot_of(CAMPAIGN)
 ENTRY_LINES = 30
-PARCEL_LINES, ROUND_LINES = 250, 500
-"""As the relay's sender cuts what it is given."""
+ROUND_LINES, ROUND_FACTS = 8, 500
+"""As the relay's sender cuts what it is given: half of a window, which is one parcel."""
 ABOVE, BELOW = 10, 90
 STAGES = ("relay", "accounts", "standby", "write_behind")
 
@@ -97,23 +97,18 @@ class Accounts:
         group = Group(len(commands))
         for start in range(0, len(commands), ROUND_LINES):
             places = range(start, min(start + ROUND_LINES, len(commands)))
-            cuts = [places[at : at + PARCEL_LINES] for at in range(0, len(places), PARCEL_LINES)]
-            parcels = [
-                Parcel(commands[cut.start : cut.stop], commands[0].deadline_ms, group, cut)
-                for cut in cuts
-            ]
+            lines = commands[places.start : places.stop]
+            parcel = Parcel(lines, commands[0].deadline_ms, group, places)
             payload = pack_round(
                 gateway="relay",
                 sent_ms=WallClock().now_ms(),
                 map_version=1,
-                lines=[parcel.packed for parcel in parcels],
+                lines=[parcel.packed],
                 count=len(places),
             )
             with self._costs.of("accounts"):
                 answer = pack_answers(await self._primary.submit(unpack_round(payload)))
-            answers, at = unpack_answers(answer).answers, 0
-            for parcel in parcels:
-                at = parcel.take(answers, at)
+            parcel.take(unpack_answers(answer).answers, 0)
         await group.done
         return group.answers
 
@@ -300,7 +295,7 @@ def write(journal: MemoryJournal, after_seq: int, batch: int, costs: Costs) -> d
             )
         sink = SqlSink(f"sqlite:///{place}/tables.db")
         sink.upgrade()
-        size = max(1, batch // ROUND_LINES)
+        size = max(1, batch // ROUND_FACTS)
         apply(stored, sink, after_seq=0, last_seq=after_seq, size=1_000, facts=True)
         with costs.of("write_behind"):
             found = apply(

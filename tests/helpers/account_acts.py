@@ -80,13 +80,21 @@ class AccountActs:
         facts = order_facts(content.records, content.now_ms)
         if not facts:
             return
+        placed = [(seq, at, *addressed) for at, addressed in enumerate(facts[:-1])]
+        placed.append((seq, y.ENTRY_END, *facts[-1]))
         self.shop.open()
-        for at, (slot, fact) in enumerate(facts):
-            index = at if at < len(facts) - 1 else y.ENTRY_END
-            after = self.shop.state.sources.get(source, NO_MARK)[1:]
-            line = (y.TAKE_FACT, slot, 0, "relay", source, self.incarnation, *after, seq, index)
-            assert self.shop.do(y.TakeFact(*line, fact))[0] == Outcome.APPLIED
+        while placed:
+            outcome, taken = self.shop.ask(self._line(source, placed))
+            del placed[:taken]
+            if outcome == Outcome.RECALL:
+                assert self.shop.do(self._line(source, placed[:1])) == (Outcome.APPLIED, 1)
+                del placed[0]
         self.shop.close()
+
+    def _line(self, source: int, placed: list[y.Placed]) -> y.TakeFacts:
+        after = self.shop.state.sources.get(source, NO_MARK)[1:]
+        head = (y.TAKE_FACTS, PROGRAMME_SLOT, 0, "relay", source, self.incarnation)
+        return y.TakeFacts(*head, *after, tuple(placed))
 
     def beat(self, limit: int = 5) -> int:
         """What is due."""

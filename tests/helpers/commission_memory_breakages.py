@@ -15,14 +15,14 @@ from actors.core import (
     snapshot,
     snapshot_rows,
 )
-from actors.core.relay_commands import TAKE_FACT
+from actors.core.relay_commands import TAKE_FACTS
 from tests.helpers.breakages import Patch
 
 # Memory
 
 
 def a_return_of_a_forgotten_order_is_ignored(patch: Patch) -> None:
-    patch.setattr(forgetting_accounts, "_order_may_be", lambda *_: False)
+    patch.setattr(forgetting_accounts, "order_may_be_forgotten", lambda *_: False)
 
 
 def an_order_leaves_memory_before_it_is_available(patch: Patch) -> None:
@@ -33,7 +33,7 @@ def a_forgotten_withdrawal_is_paid_again(patch: Patch) -> None:
     honest = forgetting_accounts.may_be_forgotten
 
     def may_be(state: Any, command: Any) -> bool:
-        return command.kind == TAKE_FACT and honest(state, command)
+        return command.kind == TAKE_FACTS and honest(state, command)
 
     patch.setattr(forgetting_accounts, "may_be_forgotten", may_be)
 

@@ -15,13 +15,13 @@ from typing import Any
 import msgpack
 
 from actors.core import commands as c
+from actors.core.act import act
 from actors.core.chores import chores
 from actors.core.codec import pack_entry
 from actors.core.commission_state import Programme
-from actors.core.decide import answer_after, decide
 from actors.core.earning import earn
 from actors.core.evolve import close_entry, evolve, open_entry
-from actors.core.forgetting import Forgetting, recall
+from actors.core.forgetting import Forgetting
 from actors.core.forgetting_accounts import ForgettingAccounts
 from actors.core.identity import PROGRAMME_SLOT
 from actors.core.outcomes import Outcome
@@ -140,11 +140,7 @@ class CoreLines:
         if self.failures.get(command.kind):
             return (self.failures[command.kind].pop(0),)
         self.decided[command.kind] += 1
-        if command.kind == c.RECALLED:
-            self._fold(recall(self.state, command), journalled)
-        answer, records = decide(self.state, command, self.clock.now_ms())
-        self._fold(records, journalled)
-        return answer_after(self.state, command, answer) if records else answer
+        return act(self.state, command, self.clock.now_ms(), journalled)
 
     def _fold(self, records: Sequence[Any], journalled: list[Any]) -> None:
         for record in records:

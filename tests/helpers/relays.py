@@ -33,7 +33,12 @@ STOCK, ACCOUNT = 0, 1
 SLOTS_OF = slots_between(1, 1)
 ACCOUNT_SLOT = account_slot("ann")
 LIMITS = RelayLimits(
-    read_bytes=2_000, window_lines=7, deadline_ms=1_000, gather_ms=10, trouble_pause_ms=50
+    read_bytes=2_000,
+    window_facts=11,
+    line_facts=4,
+    deadline_ms=1_000,
+    gather_ms=10,
+    trouble_pause_ms=50,
 )
 
 

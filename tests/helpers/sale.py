@@ -10,6 +10,7 @@ from typing import Self
 
 from stockray import (
     AsyncClient,
+    Attribution,
     Campaign,
     CampaignLine,
     ReserveResult,
@@ -35,7 +36,7 @@ class BackgroundSale:
     An `async with` block opens the campaigns and sells until its end, which waits for every answer
     in flight."""
 
-    def __init__(self, stack: Stack, client: AsyncClient, name: str) -> None:
+    def __init__(self, stack: Stack, client: AsyncClient, name: str, share_code: str = "") -> None:
         self.campaigns = [on_shard(shard, f"{name}-{stack.kind}") for shard in range(SHARDS)]
         self.confirmed: Counter[str] = Counter()
         self.doubtful: Counter[str] = Counter()
@@ -48,6 +49,7 @@ class BackgroundSale:
         self._last_answer = dict.fromkeys(self.campaigns, 0.0)
         self._stack = stack
         self._client = client
+        self._attribution = Attribution(share_code=share_code) if share_code else None
         self._numbers = itertools.count()
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,7 +147,12 @@ class BackgroundSale:
         number = int(request_id.rpartition(":")[2])
         sku_id = f"{campaign_id}-{'few' if number % 3 == 0 else 'plenty'}"
         return await self._client.grab(
-            campaign_id, sku_id, buyer_id=f"buyer-{number}", quantity=1, request_id=request_id
+            campaign_id,
+            sku_id,
+            buyer_id=f"buyer-{number}",
+            quantity=1,
+            request_id=request_id,
+            attribution=self._attribution,
         )
 
     async def _go_on(self, campaign_id: str, number: int, answer: ReserveResult) -> None:

@@ -36,7 +36,7 @@ class AccountRows:
     def with_row(self, command: Any) -> c.Recalled:
         """A command that was answered RECALL, with what SQL has of its row."""
         key, slot = recall_key(command) or b"", command.slot
-        of_order = command.kind == y.TAKE_FACT
+        of_order = command.kind == y.TAKE_FACTS
         row = self.rows.get(reservation_of(key) if of_order else public_id(slot, key))
         made = recalled_order if of_order else recalled_withdrawal
         head = (c.RECALLED, slot, 0, command.caller)

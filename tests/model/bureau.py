@@ -13,9 +13,9 @@ from actors.core import commission_records as cr
 from actors.core import facts as f
 from actors.core import relay_commands as y
 from actors.core import state as s
+from actors.core.act import act
 from actors.core.codec import pack_entry
 from actors.core.commission_state import Distributor, Programme
-from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, open_entry
 from actors.core.forgetting import recall
 from actors.core.forgetting_accounts import ForgettingAccounts
@@ -82,6 +82,11 @@ class Bureau:
         open_entry(self.state, len(self.journal) + 1, self.now_ms)
         for record in decided:
             evolve(self.state, record)
+        self._journal(decided)
+
+    def _journal(self, decided: Sequence[Any]) -> None:
+        if not decided:
+            return
         balances = close_entry(self.state)
         self.journal.append(
             pack_entry(epoch=1, now_ms=self.now_ms, records=decided, balances=balances)
@@ -98,24 +103,31 @@ class Bureau:
 
     def ask(self, command: Any) -> Answer:
         """The same; what left memory comes back by itself, as with a gateway or the relay."""
-        answer, records = decide(self.state, command, self.now_ms)
-        if answer[0] == Outcome.RECALL:
-            command = self.sql.with_row(command)
-            brought = recall(self.state, command)
-            for record in brought:
-                slot = self.state.slot(SLOT)
-                assert same_account_row(self.state, slot, record), "a row came back otherwise"
-            self.recalls += len(brought)
-            # One entry: the row is back when the command is decided.
-            self.entry(brought)
-            answer, records = decide(self.state, command, self.now_ms)
-        self.entry(records)
-        return answer_after(self.state, command, answer)
+        answer = self.shard_says(command)
+        if answer[0] != Outcome.RECALL:
+            return answer
+        command = self.sql.with_row(command)
+        for record in recall(self.state, command):
+            slot = self.state.slot(SLOT)
+            assert same_account_row(self.state, slot, record), "a row came back otherwise"
+            self.recalls += 1
+        return self.shard_says(command)
 
-    def fact_line(self, fact: Any) -> y.TakeFact:
-        """A fact as the relay sends it: the next one of the one stock shard there is."""
+    def shard_says(self, command: Any) -> Answer:
+        """The answer alone, of an entry of its own."""
+        records: list[Any] = []
+        open_entry(self.state, len(self.journal) + 1, self.now_ms)
+        answer = act(self.state, command, self.now_ms, records)
+        if not records:
+            self.state.seq = len(self.journal)
+        self._journal(records)
+        return answer
+
+    def fact_line(self, *facts: Any) -> y.TakeFacts:
+        """Facts as the relay sends them: the next ones of the one stock shard there is."""
         _, seq, index = self.state.sources.get(0, s.NO_MARK)
-        return y.TakeFact(y.TAKE_FACT, SLOT, 0, "relay", 0, "i", seq, index, seq + 1, 0, fact)
+        placed = [(seq + 1 + at, 0, SLOT, fact) for at, fact in enumerate(facts)]
+        return y.TakeFacts(y.TAKE_FACTS, SLOT, 0, "relay", 0, "i", seq, index, placed)
 
     def tell(self, fact: Any) -> Sequence[Any]:
         """An order fact arrives; answers what it led to."""

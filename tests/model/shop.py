@@ -8,9 +8,9 @@ from typing import Any
 
 from actors.core import commands as c
 from actors.core import state as s
+from actors.core.act import act
 from actors.core.campaign_config import CampaignConfig, CampaignLine
 from actors.core.codec import EntryContent, pack_entry, unpack_entry
-from actors.core.decide import answer_after, decide
 from actors.core.evolve import close_entry, evolve, fold, open_entry
 from actors.core.forgetting import Forgetting, recall, reservation_key
 from actors.core.forgetting_accounts import ON_ACCOUNTS, ForgettingAccounts
@@ -127,11 +127,9 @@ class Shop:
         alone = not self.is_open
         if alone:
             self.open()
-        if command.kind == c.RECALLED:
-            self.fold(recall(self.state, command))
-        answer, records = decide(self.state, command, self.now_ms)
-        self.fold(records)
-        answer = answer_after(self.state, command, answer)
+        made: list[Any] = []
+        answer = act(self.state, command, self.now_ms, made)
+        self.made(made)
         if alone:
             self.close()
         return answer
@@ -140,6 +138,10 @@ class Shop:
         """Apply records to the open entry."""
         for record in records:
             evolve(self.state, record)
+        self.made(records)
+
+    def made(self, records: Any) -> None:
+        """Records of the open entry that are folded."""
         self.records.extend(records)
 
     def wait(self, ms: int) -> None:

@@ -65,10 +65,10 @@ class JudgedShop(TeamShop):
             self._told = self.naive.apply(self._asked)
         return self._told
 
-    def fold(self, records: Any) -> None:
+    def made(self, records: Any) -> None:
         for record in records:
             self._judge(record)
-        super().fold(records)
+        super().made(records)
 
     def _judge(self, record: Any) -> None:
         kind, naive = record[0], self.naive

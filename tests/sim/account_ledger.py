@@ -1,12 +1,13 @@
 """What is checked of account shards at every entry: part of the ledger, whose rules hold here.
 
-Each fact that a stock journal tells is expected from then on; a mark takes the next one and no
-other, and what it leads to by the naive rules stands behind it in the same entry. When the entry is
-whole: each record's postings sum to 0 and are numbered on, the ledger sums to 0, each (reservation,
-level, event) is there once, and the money of everybody concerned is where the rules have it.
+Each fact that a stock journal tells is expected from then on; a mark takes the next ones and no
+others, and what each leads to by the naive rules, decided when those before it are judged, stands
+behind the mark in the same entry, in their order. When the entry is whole: each record's postings
+sum to 0 and are numbered on, the ledger sums to 0, each (reservation, level, event) is there once,
+and the money of everybody concerned is where the rules have it.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from tests.sim.books import Book, History, need
 from tests.sim.loop import World
 from tests.sim.programme_rules import REVIEWS, ProgrammeRules
 from tests.sim.team_ledger import TeamLedger
-from tests.sim.told_facts import ToldFacts
+from tests.sim.told_facts import Told, ToldFacts
 
 SIGNALS = {
     f.PAYMENT_FAILED: "failed",
@@ -69,8 +70,10 @@ class AccountLedger(TeamLedger):
         """Buyer -> as of when each change of a freeze was decided -> the end; 0: no more."""
         self.sums = [0] * 6
         """Of all entries of the commission's ledger, by account."""
-        self._due: tuple[int, str] | None = None
-        """The kind of the record that must follow, and what it is about."""
+        self._passed: deque[Told] = deque()
+        """Facts that the last mark takes, without those whose effects were judged."""
+        self._due: tuple[int, str, int] | None = None
+        """The kind of the record that must follow, what it is about, and its slot."""
         self._count = 0
         self.behaved: Counter[int] = Counter()
         """Such records, by kind."""
@@ -89,6 +92,7 @@ class AccountLedger(TeamLedger):
             self.facts.tell(book.shard, seq, content.records, content.now_ms)
             self._conduct(content.records)
             return
+        self._go_on_to_an_effect(book)
         self._nothing_due()
         for programme in book.state.programmes.values():
             self._money_is_where_the_rules_have_it(programme)
@@ -164,21 +168,36 @@ class AccountLedger(TeamLedger):
     def _nothing_due(self) -> None:
         need(self._due is None, "relay", lambda: f"a fact had no effect: {self._due}")
 
-    def _follows(self, kind: int, about: str) -> None:
-        need(
-            self._due == (kind, about),
-            "relay",
-            lambda: f"a record {kind} of {about}, and what follows is {self._due}",
-        )
+    def _judge(self, book: Book, kind: int, record: Any) -> None:
+        if book.shard >= self.stock_shards:
+            self._go_on_to_an_effect(book)
+            due = self._due is not None and kind != self._due[0]
+            need(
+                not due or kind == k.BUYER_FROZEN,
+                "relay",
+                lambda: f"a record {kind}, and what follows is {self._due}",
+            )
+        super()._judge(book, kind, record)
+
+    def _go_on_to_an_effect(self, book: Book) -> None:
+        """Of the facts that were taken, the next that must do something."""
+        while self._due is None and self._passed:
+            self._taken_one(book, self._passed.popleft())
+
+    def _follows(self, record: Any, about: str) -> None:
+        found = (record[0], about, record.slot)
+        need(self._due == found, "relay", lambda: f"{found} follows; it should be {self._due}")
         self._due = None
 
     def taken(self, book: Book, record: FactTaken) -> None:
-        """A mark, and what its fact must do."""
+        """A mark, and the facts up to it."""
         self._nothing_due()
         end_seq = len(self.books[record.source].entries)
-        told = self.facts.take(book.shard, record, end_seq)
-        if told is None:
-            return
+        self._passed.extend(self.facts.take(book.shard, record, end_seq))
+        self.sometimes["several facts were taken at once"] += len(self._passed) > 1
+
+    def _taken_one(self, book: Book, told: Told) -> None:
+        """What a fact must do."""
         fact, now_ms = told.fact, book.state.now_ms
         self.facts_taken[type(fact).__name__] += 1
         self.sometimes[f"a fact was taken: {type(fact).__name__}"] += 1
@@ -188,10 +207,10 @@ class AccountLedger(TeamLedger):
             # A whole score or an empty name leaves nothing to note; here neither comes.
             at_ms = min(fact.at_ms, now_ms)
             self.risk.signal(fact.buyer_id, Signal(signal, at_ms), now_ms)
-            self._due = (k.SIGNAL_NOTED, fact.buyer_id)
+            self._due = (k.SIGNAL_NOTED, fact.buyer_id, told.slot)
             return
         kind = self.programme.take(fact, now_ms)
-        self._due = (kind, fact.reservation_id) if kind else None
+        self._due = (kind, fact.reservation_id, told.slot) if kind else None
 
     # Stock shards
 
@@ -218,7 +237,7 @@ class AccountLedger(TeamLedger):
         need(not amount_sum, "I6", lambda: f"{record} comes to {amount_sum}")
 
     def accrued(self, book: Book, record: cr.OrderAccrued) -> None:
-        self._follows(cr.ORDER_ACCRUED, record.reservation_id)
+        self._follows(record, record.reservation_id)
         self._post(book, record)
         rules, met = self.programme, self.sometimes
         rules.accrued(record)
@@ -233,7 +252,7 @@ class AccountLedger(TeamLedger):
         met["a held distributor earned"] += any(rules.is_held(x[1]) for x in record.shares)
 
     def turned_back(self, book: Book, record: cr.OrderReversed) -> None:
-        self._follows(cr.ORDER_REVERSED, record.reservation_id)
+        self._follows(record, record.reservation_id)
         self._post(book, record)
         rules, met, entries = self.programme, self.sometimes, entries_of(record)
         rules.reversed(record)
@@ -255,7 +274,7 @@ class AccountLedger(TeamLedger):
         self.sometimes["a commission waited for the end of a hold"] += bool(record.waiting)
 
     def maturity_moved(self, book: Book, record: cr.MaturityMoved) -> None:
-        self._follows(cr.MATURITY_MOVED, record.reservation_id)
+        self._follows(record, record.reservation_id)
         self.programme.moved(record)
 
     def closed_month(self, book: Book, record: cr.StatementMade) -> None:
@@ -374,7 +393,7 @@ class AccountLedger(TeamLedger):
         )
         self.sometimes["a binding was renewed"] += record.renewed
         if record.reservation_id:
-            self._follows(cr.BUYER_BOUND, record.reservation_id)
+            self._follows(record, record.reservation_id)
             self.sometimes["a reservation bound its buyer"] += 1
         else:
             mark = ("bind", record.buyer_id, record.share_code)
@@ -388,7 +407,7 @@ class AccountLedger(TeamLedger):
     # Risk
 
     def signalled(self, book: Book, record: k.SignalNoted) -> None:
-        self._follows(k.SIGNAL_NOTED, record.buyer_id)
+        self._follows(record, record.buyer_id)
         self._behaved.add(record.buyer_id)
 
     def frozen(self, book: Book, record: k.BuyerFrozen) -> None:

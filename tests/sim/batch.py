@@ -79,6 +79,8 @@ SOMETIMES = (
     "a fact came again and was known",
     "a fact came out of order",
     "a fact was taken late",
+    "several facts were taken at once",
+    "a line of facts was taken in part",
     "a round of the relay came twice",
     "a round of the relay came when that had died",
     "a stock primary died before a fact was taken",

@@ -120,7 +120,7 @@ class Ledger(Watcher):
             kind = record[0]
             if self.world.story is not None:
                 self.world.tell(process.name, "entry %d: %s", seq, brief(record))
-            self.judges[kind](self, book, record)
+            self._judge(book, kind, record)
             evolve(state, record)
             self._note(book, kind, record)
         self._entry_is_whole(book, seq, content)
@@ -141,6 +141,9 @@ class Ledger(Watcher):
                 lambda name=name: f"entry {seq} says {told.get(name)}, the fold has another",
             )
             self._same_as_the_model(pool, name, seq)
+
+    def _judge(self, book: Book, kind: int, record: Any) -> None:
+        self.judges[kind](self, book, record)
 
     def _entry_is_whole(self, book: Book, seq: int, content: EntryContent) -> None:
         """All records of an entry were judged."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from actors.core import (
+    act,
     commission_state,
-    decide,
     earning,
     evolve,
     forgetting_accounts,
@@ -20,9 +20,8 @@ from actors.core import relay_commands as y
 from actors.core import relay_records as yr
 from actors.core import risk_records as k
 from actors.core import team_records as t
-from actors.core.outcomes import Outcome
 from actors.core.snapshot import Loader
-from actors.core.state import NO_MARK, ShardState
+from actors.core.state import ShardState
 from server import relay
 from server.holds import Holds
 from server.relay import Piece, Source
@@ -78,35 +77,48 @@ def the_relay_moves_marks_before_it_sends(patch: Patch) -> None:
 
 
 def a_mark_is_journalled_before_what_its_fact_does(patch: Patch) -> None:
-    """In the entry of the next fact at best."""
-    honest = taking.take_fact
-    late: dict[int, tuple[Any, ...]] = {}
+    """In the entry of the next facts at best."""
+    honest = taking.take_facts
+    late: dict[int, list[Any]] = {}
 
-    def take(state: ShardState, command: Any, now_ms: int) -> Any:
-        answer, records = honest(state, command, now_ms)
-        earlier = late.pop(id(state), ())
-        if len(records) > 1 and command.fact.kind == f.ORDER_RETURNED:
-            late[id(state)] = records[1:]
-            records = records[:1]
-        return answer, (*records, *earlier) if records else records
+    def take(state: ShardState, command: Any, now_ms: int, records: list[Any], **how: Any) -> Any:
+        made: list[Any] = []
+        answer = honest(state, command, now_ms, made, **how)
+        earlier = late.pop(id(state), [])
+        if command.facts[-1][-1] and command.facts[-1][-1][0] == f.ORDER_RETURNED:
+            late[id(state)] = made[1:]
+            made = made[:1]
+        records.extend([*made, *earlier] if made else ())
+        return answer
 
-    patch.setitem(decide.HANDLERS, y.TAKE_FACT, take)
+    patch.setattr(act, "take_facts", take)
 
 
 def an_account_shard_ignores_marks(patch: Patch) -> None:
     """Whatever comes is taken."""
+    honest = taking._effect
 
-    def take(state: ShardState, command: Any, now_ms: int) -> Any:
-        place = command.source, command.incarnation, command.seq, command.fact_index
-        taken = yr.FactTaken(yr.FACT_TAKEN, command.slot, *place)
-        fact = command.fact
-        if not fact:
-            return (Outcome.APPLIED,), (taken,)
-        handler = taking.FACT_HANDLERS[fact.kind]
-        effect = handler(state, state.slot(command.slot), fact, now_ms)
-        return (Outcome.APPLIED,), (taken, *effect)
+    def effect(state: ShardState, placed: Any, after: Any, now_ms: int, **how: Any) -> Any:
+        return honest(state, placed, (-1, -1), now_ms, **how)
 
-    patch.setitem(decide.HANDLERS, y.TAKE_FACT, take)
+    patch.setattr(y.TakeFacts, "were_taken", lambda self, mark: False)
+    patch.setattr(y.TakeFacts, "follow", lambda self, mark: True)
+    patch.setattr(taking, "_effect", effect)
+
+
+def facts_of_a_line_are_decided_at_once(patch: Patch) -> None:
+    """None of them knows what those before it did."""
+    honest, waiting = taking.take_facts, list[Any]()
+
+    def take(state: ShardState, command: Any, now_ms: int, records: list[Any], **how: Any) -> Any:
+        answer = honest(state, command, now_ms, records, **how)
+        for record in waiting:
+            evolve.evolve(state, record)
+        waiting.clear()
+        return answer
+
+    patch.setattr(act, "take_facts", take)
+    patch.setattr(taking, "evolve", lambda state, record: waiting.append(record))
 
 
 def a_reversal_counts_twice(patch: Patch) -> None:
@@ -163,14 +175,7 @@ def a_freeze_is_not_told(patch: Patch) -> None:
 
 def a_fact_that_does_not_follow_is_taken(patch: Patch) -> None:
     """What lies between is lost."""
-    honest = taking.take_fact
-
-    def take(state: ShardState, command: Any, now_ms: int) -> Any:
-        _, *stands = state.sources.get(command.source, NO_MARK)
-        after = {"after_seq": stands[0], "after_index": stands[1]}
-        return honest(state, command._replace(**after), now_ms)
-
-    patch.setitem(decide.HANDLERS, y.TAKE_FACT, take)
+    patch.setattr(y.TakeFacts, "follow", lambda self, mark: not self.were_taken(mark))
 
 
 def the_success_of_a_team_is_told_to_nobody(patch: Patch) -> None:
@@ -235,7 +240,7 @@ def what_is_held_is_paid(patch: Patch) -> None:
 
 
 def a_return_of_a_forgotten_order_is_ignored(patch: Patch) -> None:
-    patch.setattr(forgetting_accounts, "_order_may_be", lambda *_: False)
+    patch.setattr(forgetting_accounts, "order_may_be_forgotten", lambda *_: False)
 
 
 RELAY_MUTANTS = {
@@ -245,6 +250,7 @@ RELAY_MUTANTS = {
     the_relay_moves_marks_before_it_sends: 30,
     a_mark_is_journalled_before_what_its_fact_does: 30,
     an_account_shard_ignores_marks: 30,
+    facts_of_a_line_are_decided_at_once: 30,
     a_reversal_counts_twice: 30,
     a_snapshot_loses_marks: 30,
     a_fold_forgets_marks: 30,

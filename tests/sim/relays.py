@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RELAY = "relay"
 LIMITS = RelayLimits(
     read_bytes=1_000,
-    window_lines=3,
+    window_facts=5,
     deadline_ms=600,
     gather_ms=50,
     move_marks_ms=150,
@@ -41,6 +41,8 @@ class Relay:
         self._rounds = cluster.world.chance.choice((1, 1, 2))
         """At once to one account shard. A real relay has one, so that no line overtakes another;
         an account shard must bear it."""
+        line_facts = cluster.world.chance.choice((1, 2, 4))
+        self._limits = replace(LIMITS, line_facts=line_facts)
         self.process.call_soon(self._begin)
 
     @property
@@ -70,7 +72,7 @@ class Relay:
                 slots_of=slots_of,
                 account_slots=account_slots,
                 clock=self.process,
-                limits=LIMITS,
+                limits=self._limits,
             )
             for pair in cluster.stock_pairs
         ]
@@ -140,8 +142,11 @@ class Accounts(SenderAccounts):
         """See `SenderAccounts`."""
         answers = await super().submit(shard, commands)
         for answer in answers:
-            if answer[0] in MEANS:
-                self._watcher.met(shard, MEANS[answer[0]])
+            outcome, *counted = answer
+            if outcome in MEANS:
+                self._watcher.met(shard, MEANS[outcome])
+            if outcome == Outcome.RECALL and counted[0]:
+                self._watcher.met(shard, "a line of facts was taken in part")
         return answers
 
 

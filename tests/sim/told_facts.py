@@ -62,8 +62,9 @@ class ToldFacts:
                 at = index - 1 if index < len(facts) else ENTRY_END
                 waiting.append(Told((seq, at), slot, fact))
 
-    def take(self, account: int, record: FactTaken, source_seq: int) -> Told | None:
-        """The one fact that a mark takes, if it takes any. `source_seq`: where its journal ends."""
+    def take(self, account: int, record: FactTaken, source_seq: int) -> list[Told]:
+        """The facts that a mark takes: all since the one before it, if there are any, and it stands
+        at the last of them. `source_seq`: where its journal ends."""
         key = account, record.source
         place, before = (record.source_seq, record.fact_index), self._marks.get(key, (0, 0))
         need(place > before, "relay", lambda: f"the mark of {key} goes from {before} to {place}")
@@ -73,17 +74,12 @@ class ToldFacts:
             lambda: f"the mark of {key} is at {place}, and its journal ends at {source_seq}",
         )
         self._marks[key] = place
-        waiting, passed = self._waiting.get(key), []
+        waiting, passed = self._waiting.get(key), list[Told]()
         while waiting and waiting[0].place <= place:
             passed.append(waiting.popleft())
         need(
-            not passed or (len(passed) == 1 and passed[0].place == place),
+            not passed or passed[-1].place == place,
             "relay",
             lambda: f"the mark of {key} at {place} passes over {passed}",
         )
-        need(
-            not passed or passed[0].slot == record.slot,
-            "relay",
-            lambda: f"a fact for slot {passed[0].slot} is taken by slot {record.slot}",
-        )
-        return passed[0] if passed else None
+        return passed

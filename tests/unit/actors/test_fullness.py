@@ -4,7 +4,7 @@ from actors.core import commands as c
 from actors.core import commission_commands as d
 from actors.core import risk_commands as k
 from actors.core import team_commands as t
-from actors.core.relay_commands import TAKE_FACT
+from actors.core.relay_commands import TAKE_FACTS
 from actors.fullness import has_room_for
 
 
@@ -24,7 +24,7 @@ def test_money_on_its_way_and_freezes_go_on_while_the_journal_is_nearly_full() -
     goes_on = (
         c.CONFIRM,
         t.LEAVE_TEAM,
-        TAKE_FACT,
+        TAKE_FACTS,
         k.FREEZE,
         k.HOLD_TOLD,
         d.HOLD_DISTRIBUTOR,

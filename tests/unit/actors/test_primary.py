@@ -9,9 +9,10 @@ from actors.core import commands as c
 from actors.core import decide as deciding
 from actors.core.codec import unpack_entry
 from actors.core.evolve import EVOLVE
-from actors.core.identity import SLOT_COUNT
+from actors.core.identity import PROGRAMME_SLOT, SLOT_COUNT
 from actors.core.outcomes import Outcome
 from actors.core.records import STOCK_RESERVED
+from actors.core.relay_commands import TAKE_FACTS, TakeFacts
 from actors.rounds import RoundStatus, unpack_answers
 from actors.shard import Role
 from persistence.errors import NotApplied
@@ -284,6 +285,23 @@ async def test_a_line_of_a_slot_that_is_not_owned_is_answered_wrong_shard() -> N
         await pair.promote("a")
         assert outcomes(await pair.do("a", pair.reserve("r1"))) == [Outcome.WRONG_SHARD]
         assert not pair.entries()
+
+
+@in_virtual_time
+async def test_facts_of_a_slot_that_is_not_owned_are_answered_wrong_shard() -> None:
+    """Alone or with others, and with the row of an order: the whole line is."""
+    async with running(Pair(owned_slots=frozenset({PROGRAMME_SLOT})), "a") as pair:
+        await pair.promote("a")
+        soon_ms = pair.clock.now_ms() + 1_000
+        facts = ((1, 0, PROGRAMME_SLOT, ()), (2, 0, SLOT, ()))
+        line = TakeFacts(TAKE_FACTS, PROGRAMME_SLOT, soon_ms, "relay", 0, "i", 0, 0, facts)
+        alone = line._replace(facts=facts[1:])
+        brought = c.Recalled(c.RECALLED, PROGRAMME_SLOT, soon_ms, "relay", (), alone)
+        found = outcomes(await pair.do("a", line, alone, brought))
+        assert found == [Outcome.WRONG_SHARD] * 3
+        assert not pair.entries()
+        (answer,) = await pair.do("a", line._replace(facts=facts[:1]))
+        assert answer == (Outcome.APPLIED, 1)
 
 
 @in_virtual_time

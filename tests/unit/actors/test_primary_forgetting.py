@@ -106,14 +106,15 @@ async def test_a_row_that_is_none_is_internal_and_harms_nothing() -> None:
         assert (await pair.do("a", recalled(pair, ship(pair))))[0][0] == Outcome.NOTED
 
 
-def line(pair: Pair, seq: int, fact: Any) -> y.TakeFact:
+def line(pair: Pair, seq: int, fact: Any) -> y.TakeFacts:
     """The one fact of an entry of the one stock shard there is, as the relay sends it."""
     soon = pair.clock.now_ms() + 5_000
     after = (seq - 1, 0)
-    return y.TakeFact(y.TAKE_FACT, PROGRAMME_SLOT, soon, "relay", 9, "i", *after, seq, 0, fact)
+    head = (y.TAKE_FACTS, PROGRAMME_SLOT, soon, "relay", 9, "i")
+    return y.TakeFacts(*head, *after, [(seq, 0, PROGRAMME_SLOT, fact)])
 
 
-def returned(pair: Pair) -> y.TakeFact:
+def returned(pair: Pair) -> y.TakeFacts:
     return line(pair, 2, f.OrderReduced(f.ORDER_REDUCED, 1, HELD, 1, 2))
 
 
@@ -136,7 +137,7 @@ async def earned(pair: Pair) -> int:
     at_ms = pair.clock.now_ms()
     what = (HELD, "ann", "", "tea", 2, 100, "CNY", at_ms, 100)
     taken = await pair.do("a", line(pair, 1, f.OrderEarned(f.ORDER_EARNED, at_ms, *what)))
-    assert taken == ((Outcome.APPLIED,),)
+    assert taken == ((Outcome.APPLIED, 1),)
     await pass_time(pair, RECALL_AFTER_MS)
     return at_ms
 
@@ -154,7 +155,7 @@ async def test_an_order_that_earned_leaves_both_replicas_and_its_return_brings_i
         assert [len(programme(pair, name).orders) for name in ("a", "b")] == [0, 0]
         pair["a"].kill()
         await pair.promote("b")
-        assert await pair.do("b", returned(pair)) == ((Outcome.RECALL,),)
+        assert await pair.do("b", returned(pair)) == ((Outcome.RECALL, 0),)
         row = d.RecalledOrder(
             *("bob", 2, 0, 100, 1, 197001, at_ms, at_ms, False), ((1, "bob", 1_000, 10, AVAILABLE),)
         )

@@ -1,13 +1,13 @@
-"""From records of a stock shard to entries of the ledger, through TakeFact."""
+"""From records of a stock shard to entries of the ledger, through TakeFacts."""
 
 from typing import Any
 
 import pytest
+from msgpack import packb, unpackb
 
 from actors.core import commands as c
 from actors.core import relay_commands as y
 from actors.core.codec import unpack_entry
-from actors.core.decide import decide
 from actors.core.facts import ORDER_EARNED
 from actors.core.identity import PROGRAMME_SLOT
 from actors.core.order_facts import order_facts
@@ -26,6 +26,7 @@ class Pair:
         self.bureau.now_ms = self.shop.now_ms
         self.mark = (0, 0)
         self.commands: list[Any] = []
+        self.facts: list[Any] = []
 
     def decided(self) -> None:
         """Facts of all that the shop decided since are taken."""
@@ -37,25 +38,24 @@ class Pair:
                 for slot, fact in order_facts(content.records, content.now_ms)
                 if slot == PROGRAMME_SLOT
             ]
-            for index, fact in enumerate(facts):
-                command = y.TakeFact(
-                    y.TAKE_FACT, SLOT, 0, "relay", 0, "one", *self.mark, seq, index, fact
-                )
-                assert self.take(command)[0] == Outcome.APPLIED
+            if facts:
+                placed = [(seq, index, SLOT, fact) for index, fact in enumerate(facts)]
+                head = (y.TAKE_FACTS, SLOT, 0, "relay", 0, "one")
+                command = y.TakeFacts(*head, *self.mark, placed)
+                assert self.take(command) == (Outcome.APPLIED, len(facts))
                 self.commands.append(command)
-                self.mark = (seq, index)
+                self.facts += facts
+                self.mark = (seq, len(facts) - 1)
 
     def take(self, command: Any) -> Any:
-        bureau = self.bureau
-        again = c.MAKE[y.TAKE_FACT](tuple(command))
-        answer, records = decide(bureau.state, again, bureau.now_ms)
-        bureau.entry(records)
-        return answer
+        again = c.MAKE[y.TAKE_FACTS](unpackb(packb(command), use_list=False))
+        return self.bureau.shard_says(again)
 
     def earned(self) -> list[tuple[str, int]]:
         """(Buyer, base) of each order that was told to have earned."""
-        facts = [command.fact for command in self.commands]
-        return [(fact.buyer_id, fact.base_minor) for fact in facts if fact.kind == ORDER_EARNED]
+        return [
+            (fact.buyer_id, fact.base_minor) for fact in self.facts if fact.kind == ORDER_EARNED
+        ]
 
     def money(self) -> int:
         """What bob has of all of it by now."""

@@ -8,7 +8,7 @@ from actors.core import state as s
 from actors.core.codec import unpack_entry
 from actors.core.evolve import evolve, fold
 from actors.core.identity import public_id, slot_of
-from actors.core.outcomes import Outcome
+from actors.core.outcomes import Outcome, Undecided
 from actors.core.snapshot import Loader, chunks, digest
 from tests.model.shop import MINUTE_MS, Shop, line
 
@@ -231,8 +231,10 @@ def test_a_row_in_no_finished_state_is_refused(shop: Shop, state: int) -> None:
     forget(shop)
     again = shop.with_row(c.Release(c.RELEASE, SLOT, 0, "web", held))
     row = c.RecalledRow._make(again.row)._replace(state=state)
-    with pytest.raises(ValueError, match="state"):
+    with pytest.raises(Undecided) as failed:
         shop.ask(again._replace(row=row))
+    assert failed.value.answer == (Outcome.INTERNAL,)
+    assert "state" in str(failed.value.__cause__)
 
 
 def test_the_walk_takes_slices_and_comes_round_again(

@@ -19,7 +19,7 @@ from actors.core.codec import pack_entry, unpack_entry
 from actors.core.evolve import close_entry
 from actors.core.identity import ACCOUNT_SLOT_COUNT, SLOT_COUNT
 from actors.core.outcomes import Outcome
-from actors.core.relay_commands import TAKE_FACT, TakeFact
+from actors.core.relay_commands import TAKE_FACTS, Placed, TakeFacts
 from persistence.ports import Entry
 from server.chaos.account_checks import Told, check_accounts, read_accounts
 from server.chaos.books import Books
@@ -200,16 +200,17 @@ class Teller:
         """All facts of the entries that are there now."""
         entries = self._lines.entries[self._read :]
         self._read += len(entries)
-        facts = []
+        facts: list[Placed] = []
         for entry in entries:
             content = unpack_entry(entry.data)
-            for _, index, slot, fact in numbered_facts(SLOTS_OF, content.records, content.now_ms):
-                place = (entry.seq, index)
-                head = (TAKE_FACT, slot, 0, "relay", 0, "first")
-                facts.append(TakeFact(*head, *self._mark, *place, fact))
-                self._mark = place
+            for _, *place, fact in numbered_facts(SLOTS_OF, content.records, content.now_ms):
+                index, slot = place
+                facts.append((entry.seq, index, slot, fact))
         if facts:
-            self._lines.decide_now(facts)
+            head = (TAKE_FACTS, facts[0][2], 0, "relay", 0, "first")
+            ((outcome, _),) = self._lines.decide_now([TakeFacts(*head, *self._mark, facts)])
+            assert outcome == Outcome.APPLIED
+            self._mark = facts[-1][:2]
 
 
 async def sold(lines: CoreLines, rare: frozenset[tuple[str, str]] = RARE) -> Relayed:

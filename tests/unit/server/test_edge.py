@@ -262,9 +262,11 @@ async def test_three_failed_payments_are_enough(guarded: Guarded) -> None:
     for source, sku_id in enumerate(("tea", "cup", "pot")):
         fact = f.PaymentFailed(f.PAYMENT_FAILED, guarded.clock.now_ms(), "r", "u-1", sku_id)
         slot = account_slot("u-1")
-        told = y.TakeFact(y.TAKE_FACT, slot, 0, "relay", source, "", *after, 1, 1, fact)
-        (answer,) = await guarded.lines.submit([told])
-        assert answer[0] == Outcome.APPLIED
+        head = (y.TAKE_FACTS, slot, 0, "relay", source, "i")
+        (answer,) = await guarded.lines.submit(
+            [y.TakeFacts(*head, *after, [(1, y.ENTRY_END, slot, fact)])]
+        )
+        assert answer == (Outcome.APPLIED, 1)
     await guarded.pulled()
     assert await guarded.ask("more") == com.LINE_STATUS_BUYER_FROZEN
     profile = (await guarded.risk.GetProfile(risk.GetProfileRequest(buyer_id="u-1"))).profile

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,13 +12,14 @@ from actors.core.codec import pack_entry
 from actors.core.identity import PROGRAMME_SLOT
 from actors.core.order_facts import order_facts
 from actors.core.outcomes import Outcome
-from actors.core.relay_commands import ENTRY_END, TAKE_FACT, TakeFact
+from actors.core.relay_commands import ENTRY_END, TAKE_FACTS, TakeFacts
 from actors.core.state import ShardState, SlotState
 from persistence.ports import FactRow
 from persistence.sql.views import KeptFacts
 from tests.helpers.relays import (
     ACCOUNT_SLOT,
     STOCK,
+    Stage,
     confirmed,
     failed,
     name_of,
@@ -315,28 +316,61 @@ def test_facts_of_entries_that_the_journal_lost_stop_the_relay(monkeypatch: Patc
     body()
 
 
+def on_poison(on: Stage, monkeypatch: Patch, does: Callable[[], Any]) -> None:
+    """The second failure is a fact on which something else is done; nobody expects its effect."""
+    poison = name_of(_facts([failed(2)], on.clock.now_ms())[0]._replace(at_ms=0))
+
+    def fragile(state: ShardState, slot: SlotState, fact: Any, now_ms: int) -> Any:
+        if name_of(fact._replace(at_ms=0)) == poison:
+            return does()
+        return note(state, slot, fact, now_ms)
+
+    monkeypatch.setattr(taking, "FACT_HANDLERS", dict.fromkeys(taking.FACT_HANDLERS, fragile))
+    on.append(failed(1), failed(2), failed(3))
+    on.append(failed(4))
+    on.told = [fact for fact in on.told if name_of(fact._replace(at_ms=0)) != poison]
+
+
 def test_a_fact_that_fails_three_times_is_set_aside(monkeypatch: Patch) -> None:
+    def fail() -> Any:
+        raise ValueError("poison")
+
     @in_virtual_time
     async def body() -> None:
         async with stage(monkeypatch) as on:
-            poison = name_of(_facts([failed(2)], on.clock.now_ms())[0]._replace(at_ms=0))
-
-            def fragile(state: ShardState, slot: SlotState, fact: Any, now_ms: int) -> Any:
-                if name_of(fact._replace(at_ms=0)) == poison:
-                    raise ValueError("poison")
-                return note(state, slot, fact, now_ms)
-
-            handlers = dict.fromkeys(taking.FACT_HANDLERS, fragile)
-            monkeypatch.setattr(taking, "FACT_HANDLERS", handlers)
+            on_poison(on, monkeypatch, fail)
             for name in "ab":
                 on.accounts.start(name)
             source, _ = on.relay()
-            on.append(failed(1), failed(2), failed(3))
-            on.append(failed(4))
-            on.told = [fact for fact in on.told if name_of(fact._replace(at_ms=0)) != poison]
             await until(on.have_all)
             on.check()
             assert source.set_aside == 1
+
+    body()
+
+
+def test_a_fact_that_primaries_die_of_is_set_aside_and_none_beside_it(monkeypatch: Patch) -> None:
+    """Nobody says which of a line it was."""
+
+    @in_virtual_time
+    async def body() -> None:
+        async with stage(monkeypatch) as on:
+            on_poison(on, monkeypatch, lambda: (("no record", ACCOUNT_SLOT),))
+
+            async def revive() -> None:
+                while True:
+                    for name in "ab":
+                        instance = on.accounts.instances.get(name)
+                        if instance is None or not instance.alive:
+                            on.accounts.start(name)
+                    await asyncio.sleep(0.05)
+
+            reviving = asyncio.create_task(revive())
+            source, _ = on.relay()
+            await until(on.have_all)
+            on.check()
+            assert source.set_aside == 1
+            reviving.cancel()
 
     body()
 
@@ -345,32 +379,37 @@ def _facts(records: Sequence[Any], at_ms: int) -> list[Any]:
     return [fact for _, fact in order_facts(records, at_ms)]
 
 
-def line(after: tuple[int, int], place: tuple[int, int], incarnation: str = "i") -> TakeFact:
-    """Nothing but a move of the mark."""
-    return TakeFact(TAKE_FACT, PROGRAMME_SLOT, 9, "relay", 0, incarnation, *after, *place, ())
+def line(after: tuple[int, int], *places: tuple[int, int], incarnation: str = "i") -> TakeFacts:
+    """Nothing but moves of the mark."""
+    facts = [(*place, PROGRAMME_SLOT, ()) for place in places]
+    return TakeFacts(TAKE_FACTS, PROGRAMME_SLOT, 9, "relay", 0, incarnation, *after, facts)
 
 
-def test_a_fact_is_taken_after_its_predecessor_only() -> None:
-    state = ShardState()
-    (answer, taken) = taking.take_fact(state, line((0, 0), (3, 0)), 1)
-    assert answer == (Outcome.APPLIED,)
-    assert [x.kind for x in taken] == [100]
-    state.sources[0] = ("i", 3, 0)
-    late = taking.take_fact(state, line((0, 0), (3, 0)), 1)
-    assert late == ((Outcome.NOTED, "i", 3, 0), ())
-    older = taking.take_fact(state, line((0, 0), (2, ENTRY_END)), 1)
-    assert older == ((Outcome.NOTED, "i", 3, 0), ())
-    early = taking.take_fact(state, line((3, 1), (3, 2)), 1)
-    assert early == ((Outcome.OUT_OF_ORDER, "i", 3, 0), ())
-    anew = taking.take_fact(state, line((3, 0), (2, 0), "j"), 1)
-    assert anew[0] == (Outcome.APPLIED,)
+def test_facts_are_taken_after_their_predecessor_only() -> None:
+    state, records = ShardState(), list[Any]()
+
+    def take(command: TakeFacts) -> tuple[Any, ...]:
+        records.clear()
+        return taking.take_facts(state, command, 1, records)
+
+    assert take(line((0, 0), (2, 7), (3, 0))) == (Outcome.APPLIED, 2)
+    assert records == [(100, PROGRAMME_SLOT, 0, "i", 3, 0)]
+    assert state.sources[0] == ("i", 3, 0)
+    noted, early = (Outcome.NOTED, 0, "i", 3, 0), (Outcome.OUT_OF_ORDER, 0, "i", 3, 0)
+    assert take(line((0, 0), (2, 7), (3, 0))) == noted
+    assert take(line((0, 0), (2, ENTRY_END))) == noted
+    assert take(line((3, 1), (3, 2))) == early
+    assert take(line((2, 7), (3, 0), (3, 1))) == early, "the first of it was taken"
+    assert records == []
+    assert take(line((3, 0), (2, 0), (2, 1), incarnation="j")) == (Outcome.APPLIED, 2)
+    assert state.sources[0] == ("j", 2, 1)
 
 
 def test_every_source_has_a_mark_of_its_own() -> None:
     state = ShardState()
     state.sources[0] = ("i", 3, 0)
     other = line((0, 0), (1, 0))._replace(source=1)
-    assert taking.take_fact(state, other, 1)[0] == (Outcome.APPLIED,)
+    assert taking.take_facts(state, other, 1, []) == (Outcome.APPLIED, 1)
 
 
 def test_accounts_have_slots_of_their_own() -> None:

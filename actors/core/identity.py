@@ -16,7 +16,7 @@ BUYER_PARTS = 64
 """Reservation rows are partitioned by crc32(buyer) % 64 in SQL."""
 
 FINGERPRINT_VERSION = 1
-_ID_LENGTH = 3 + 32
+_ID_LENGTH, _ID_BYTES = 3 + 32, 2 + 16
 
 
 def slot_of(key: str) -> int:
@@ -73,10 +73,11 @@ def parse_account_id(text: str) -> tuple[int, bytes] | None:
 
 
 def _parse(text: str) -> tuple[int, bytes] | None:
-    if len(text) != _ID_LENGTH:
+    # `fromhex` reads capitals and skips blanks; nothing else that it reads is another id.
+    if len(text) != _ID_LENGTH or text != text.lower():
         return None
     try:
-        slot, key = int(text[:3], 16), bytes.fromhex(text[3:])
+        raw = bytes.fromhex(f"0{text}")
     except ValueError:
         return None
-    return (slot, key) if public_id(slot, key) == text else None
+    return (raw[0] << 8 | raw[1], raw[2:]) if len(raw) == _ID_BYTES else None

@@ -34,6 +34,7 @@ from actors.core.commission_state import (
     AVAILABLE,
     FROZEN,
     WAITING,
+    Distributor,
     Earning,
     Order,
     Programme,
@@ -77,7 +78,7 @@ def _order_earned(programme: Programme, slot: int, fact: f.OrderEarned, now_ms: 
     if bond is None or fact.currency_code != config.currency_code:
         return ()
     referrer = programme.distributors.get(bond.distributor_id)
-    shares = _shares(programme, version, fact, bond.distributor_id)
+    shares = _shares(programme, version, fact, bond.distributor_id, referrer)
     book = Book(programme, now_ms)
     return (
         OrderAccrued(
@@ -126,11 +127,15 @@ def _accrual(book: Book, reservation_id: str, version: int, share: Share) -> Ent
 
 
 def _shares(
-    programme: Programme, version: Version, fact: f.OrderEarned, referrer_id: str
+    programme: Programme,
+    version: Version,
+    fact: f.OrderEarned,
+    referrer_id: str,
+    referrer: Distributor | None,
 ) -> tuple[Share, ...]:
     """Who gets what of an order; without those who get nothing."""
     rates = version.rates(fact.campaign_id, fact.sku_id)
-    names = (referrer_id, _second_level(programme, fact, referrer_id))
+    names = (referrer_id, _second_level(programme, fact, referrer_id, referrer))
     left_minor = rates[2] * fact.quantity if rates[2] >= 0 else fact.base_minor
     shares = []
     for level, (name, rate_bps) in enumerate(zip(names, rates, strict=False), start=1):
@@ -143,8 +148,9 @@ def _shares(
     return tuple(shares)
 
 
-def _second_level(programme: Programme, fact: f.OrderEarned, referrer_id: str) -> str:
-    referrer = programme.distributors.get(referrer_id)
+def _second_level(
+    programme: Programme, fact: f.OrderEarned, referrer_id: str, referrer: Distributor | None
+) -> str:
     if referrer is None or referrer.state != ACTIVE:
         return ""
     bond = bond_at(programme, referrer_id, fact.reserved_ms)

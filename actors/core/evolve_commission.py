@@ -4,7 +4,7 @@ Part of `evolve.py`, whose rules hold here. While a snapshot is completed each r
 left alone by itself; the sums, and what is counted over the rows, are set at the end.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from sys import intern
 from typing import Any
 
@@ -56,14 +56,16 @@ def buyer_bound(state: s.ShardState, slot: s.SlotState, record: r.BuyerBound) ->
     distributor = _distributor(state, slot, programme, record.distributor_id)
     if distributor is not None and record.invited:
         distributor.invited += 1
-        _count_on_board(state, programme, record.distributor_id, record.month, 1, 0)
+        _count_on_board(
+            state, programme, distributor, record.distributor_id, record.month, invited=1
+        )
     if state.fuzzy is not None and _skip(state, slot, "bonds", record.buyer_id.encode()):
         return
-    held = programme.bonds.get(record.buyer_id)
     bond = c.Bond(record.from_ms, record.until_ms, intern(record.distributor_id))
-    if held is None and not record.renewed:
-        programme.bonds.put(record.buyer_id, c.Bonds(state.seq, (bond,)))
+    first = c.Bonds(state.seq, (bond,))
+    if not record.renewed and programme.bonds.add(record.buyer_id, first):
         return
+    held = programme.bonds.get(record.buyer_id)
     bonds = [] if held is None else list(held.bonds)
     if record.renewed:
         same = (record.from_ms, record.distributor_id)
@@ -99,12 +101,7 @@ def order_accrued(state: s.ShardState, slot: s.SlotState, record: r.OrderAccrued
         referrer.orders += 1
         referrer.sales_minor += record.base_minor
         brought = (record.referrer_id, record.month)
-        _count_on_board(state, programme, *brought, 0, record.base_minor)
-    key = record.key
-    if key in programme.orders:
-        if state.fuzzy is None:
-            raise s.Impossible(f"entry {state.seq}: {record.reservation_id} has earned before")
-        return
+        _count_on_board(state, programme, referrer, *brought, sales_minor=record.base_minor)
     order = c.Order()
     order.base_minor = record.base_minor
     order.quantity = record.quantity
@@ -119,9 +116,11 @@ def order_accrued(state: s.ShardState, slot: s.SlotState, record: r.OrderAccrued
     order.earnings = tuple(
         [c.Earning(level, intern(who), bps, amount) for level, who, bps, amount in record.shares]
     )
-    programme.orders.put(key, order)
-    if order.earnings:
-        programme.maturing.add(key, order.matures_ms, state.now_ms)
+    if not programme.orders.add(record.key, order):
+        if state.fuzzy is None:
+            raise s.Impossible(f"entry {state.seq}: {record.reservation_id} has earned before")
+    elif order.earnings:
+        programme.maturing.add(record.key, order.matures_ms, state.now_ms)
 
 
 def order_reversed(state: s.ShardState, slot: s.SlotState, record: r.OrderReversed) -> None:
@@ -131,7 +130,7 @@ def order_reversed(state: s.ShardState, slot: s.SlotState, record: r.OrderRevers
     if referrer is not None:
         referrer.sales_minor -= record.sales_minor
         brought = (record.referrer_id, record.sales_month)
-        _count_on_board(state, programme, *brought, 0, -record.sales_minor)
+        _count_on_board(state, programme, referrer, *brought, sales_minor=-record.sales_minor)
     if _skip(state, slot, "orders", record.key):
         return
     order = _order(state, programme, record)
@@ -369,25 +368,27 @@ def post(
     state: s.ShardState, slot: s.SlotState, programme: c.Programme, entries: Sequence[Any]
 ) -> None:
     """Apply entries to the balances. Raises Impossible if one does not sum to 0."""
+    whole = state.fuzzy is None
     for entry in entries:
         amounts = entry[r.AMOUNTS_FROM :]
         if sum(amounts):
             raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} does not sum to 0")
-        moved = [(at, amount) for at, amount in enumerate(amounts) if amount]
-        if state.fuzzy is None:
+        if whole:
             programme.entry_count += 1
             if entry[0] != programme.entry_count:
                 raise s.Impossible(f"entry {state.seq}: ledger entry {entry[0]} out of order")
-            _add(programme.sums, moved)
         # While a snapshot is completed, the newest that it has are followed by newer ones.
-        if state.fuzzy is None or _newest(programme) < entry[0]:
+        if whole or _newest(programme) < entry[0]:
             programme.recent.append((state.now_ms, *entry))
         distributor = _distributor(state, slot, programme, entry[2])
         if distributor is None:
             continue
-        balances = distributor.balances
-        _add(balances, moved)
-        if state.fuzzy is None and (balances[c.FROZEN_AT] < 0 or balances[c.AVAILABLE_AT] < 0):
+        balances, sums = distributor.balances, programme.sums if whole else [0] * 6
+        for at, amount in enumerate(amounts):
+            if amount:
+                balances[at] += amount
+                sums[at] += amount
+        if whole and (balances[c.FROZEN_AT] < 0 or balances[c.AVAILABLE_AT] < 0):
             raise s.Impossible(f"entry {state.seq}: {entry[2]} has less than nothing")
         if entry[9] or entry[10]:
             _count_in_month(programme, distributor, entry)
@@ -395,12 +396,6 @@ def post(
 
 def _newest(programme: c.Programme) -> int:
     return int(programme.recent[-1][1]) if programme.recent else 0
-
-
-def _add(balances: list[int], moved: Iterable[tuple[int, int]]) -> None:
-    """Of which account, and how much."""
-    for at, amount in moved:
-        balances[at] += amount
 
 
 def _count_in_month(
@@ -425,23 +420,28 @@ def _count_in_month(
         sums.restored_minor += moved_minor
 
 
-def _count_on_board(  # noqa: PLR0917
+def _count_on_board(
     state: s.ShardState,
     programme: c.Programme,
+    distributor: c.Distributor,
     distributor_id: str,
     month: int,
-    invited: int,
-    sales_minor: int,
+    *,
+    invited: int = 0,
+    sales_minor: int = 0,
 ) -> None:
-    distributor = programme.distributors.get(distributor_id)
-    assert distributor is not None
     board = distributor.board
-    at = next((at for at, row in enumerate(board) if row[0] == month), len(board))
-    if at == len(board) and board and month < board[-1][0]:
-        return
-    _, before, sales = board[at] if at < len(board) else (month, 0, 0)
+    at = len(board) - 1
+    while at >= 0 and board[at][0] != month:
+        at -= 1
+    if at < 0:
+        if board and month < board[-1][0]:
+            return
+        board = (*board, (month, 0, 0))[-BOARD_MONTHS:]
+        at = len(board) - 1
+    _, before, sales = board[at]
     row = (month, before + invited, sales + sales_minor)
-    distributor.board = (*board[:at], row, *board[at + 1 :])[-BOARD_MONTHS:]
+    distributor.board = (*board[:at], row, *board[at + 1 :])
     # While a snapshot is completed, boards are counted at its end.
     if state.fuzzy is None:
         place = c.INVITED_AT if invited else c.SALES_AT

@@ -31,10 +31,9 @@ class Top:
 
     def change(self, name: str, score: int) -> None:
         """The score of somebody is this from now on; not above 0 is none."""
-        self.members.pop(name, None)
-        rank = (-score, name)
-        if score <= 0 or (self.floor is not None and rank >= self.floor):
+        if score <= 0 or (self.floor is not None and (-score, name) >= self.floor):
             # Who falls to the floor or below is not above it, so the floor holds for him, too.
+            self.members.pop(name, None)
             return
         self.members[name] = score
         if len(self.members) > KEPT:
@@ -69,12 +68,17 @@ class Boards:
 
     def change(self, month: int, board: int, name: str, score: int) -> None:
         """A score of a month is this from now on."""
-        if month not in self.months and self._is_new(month):
-            self.months[month] = {}
+        tops = self.months.get(month)
+        if tops is None:
+            if not self._is_new(month):
+                return
+            tops = self.months[month] = {}
             while len(self.months) > MONTHS_KEPT:
                 del self.months[min(self.months)]
-        if month in self.months:
-            self.set_up(month, board).change(name, score)
+        top = tops.get(board)
+        if top is None:
+            top = tops[board] = Top()
+        top.change(name, score)
 
     def set_up(self, month: int, board: int) -> Top:
         """The top of a month, made if there is none."""

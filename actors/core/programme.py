@@ -30,6 +30,7 @@ from actors.core.commission_state import (
     SALES_AT,
     SUSPENDED,
     Bond,
+    Bonds,
     Programme,
     ranks,
     version_key,
@@ -292,7 +293,8 @@ def bind(programme: Programme, number: int, touch: Touch, now_ms: int) -> Decisi
     newest = programme.newest()
     distributor_id = programme.codes.get(touch.share_code, "")
     owner = programme.distributors.get(distributor_id)
-    bond = bond_at(programme, touch.buyer_id, touch.at_ms)
+    bonds = programme.bonds.get(touch.buyer_id)
+    bond = None if bonds is None else bonds.at(touch.at_ms)
     told = ("", 0, 0) if bond is None else (bond.distributor_id, bond.from_ms, bond.until_ms)
     if newest is None or owner is None:
         return (Outcome.NOT_FOUND, *told), ()
@@ -301,13 +303,13 @@ def bind(programme: Programme, number: int, touch: Touch, now_ms: int) -> Decisi
     until_ms = touch.at_ms + config.validity_ms if config.validity_ms else FOR_EVER_MS
     if mine and bond is not None and (config.policy != LAST_TOUCH or bond.until_ms >= until_ms):
         return (Outcome.FOUND, *told), ()
-    broken = _not_bound(programme, config, touch, bond, distributor_id)
+    if owner.state != ACTIVE:
+        return (Outcome.NOT_ACTIVE, *told), ()
+    broken = _not_bound(programme, config, touch, bonds, distributor_id)
     if broken is not None:
         return (broken, *told), ()
-    renewed = mine and bond is not None
-    from_ms = bond.from_ms if renewed and bond is not None else touch.at_ms
-    before = programme.bonds.get(touch.buyer_id)
-    met = before is not None and any(old.distributor_id == distributor_id for old in before.bonds)
+    from_ms = bond.from_ms if mine and bond is not None else touch.at_ms
+    met = bonds is not None and any(old.distributor_id == distributor_id for old in bonds.bonds)
     record = BuyerBound(
         BUYER_BOUND,
         number,
@@ -316,7 +318,7 @@ def bind(programme: Programme, number: int, touch: Touch, now_ms: int) -> Decisi
         touch.share_code,
         from_ms,
         until_ms,
-        renewed,
+        mine,
         not met,
         month_now(programme, now_ms),
         touch.reservation_id,
@@ -329,14 +331,13 @@ def _not_bound(
     programme: Programme,
     config: ProgrammeConfig,
     touch: Touch,
-    bond: Bond | None,
+    bonds: Bonds | None,
     distributor_id: str,
 ) -> Outcome | None:
-    owner = programme.distributors.get(distributor_id)
-    if owner is None or owner.state != ACTIVE:
-        return Outcome.NOT_ACTIVE
+    """Why an active distributor's code does not bind; `bonds` are the buyer's."""
     if distributor_id == touch.buyer_id:
         return Outcome.SELF_REFERRAL
+    bond = None if bonds is None else bonds.at(touch.at_ms)
     renewed = bond is not None and bond.distributor_id == distributor_id
     if bond is not None and not renewed:
         # Of two touches in one millisecond the first counts: no two bindings begin together.
@@ -348,8 +349,7 @@ def _not_bound(
     closed = closes_cycle(programme, touch.buyer_id, distributor_id, touch.at_ms)
     if closed is not None:
         return closed
-    before = programme.bonds.get(touch.buyer_id)
-    full = len(programme.bonds) >= BUYERS_MAX if before is None else before.full(touch.at_ms)
+    full = len(programme.bonds) >= BUYERS_MAX if bonds is None else bonds.full(touch.at_ms)
     return Outcome.LIMIT_EXCEEDED if full and not renewed else None
 
 

@@ -57,6 +57,17 @@ class SplitDict(Generic[K, V]):
         if len(parts) == 1 and self.size >= SPLIT_AT:
             self._split()
 
+    def add(self, key: K, value: V) -> bool:
+        """Insert, unless there is one already; answers whether there was none."""
+        part = self.part(key)
+        if key in part:
+            return False
+        part[key] = value
+        self.size += 1
+        if len(self.parts) == 1 and self.size >= SPLIT_AT:
+            self._split()
+        return True
+
     def pop(self, key: K) -> V | None:
         """Remove; answers the value, or None."""
         value = self.part(key).pop(key, None)

@@ -31,8 +31,8 @@ def _shares_of(patch: Patch, change: Callable[[Any, Any, list[Any]], list[Any]])
     """What an order's levels get goes through `change(version, fact, shares)`."""
     honest = earning._shares
 
-    def shares(programme: Any, version: Any, fact: Any, referrer_id: str) -> Any:
-        return tuple(change(version, fact, list(honest(programme, version, fact, referrer_id))))
+    def shares(programme: Any, version: Any, fact: Any, *of: Any) -> Any:
+        return tuple(change(version, fact, list(honest(programme, version, fact, *of))))
 
     patch.setattr(earning, "_shares", shares)
 
@@ -144,9 +144,9 @@ def an_order_pays_who_is_bound_today(patch: Patch) -> None:
 def the_base_is_multiplied_by_the_quantity(patch: Patch) -> None:
     honest = earning._shares
 
-    def shares(programme: Any, version: Any, fact: Any, referrer_id: str) -> Any:
+    def shares(programme: Any, version: Any, fact: Any, *of: Any) -> Any:
         many = fact._replace(base_minor=fact.base_minor * fact.quantity)
-        return honest(programme, version, many, referrer_id)
+        return honest(programme, version, many, *of)
 
     patch.setattr(earning, "_shares", shares)
 
@@ -190,14 +190,14 @@ def margins_are_not_looked_at(patch: Patch) -> None:
 def the_margin_is_that_of_one_unit(patch: Patch) -> None:
     honest = earning._shares
 
-    def shares(programme: Any, version: Any, fact: Any, referrer_id: str) -> Any:
-        return honest(programme, version, fact._replace(quantity=1), referrer_id)
+    def shares(programme: Any, version: Any, fact: Any, *of: Any) -> Any:
+        return honest(programme, version, fact._replace(quantity=1), *of)
 
     patch.setattr(earning, "_shares", shares)
 
 
 def a_suspended_first_level_feeds_the_second(patch: Patch) -> None:
-    def second(programme: Any, fact: Any, referrer_id: str) -> str:
+    def second(programme: Any, fact: Any, referrer_id: str, _: Any) -> str:
         bond = programme_bond(programme, referrer_id, fact.reserved_ms)
         return "" if bond is None else str(bond.distributor_id)
 

@@ -1,6 +1,8 @@
 # Every target works from a bare clone with Python 3.11, make and git.
 SHELL := /bin/bash
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+# Container images often forbid it: then each of a cluster's processes compiles all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)

@@ -9,7 +9,7 @@ from actors.road import Road
 from actors.road_link import RoadLink
 from actors.rounds import Answers
 from actors.specs import RoadSpec, Rounds
-from tests.helpers.shells import Instance, LoopLink, Pair, running
+from tests.helpers.shells import Instance, LoopLink, Pair, limits, running
 from tests.helpers.virtual_time import until
 
 
@@ -100,7 +100,8 @@ def unix_spec(directory: Path) -> RoadSpec:
 @asynccontextmanager
 async def crossing(spec: RoadSpec, pair: Pair | None = None) -> AsyncIterator[Crossing]:
     """Both replicas run, `a` is primary with tea in stock, both roads are open."""
-    async with running(pair or Pair()) as started:
+    # On a real clock: a journal that a test holds is not to be called slow on a slow machine.
+    async with running(pair or Pair(limits(append_patience_ms=60_000))) as started:
         made = Crossing(started, spec)
         try:
             await started.promote("a")

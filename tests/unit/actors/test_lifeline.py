@@ -30,8 +30,9 @@ print(trouble or "held", flush=True)
 sys.stdin.read()
 """
 MEMORY_BYTES = 300_000_000
-TRIES = 5
-"""Now and then the thread with the lifeline is the last one to end: then it says nothing early."""
+TRIES = 20
+"""Now and then the thread with the lifeline is the last one to end, or we are slow to hear of it:
+then nothing is known early."""
 
 
 @contextmanager
@@ -73,7 +74,6 @@ class Watched:
 
 
 async def test_a_killed_process_is_known_before_its_memory_is_given_back(tmp_path: Path) -> None:
-    early = 0
     for number in range(TRIES):
         path = tmp_path / f"{number}.sock"
         with holder(path, memory_bytes=MEMORY_BYTES) as pid:
@@ -81,8 +81,9 @@ async def test_a_killed_process_is_known_before_its_memory_is_given_back(tmp_pat
             os.kill(pid, signal.SIGKILL)
             async with asyncio.timeout(10):
                 await watched.ended.wait()
-            early += watched.early
-    assert early > 0
+        if watched.early:
+            return
+    pytest.fail("known when all was over, each time")
 
 
 async def test_who_stops_listening_is_told_nothing(tmp_path: Path) -> None:

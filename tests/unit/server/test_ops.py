@@ -244,9 +244,9 @@ async def test_bad_acts_reach_no_cluster(operator: Any, cluster: ToldCluster) ->
 async def test_the_cluster_is_given_less_time_than_the_caller(
     operator: Any, cluster: ToldCluster
 ) -> None:
-    await operator.GetClusterStatus(ops.GetClusterStatusRequest(), timeout=3)
+    await operator.GetClusterStatus(ops.GetClusterStatusRequest(), timeout=9)
     ((_, timeout_s),) = cluster.asked
-    assert 2 < timeout_s < 3
+    assert 2 < timeout_s < 9
 
 
 async def test_without_a_cluster_there_is_no_ops_service(lines: CoreLines) -> None:

@@ -111,7 +111,7 @@ def _redis_store(request: pytest.FixtureRequest, url: str) -> JournalStore:
         return journal
 
     def wipe(shard: int) -> None:
-        link = RedisLink(url, timeout_ms=1000)
+        link = RedisLink(url, timeout_ms=10_000)
         for name in ("meta", "log", "positions"):
             link.call("DEL", f"{prefix}:{{{shard}}}:{name}")
         link.close()
@@ -137,7 +137,7 @@ def _file_store(directory: Path) -> SnapshotStore:
 
 def _redis_snapshot_store(request: pytest.FixtureRequest, url: str) -> SnapshotStore:
     prefix = next(_PREFIXES)
-    link = RedisLink(url, timeout_ms=1000)
+    link = RedisLink(url, timeout_ms=10_000)
     request.addfinalizer(link.close)
 
     def connect() -> Snapshots:

@@ -179,7 +179,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
 def test_a_stopped_redis_leaves_the_outcome_unknown_and_a_resend_is_stored_once(
     fragile_redis: PrivateRedis,
 ) -> None:
-    journal = opened(RedisJournal(fragile_redis.url, timeout_ms=100))
+    journal = opened(RedisJournal(fragile_redis.url, timeout_ms=500))
     append(journal, 1)
     fragile_redis.sigstop()
     with pytest.raises(OutcomeUnknown):
@@ -196,7 +196,7 @@ def test_a_stopped_redis_leaves_the_outcome_unknown_and_a_resend_is_stored_once(
 def test_a_redis_that_cannot_be_reached_has_definitely_done_nothing(
     fragile_redis: PrivateRedis,
 ) -> None:
-    journal = opened(RedisJournal(fragile_redis.url, timeout_ms=300))
+    journal = opened(RedisJournal(fragile_redis.url))
     fragile_redis.kill9()
     with pytest.raises(OutcomeUnknown):
         append(journal, 1)
@@ -210,7 +210,7 @@ def test_a_redis_that_cannot_be_reached_has_definitely_done_nothing(
 
 def test_scripts_that_redis_forgot_are_sent_again(redis_server: PrivateRedis) -> None:
     journal = opened(RedisJournal(redis_server.url, prefix="forgetful"))
-    link = RedisLink(redis_server.url, timeout_ms=1000)
+    link = RedisLink(redis_server.url, timeout_ms=10_000)
     link.call("SCRIPT", "FLUSH")
     append(journal, 1)
     assert len(everything(journal)) == 1
@@ -222,7 +222,7 @@ def test_a_full_redis_refuses_entries_but_lets_trims_and_take_overs_through() ->
         seq, refused = append_until_refused(journal, entry=b"x" * 200_000)
         assert "maxmemory" in str(refused)
         # Below what is stored already: from here on nothing but a trim makes room.
-        RedisLink(server.url, timeout_ms=1000).call("CONFIG", "SET", "maxmemory", "3mb")
+        RedisLink(server.url, timeout_ms=10_000).call("CONFIG", "SET", "maxmemory", "3mb")
         assert journal.read_meta(SHARD).last_seq == seq == len(everything(journal))
         taken = journal.acquire(SHARD, incarnation=INCARNATION, seen_epoch=1, token="second")
         assert taken == Ownership(2, "second")
@@ -247,7 +247,7 @@ def test_a_wiped_redis_has_no_journal(fragile_redis: PrivateRedis) -> None:
 def test_entries_without_a_head_are_not_started_over(redis_server: PrivateRedis) -> None:
     journal = opened(RedisJournal(redis_server.url, prefix="headless"))
     append(journal, 1)
-    RedisLink(redis_server.url, timeout_ms=1000).call("DEL", f"headless:{{{SHARD}}}:meta")
+    RedisLink(redis_server.url, timeout_ms=10_000).call("DEL", f"headless:{{{SHARD}}}:meta")
     with pytest.raises(NoJournal):
         append(journal, 2)
     with pytest.raises(Exception, match="has a journal"):
@@ -291,7 +291,7 @@ def test_a_locked_sqlite_journal_names_its_owner_and_can_still_be_read(tmp_path:
     began_s = time.monotonic()
     with pytest.raises(Locked) as caught:
         rival.acquire(SHARD, incarnation=INCARNATION, seen_epoch=1, token="second")
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < 4
     assert caught.value.owner == "host:1:2"
     with pytest.raises(Locked):
         append(journal, 2)

@@ -35,7 +35,7 @@ def test_a_server_dies_with_the_process_that_started_it() -> None:
         server_pid = int(starter.stdout.readline())
         starter.send_signal(signal.SIGKILL)
         starter.communicate()
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + 30
         while is_running(server_pid):
             assert time.monotonic() < deadline_s, "the server outlived its parent"
             time.sleep(0.01)

@@ -41,7 +41,7 @@ def servers(redis: PrivateRedis, mariadb_url: str, tmp_path: Path) -> Settings:
 
 
 def flush(redis: PrivateRedis) -> None:
-    with closing(RedisLink(redis.url, timeout_ms=1_000)) as link:
+    with closing(RedisLink(redis.url, timeout_ms=10_000)) as link:
         link.call("FLUSHALL")
 
 
@@ -65,7 +65,7 @@ def test_a_lost_stream_in_redis_costs_its_own_shard_alone(
 ) -> None:
     day = StoredDay(servers, 4)
     seqs = day.project_part(random.Random(4))
-    with closing(RedisLink(redis.url, timeout_ms=1_000)) as link:
+    with closing(RedisLink(redis.url, timeout_ms=10_000)) as link:
         for name in ("meta", "log"):
             link.call("DEL", f"stockray:{{0}}:{name}")
     with closing(Recovery(servers, lambda _: None)) as recovery:

@@ -89,12 +89,18 @@ def trap(mariadb_server: PrivateMariaDB) -> Iterator[CommitTrap]:
     trap.close()
 
 
+def impatient(url: str, timeout_ms: int = TIMEOUT_MS) -> SqlSink:
+    """A sink on a database whose tables are there: making them may take longer than it waits."""
+    with contextlib.closing(SqlSink(url)) as patient:
+        patient.upgrade()
+    return SqlSink(url, timeout_ms=timeout_ms)
+
+
 @pytest.mark.parametrize(("when", "applied"), [("before", 0), ("after", 7)])
 def test_after_a_cut_commit_the_position_tells_the_truth(
     trap: CommitTrap, when: str, applied: int
 ) -> None:
-    sink = SqlSink(trap.url, timeout_ms=TIMEOUT_MS)
-    sink.upgrade()
+    sink = impatient(trap.url)
     sink.position(0)  # A new connection's set-up sends a COMMIT of its own.
     trap.arm(when, lambda: None)
     with pytest.raises(OutcomeUnknown):
@@ -116,8 +122,7 @@ def _settled_position(sink: SqlSink) -> int:
 def test_a_server_killed_during_commit_comes_back_whole(when: str, applied: int) -> None:
     with private_mariadb() as server:
         trap = CommitTrap(server.url)
-        sink = SqlSink(trap.url, timeout_ms=TIMEOUT_MS)
-        sink.upgrade()
+        sink = impatient(trap.url)
         sink.position(0)  # A new connection's set-up sends a COMMIT of its own.
         trap.arm(when, server.kill9)
         with pytest.raises(OutcomeUnknown):
@@ -137,8 +142,7 @@ def test_a_server_killed_during_commit_comes_back_whole(when: str, applied: int)
 def test_a_frozen_server_holds_a_call_for_a_bounded_time(
     mariadb_server: PrivateMariaDB, connected: bool
 ) -> None:
-    sink = SqlSink(database_on(mariadb_server.url), timeout_ms=TIMEOUT_MS)
-    sink.upgrade()
+    sink = impatient(database_on(mariadb_server.url))
     if connected:
         sink.apply(0, incarnation="i", from_seq=0, to_seq=1, rows=())
     before = sink.position(0) if connected else ("", 0)
@@ -164,8 +168,7 @@ def test_a_frozen_server_holds_a_call_for_a_bounded_time(
 def test_a_lock_held_elsewhere_rolls_the_whole_batch_back(mariadb_server: PrivateMariaDB) -> None:
     """MySQL answers 1205 by undoing one statement; the sink must undo the others too."""
     url = database_on(mariadb_server.url)
-    sink = SqlSink(url, timeout_ms=2_900)
-    sink.upgrade()
+    sink = impatient(url, 2_900)
     sink.apply(0, incarnation="i", from_seq=0, to_seq=1, rows=[pool_rows((1, 1, 5), sku_id="b")])
     rival = SqlSink(url)
     with rival._engine.connect() as holder:
@@ -184,8 +187,7 @@ def test_an_idle_connection_that_the_server_dropped_is_replaced(
     mariadb_server: PrivateMariaDB,
 ) -> None:
     url = database_on(mariadb_server.url)
-    sink = SqlSink(url, timeout_ms=TIMEOUT_MS)
-    sink.upgrade()
+    sink = impatient(url)
     sink.apply(0, incarnation="i", from_seq=0, to_seq=1, rows=())
     name = make_url(url).database
     for (thread,) in execute(

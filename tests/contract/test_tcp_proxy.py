@@ -261,7 +261,7 @@ def test_a_unix_socket_can_be_the_target() -> None:
 def test_redis_applies_a_command_that_its_client_gave_up(
     server: PrivateRedis, before_redis: TcpProxy
 ) -> None:
-    with redis_client(server.port) as direct, redis_client(before_redis.port) as client:
+    with redis_client(server.port, PATIENCE_S) as direct, redis_client(before_redis.port) as client:
         client.set("given-up", "before")
         before_redis.stall(Direction.REQUESTS)
         with pytest.raises(redis.exceptions.TimeoutError):
@@ -275,7 +275,7 @@ def test_redis_applies_a_command_that_its_client_gave_up(
 def test_redis_has_applied_what_it_could_not_answer(
     server: PrivateRedis, before_redis: TcpProxy
 ) -> None:
-    with redis_client(server.port) as direct, redis_client(before_redis.port) as client:
+    with redis_client(server.port, PATIENCE_S) as direct, redis_client(before_redis.port) as client:
         client.ping()
         before_redis.stall(Direction.ANSWERS)
         with pytest.raises(redis.exceptions.TimeoutError):
@@ -290,9 +290,10 @@ def test_redis_has_applied_what_it_could_not_answer(
 
 
 @contextmanager
-def redis_client(port: int) -> Iterator["redis.Redis"]:
+def redis_client(port: int, timeout_s: float = 1.0) -> Iterator["redis.Redis"]:
+    """One that gives up when there is no answer in time, and does not ask again by itself."""
     with redis.Redis(
-        host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0), socket_timeout=GIVE_UP_S
+        host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0), socket_timeout=timeout_s
     ) as client:
         yield client
 

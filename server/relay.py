@@ -14,7 +14,9 @@ Rules
   are asked for again, and the reading goes on from there. A fact sent twice is noted, not taken.
 * The journal of a stock shard is not trimmed beyond the mark that is furthest behind (reader
   "relay"). What a mark lacks of a journal that was made anew, the facts kept in SQL have.
-* Lines of one source to one account shard wait for each other, so none overtakes another.
+* Lines of one source to one account shard wait for each other, so none overtakes another. Sources
+  wait for each other where an order, or a second touch, must not be told before what bound its
+  buyer (`server/frontier.py`).
 * A fact about an order that left the account shard's memory is answered RECALL: the order's row is
   read from SQL, and the fact sent again with it. While SQL does not answer, the source waits.
 * A fact on which the account shard fails three times is set aside: the mark moves over it, and the
@@ -24,8 +26,10 @@ Rules
 """
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -48,6 +52,7 @@ from actors.specs import RELAY_READER
 from actors.threads import AsyncJournal
 from persistence.errors import StorageError, Trimmed
 from persistence.sql.views import KeptFacts
+from server.frontier import Board, Claim, claim_of
 from server.recall import recalled_order
 from server.waiting import Answer
 
@@ -74,6 +79,8 @@ class RelayLimits:
     move_marks_ms: int = 1_000
     """How often marks are moved over entries without facts for their shard."""
     trouble_pause_ms: int = 500
+    patience_ms: int = 10_000
+    """With a source that is to tell first and makes no progress, before others go on without."""
 
 
 class Accounts(Protocol):
@@ -120,6 +127,8 @@ def numbered_facts(
         yield shard, ENTRY_END, last_slot, last_fact
 
 
+Numbered = tuple[int, Sequence[tuple[int, int, int, Any]]]
+"""An entry's seq, and its facts as `numbered_facts` has them."""
 _ALL = frozenset({int(Outcome.APPLIED), int(Outcome.NOTED)})
 """Answers that say that all facts of a line were taken."""
 _SOME = frozenset({int(Outcome.RECALL), int(Outcome.INTERNAL)})
@@ -145,10 +154,11 @@ class Source:
         account_slots: Mapping[int, int],
         clock: Clock,
         limits: RelayLimits,
+        board: Board | None = None,
     ) -> None:
         """`account_slots`: by account shard, one of its slots. Without `kept`, what the journal
         lacks is passed over; nothing leaves an account shard's memory without SQL, so without
-        `find_order` nothing is to be found."""
+        `find_order` nothing is to be found. `board`: of all sources that wait for each other."""
         self.shard = shard
         self.position = 0
         """All facts up to this entry were taken."""
@@ -166,6 +176,7 @@ class Source:
         self._account_slots = account_slots
         self._clock = clock
         self._limits = limits
+        self._frontier = (board or Board(limits.patience_ms)).join(shard)
         self._incarnation = ""
         self._marks: dict[int, Mark] = {}
         self._moved_at = 0.0
@@ -202,7 +213,8 @@ class Source:
 
     def status(self) -> dict[str, Any]:
         """What operators see of it. `marked`: every account shard has journalled that it is so far;
-        what has no fact for a shard is marked a moment after `position` has passed it."""
+        what has no fact for a shard is marked a moment after `position` has passed it. `waits_for`:
+        shards that are to tell first; `without`: those that it has waited for in vain."""
         return {
             "shard": self.shard,
             "position": self.position,
@@ -212,6 +224,8 @@ class Source:
             "gap_entries": self.gap_entries,
             "set_aside": self.set_aside,
             "trouble": self.trouble,
+            "waits_for": list(self._frontier.waits_for),
+            "without": sorted(self._frontier.without),
         }
 
     async def _begin(self) -> None:
@@ -220,16 +234,19 @@ class Source:
         if meta.incarnation != self._incarnation:
             self._incarnation, self._goal = meta.incarnation, (0, 0)
         self._measure(meta.last_seq, 0)
-        shards = list(self._account_slots)
-        self._marks = dict(
-            zip(shards, await asyncio.gather(*(self._ask(one) for one in shards)), strict=True)
-        )
+        self._frontier.begin()
+        self._marks = await self._ask_all()
         furthest = max(seq for _, seq, _ in self._marks.values())
         if furthest > meta.last_seq:
             raise Doubt(
                 f"facts of entry {furthest} were taken, and the journal ends at {meta.last_seq}"
             )
         self.position = self._marked()
+
+    async def _ask_all(self) -> dict[int, Mark]:
+        shards = list(self._account_slots)
+        marks = await asyncio.gather(*(self._ask(one) for one in shards))
+        return dict(zip(shards, marks, strict=True))
 
     async def _ask(self, shard: int) -> Mark:
         command = GetMarks(GET_MARKS, self._account_slots[shard], self._deadline_ms(), CALLER)
@@ -244,14 +261,17 @@ class Source:
 
     async def _step(self) -> float:
         """Relay what comes next. Answers for how long to wait before the next step."""
+        self._frontier.look()
         meta = await self._journal.read_meta()
         if meta.incarnation != self._incarnation:
             raise Doubt("the journal was made anew")
         self._measure(meta.last_seq, 0)
+        self._frontier.found(meta.last_seq, self.position)
         # Idle, it asks its journal for one thing a step, not for two.
         news = meta.last_seq > self.position
         piece = await self._read() if news else Piece((), self.position)
-        await self._send(piece)
+        if news:
+            await self._send(piece)
         self._failures.clear()
         self.position = max(self.position, piece.to_seq)
         self._measure(meta.last_seq, piece.entries[-1].at_ms if piece.entries else 0)
@@ -313,10 +333,38 @@ class Source:
             return None
 
     async def _send(self, piece: Piece) -> None:
-        """Have all facts taken. Doubt."""
+        """Have all facts taken, each run of entries in its turn. Doubt."""
+        told = [
+            (seq, list(numbered_facts(self._slots_of, records, at_ms)))
+            for seq, at_ms, records in piece.entries
+        ]
+        self._claim(piece, told)
+        done = 0
+        while done < len(told):
+            free_seq = await self._frontier.turn(told[done][0], self._ask_all)
+            end = bisect_right(told, free_seq, lo=done, key=itemgetter(0))
+            await self._send_run(told[done:end])
+            self._frontier.told(told[end - 1][0])
+            done = end
+        self._frontier.told(piece.to_seq)
+
+    def _claim(self, piece: Piece, told: Sequence[Numbered]) -> None:
+        """Say what of it waits for other sources, and they for it."""
+        claims = () if self._frontier.alone else self._claims(piece, told)
+        newest_ms = piece.entries[-1].at_ms if piece.entries else -1
+        self._frontier.read(claims, newest_ms, piece.to_seq)
+
+    @staticmethod
+    def _claims(piece: Piece, told: Sequence[Numbered]) -> Iterator[Claim]:
+        for entry, (_, facts) in zip(piece.entries, told, strict=True):
+            claim = claim_of(entry.seq, entry.at_ms, [fact for *_, fact in facts])
+            if claim is not None:
+                yield claim
+
+    async def _send_run(self, told: Sequence[Numbered]) -> None:
         due: dict[int, list[Placed]] = {shard: [] for shard in self._marks}
-        for seq, at_ms, records in piece.entries:
-            for shard, index, slot, fact in numbered_facts(self._slots_of, records, at_ms):
+        for seq, facts in told:
+            for shard, index, slot, fact in facts:
                 due[shard].append((seq, index, slot, fact))
         sent = [self._send_to(shard, self._missing(shard, found)) for shard, found in due.items()]
         for error in await asyncio.gather(*sent, return_exceptions=True):

@@ -15,6 +15,7 @@ from actors.specs import RELAY_NAME, ClusterSpec
 from actors.threads import JournalThread
 from persistence.open import open_journal
 from persistence.sql.views import KeptFacts, SqlViews
+from server.frontier import Board
 from server.gather import GatherLimits, Sender
 from server.links import links_of
 from server.relay import RelayLimits, Source
@@ -86,6 +87,8 @@ def make_sources(
         read = partial(views.list_facts, rows_max=KEPT_ROWS, bytes_max=KEPT_BYTES)
         return await asyncio.to_thread(lambda: read(shard, after_seq=after_seq))
 
+    limits = RelayLimits()
+    board = Board(limits.patience_ms)
     return [
         Source(
             shard=shard,
@@ -96,7 +99,8 @@ def make_sources(
             slots_of=spec.slots_of,
             account_slots=account_slots,
             clock=clock,
-            limits=RelayLimits(),
+            limits=limits,
+            board=board,
         )
         for shard in range(spec.stock_shards)
     ]

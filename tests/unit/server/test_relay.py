@@ -67,6 +67,8 @@ def test_every_fact_has_its_effect_in_the_order_of_its_source(monkeypatch: Patch
                 "gap_entries": 0,
                 "set_aside": 0,
                 "trouble": "",
+                "waits_for": [],
+                "without": [],
             }
 
     body()

@@ -14,7 +14,7 @@ from actors.core.codec import pack_entry
 from actors.core.commission_state import order_key
 from actors.core.identity import PROGRAMME_SLOT, buyer_part, public_id, request_key, slot_of
 from actors.core.outcomes import Outcome
-from actors.core.relay_commands import TAKE_FACT
+from actors.core.relay_commands import TAKE_FACTS
 from actors.specs import slots_between
 from persistence.errors import NotApplied
 from persistence.memory import MemoryJournal
@@ -46,14 +46,18 @@ class Office:
     async def submit(self, shard: int, commands: Sequence[Any]) -> Sequence[Answer]:
         """See `server.relay.Accounts`."""
         await asyncio.sleep(0.002)
-        self.lines.append(sum(1 for one in commands if one.kind == TAKE_FACT and one.fact))
+        self.lines.append(sum(len(one.facts) for one in commands if one.kind == TAKE_FACTS))
         return [self._answer(command) for command in commands]
 
     def _answer(self, command: Any) -> Answer:
-        refused = command.kind == TAKE_FACT and command.source in self.away
+        refused = command.kind == TAKE_FACTS and command.source in self.away
         if refused or not self.answers:
             return (Outcome.RETRY,)
         self.bureau.now_ms = self._clock.now_ms()
+        if command.kind == TAKE_FACTS:
+            command = command._replace(
+                facts=[(seq, index, SLOT, fact) for seq, index, _, fact in command.facts]
+            )
         return self.bureau.ask(command._replace(slot=SLOT))
 
 

@@ -119,28 +119,44 @@ def entry_values(record: Any, now_ms: int, seq: int) -> Iterator[tuple[Any, ...]
         )
 
 
-def accrued_entries(record: r.OrderAccrued, now_ms: int, seq: int) -> Iterator[tuple[Any, ...]]:
+def accrued_entries(record: r.OrderAccrued, now_ms: int, seq: int) -> list[tuple[Any, ...]]:
     """The same of what an order earned, as `ACCRUED_COLUMNS` says.
 
     A batch has so many rows of orders that its memory is what it costs: a name that comes again and
     again is kept once."""
-    slot, reservation_id = record.slot, record.reservation_id
-    for number, event, distributor_id, _, level, version, month, *amounts in record.entries:
-        yield (
+    slot, name = record.slot, record.reservation_id
+    return [
+        (
             number,
             slot,
             s.GENERATION,
             seq,
             intern(distributor_id),
             event,
-            reservation_id,
+            name,
             level,
             version,
             month,
-            amounts[c.EXPENSE_AT],
-            amounts[c.FROZEN_AT],
+            expense_minor,
+            frozen_minor,
             now_ms,
         )
+        for (
+            number,
+            event,
+            distributor_id,
+            _,
+            level,
+            version,
+            month,
+            expense_minor,
+            frozen_minor,
+            _,
+            _,
+            _,
+            _,
+        ) in record.entries
+    ]
 
 
 def distributor_set(record: r.DistributorSet, now_ms: int) -> Sequence[Row]:

@@ -31,7 +31,7 @@ from wire.client import WireClient, WireError
 
 WORKERS = 2
 NODE: Any = {"object_store_memory": 80_000_000, "include_dashboard": False}
-GAP_MAX_S = 3.0
+GAP_MAX_S = 5.0
 SILENT_S = 20.0
 """Ray would take a node for dead after a minute of silence; no test may last so long."""
 
@@ -142,7 +142,7 @@ async def test_a_primary_killed_on_another_node_is_replaced(
     assert pid_of(after, 0, ReplicaRole.PRIMARY) == heir
     assert max(sale.longest_gap_s.values()) < GAP_MAX_S
     fallen = next(r.replica_id for r in after.shards[0].replicas if r.role is ReplicaRole.STANDBY)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while roads_of(nodes)[fallen] == old[fallen]:  # noqa: ASYNC110 - a log has no events
             await asyncio.sleep(0.1)
     await sale.check()

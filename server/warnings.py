@@ -71,6 +71,12 @@ def _of_relay(found: Mapping[str, Any]) -> Iterator[str]:
     lag_ms = found.get("lag_ms", 0)
     if lag_ms > RELAY_LAG_MAX_MS:
         yield f"accounts know of its orders as of {lag_ms // 1_000} s ago: the relay is behind"
+    if found.get("without"):
+        shards = ", ".join(map(str, found["without"]))
+        yield (
+            f"accounts learn of its orders without waiting for bindings of shard {shards}, which "
+            "the relay cannot pass on: orders of buyers bound there may earn nothing"
+        )
     if found.get("set_aside", 0):
         yield (
             f"{found['set_aside']} facts of its orders were set aside and have no effect: "

@@ -48,6 +48,7 @@ BEHAVIOUR = {
 """Records of stock shards of which each makes a fact of its buyer -> which."""
 LATE_MS = 400
 """A fact that is taken so long after it was told comes late."""
+OVERTAKING = "an order was told before an older binding of another shard was taken"
 REVIEWED = {"approve": "approved", "reject": "rejected", "paid": "paid", "failed": "put back"}
 ACT_NUMBERS = {"approve": 1, "reject": 2, "suspend": 3, "resume": 4}
 
@@ -90,6 +91,7 @@ class AccountLedger(TeamLedger):
         super()._entry_is_whole(book, seq, content)
         if book.shard < self.stock_shards:
             self.facts.tell(book.shard, seq, content.records, content.now_ms)
+            self.sometimes[OVERTAKING] = self.facts.overtaking
             self._conduct(content.records)
             return
         self._go_on_to_an_effect(book)

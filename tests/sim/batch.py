@@ -91,6 +91,7 @@ SOMETIMES = (
     "the relay died before it heard that a fact was taken",
     "the relay read facts from SQL",
     "a journal was trimmed before a late relay",
+    "an order was told before an older binding of another shard was taken",
     "a reservation bound its buyer",
     "a buyer was bound to another",
     "a binding was renewed",

@@ -59,6 +59,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.now = START_S
+        self.seed = seed
         self.chance = random.Random(seed)
         self.story: list[str] | None = None
         self.harm: Counter[str] = Counter()

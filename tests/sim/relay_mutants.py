@@ -23,6 +23,7 @@ from actors.core import team_records as t
 from actors.core.snapshot import Loader
 from actors.core.state import ShardState
 from server import relay
+from server.frontier import END, Frontier
 from server.holds import Holds
 from server.relay import Piece, Source
 from tests.helpers.breakages import Patch
@@ -74,6 +75,16 @@ def the_relay_moves_marks_before_it_sends(patch: Patch) -> None:
         await honest(self, piece)
 
     patch.setattr(Source, "_send", send)
+
+
+def sources_do_not_wait_for_each_other(patch: Patch) -> None:
+    """An order may be told before what bound its buyer."""
+    patch.setattr(Frontier, "free", lambda self: (END, ()))
+
+
+def a_look_of_before_an_entry_counts_for_it(patch: Patch) -> None:
+    """A source that was at the end of its journal once is taken to be there still."""
+    patch.setattr(Frontier, "_seen", lambda self, seq: 1)
 
 
 def a_mark_is_journalled_before_what_its_fact_does(patch: Patch) -> None:
@@ -248,6 +259,8 @@ RELAY_MUTANTS = {
     the_relay_skips_a_fact: 30,
     the_relay_tells_one_twice: 30,
     the_relay_moves_marks_before_it_sends: 30,
+    sources_do_not_wait_for_each_other: 30,
+    a_look_of_before_an_entry_counts_for_it: 30,
     a_mark_is_journalled_before_what_its_fact_does: 30,
     an_account_shard_ignores_marks: 30,
     facts_of_a_line_are_decided_at_once: 30,

@@ -1,12 +1,14 @@
 """The relay's process in a simulated cluster: real sources and senders between simulated ends."""
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from actors.core.outcomes import Outcome
 from persistence.sql.views import KeptFacts
+from server.frontier import Board
 from server.gather import Sender
 from server.relay import RelayLimits, Source
 from server.relay_process import SenderAccounts
@@ -26,9 +28,29 @@ LIMITS = RelayLimits(
     gather_ms=50,
     move_marks_ms=150,
     trouble_pause_ms=60,
+    patience_ms=60_000,
 )
+"""Longer than a seed: nobody is given up, so what is told late is never excused."""
 KEPT_ROWS = 3
 """Read from SQL at once."""
+
+
+class LateJournal(SimJournal):
+    """One of two journals may be read slowly, so that its source is behind the other."""
+
+    def __init__(self, cluster: "Cluster", process: Process, shard: int) -> None:
+        stores = cluster.journal_store, process, cluster.journal
+        super().__init__(*stores, shard, cluster.watcher)
+        # By chance of its own, so that the other seeds are what they were.
+        chance = random.Random(f"late sources of {cluster.world.seed}")
+        late, late_s = chance.randrange(2), chance.choice((0.0, 0.3, 0.8))
+        self.late_s = late_s if late == shard and len(cluster.stock_pairs) > 1 else 0.0
+
+    async def read(self, **fields: Any) -> Any:
+        """See `AsyncJournal`."""
+        if self.late_s:
+            await asyncio.sleep(self.late_s)
+        return await super().read(**fields)
 
 
 class Relay:
@@ -56,16 +78,11 @@ class Relay:
         accounts = Accounts(senders, cluster)
         slots_of = cluster.slots_of
         account_slots = {pair.shard: slots_of.index(pair.shard) for pair in cluster.account_pairs}
+        board = Board(LIMITS.patience_ms)
         self.sources = [
             Source(
                 shard=pair.shard,
-                journal=SimJournal(
-                    cluster.journal_store,
-                    self.process,
-                    cluster.journal,
-                    pair.shard,
-                    cluster.watcher,
-                ),
+                journal=LateJournal(cluster, self.process, pair.shard),
                 kept=self._kept,
                 find_order=self._find_order,
                 accounts=accounts,
@@ -73,6 +90,7 @@ class Relay:
                 account_slots=account_slots,
                 clock=self.process,
                 limits=self._limits,
+                board=board,
             )
             for pair in cluster.stock_pairs
         ]

@@ -1,4 +1,9 @@
-"""Which facts stock journals tell, and which of them account shards took: each once, in order."""
+"""Which facts stock journals tell, and which of them account shards took: each once, in order.
+
+In order of each source; and what binds a buyer before the orders that it pays for, whatever source
+it is of: an order is taken when all bindings were that stood in another journal before it, and are
+of a time before the order was reserved. So is a second touch of one buyer.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -20,6 +25,15 @@ class Told(NamedTuple):
     place: Place
     slot: int
     fact: Any
+    entry: int
+    """How many entries were told before its own, of all sources."""
+
+
+def needed_ms(fact: Any) -> int:
+    """Bindings of a time before this are to be taken before it; 0: it needs none."""
+    if fact.kind == f.ORDER_EARNED:
+        return int(fact.reserved_ms)
+    return int(fact.at_ms) if fact.kind == f.ORDER_BOUND else 0
 
 
 class ToldFacts:
@@ -30,6 +44,9 @@ class ToldFacts:
         self._waiting: dict[tuple[int, int], deque[Told]] = {}
         """(Account shard, source) -> what is told and not taken."""
         self._marks: dict[tuple[int, int], Place] = {}
+        self._entries = 0
+        self.overtaking = 0
+        """Orders that were told when an older binding of another source was not taken."""
         self.earned: dict[str, tuple[str, int, int]] = {}
         """Order -> (buyer, units, money) of the fact that it earns."""
 
@@ -48,6 +65,7 @@ class ToldFacts:
 
     def tell(self, source: int, seq: int, records: Sequence[Any], at_ms: int) -> None:
         """An entry of a stock shard."""
+        self._entries += 1
         found: dict[int, list[tuple[int, Any]]] = {}
         for slot, fact in order_facts(records, at_ms):
             found.setdefault(self._slots_of[slot], []).append((slot, fact))
@@ -60,7 +78,10 @@ class ToldFacts:
             for index, (slot, fact) in enumerate(facts, start=1):
                 # The last of an entry ends it.
                 at = index - 1 if index < len(facts) else ENTRY_END
-                waiting.append(Told((seq, at), slot, fact))
+                told = Told((seq, at), slot, fact, self._entries)
+                waiting.append(told)
+                earns = fact.kind == f.ORDER_EARNED
+                self.overtaking += earns and self._older(account, source, told) is not None
 
     def take(self, account: int, record: FactTaken, source_seq: int) -> list[Told]:
         """The facts that a mark takes: all since the one before it, if there are any, and it stands
@@ -82,4 +103,22 @@ class ToldFacts:
             "relay",
             lambda: f"the mark of {key} at {place} passes over {passed}",
         )
+        for told in passed:
+            older = self._older(account, record.source, told)
+            need(older is None, "relay", lambda: f"{told} is taken before {older}")
         return passed
+
+    def _older(self, account: int, source: int, told: Told) -> Told | None:
+        """A binding of another source that is to be taken before this fact, and is not."""
+        until_ms = needed_ms(told.fact)
+        for (to, of), waiting in self._waiting.items() if until_ms else ():
+            if to != account or of == source:
+                continue
+            for other in waiting:
+                if other.fact.at_ms >= until_ms or other.entry >= told.entry:
+                    break
+                anyone = told.fact.kind == f.ORDER_EARNED
+                bound = other.fact.kind == f.ORDER_BOUND
+                if bound and (anyone or other.fact.buyer_id == told.fact.buyer_id):
+                    return other
+        return None

@@ -51,6 +51,7 @@ def test_a_cluster_that_is_well_is_not_warned_of() -> None:
     [
         ({"trouble": "the journal was made anew"}, "shard 0: facts of its orders wait: the jou"),
         ({"lag_ms": 61_000}, "shard 0: accounts know of its orders as of 61 s ago"),
+        ({"without": [2, 5]}, "shard 0: accounts learn of its orders without waiting for bin"),
         ({"set_aside": 3}, "shard 0: 3 facts of its orders were set aside"),
         ({"gap_entries": 12}, "shard 0: facts of 12 entries were kept nowhere any more"),
     ],

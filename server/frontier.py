@@ -153,14 +153,14 @@ class Frontier:
         if end_seq <= told_seq:
             self._looked = self._began
             self._advance()
-        elif not self._looks or end_seq > self._looks[-1][0]:
-            if len(self._looks) == LOOKS_MAX:
-                self._looks.pop()
-            self._looks.append((end_seq, self._board.tick()))
+        else:
+            self._saw(end_seq)
 
     def read(self, claims: Iterable[Claim], newest_ms: int, to_seq: int) -> None:
         """What was read in place of what was read before: all entries up to `to_seq`, the newest
         of `newest_ms` (-1: unknown)."""
+        # More may have come between the look and the reading.
+        self._saw(to_seq)
         self._mine.clear()
         for claim in claims:
             # Should the times of a journal ever fall, two must still not wait for each other.
@@ -175,6 +175,13 @@ class Frontier:
         if to_seq >= self._end_seq:
             self._looked = self._began
         self._board.changed()
+
+    def _saw(self, end_seq: int) -> None:
+        if self._looks and end_seq <= self._looks[-1][0]:
+            return
+        if len(self._looks) == LOOKS_MAX:
+            self._looks.pop()
+        self._looks.append((end_seq, self._board.tick()))
 
     def told(self, seq: int) -> None:
         """All entries up to this one were taken."""
@@ -241,7 +248,7 @@ class Frontier:
 
     def _seen(self, seq: int) -> int:
         """When it was first seen that the journal has an entry."""
-        return next((seen for end_seq, seen in self._looks if end_seq >= seq), END)
+        return next(seen for end_seq, seen in self._looks if end_seq >= seq)
 
     def _silent(
         self, before: "Sequence[Frontier]", since_s: float

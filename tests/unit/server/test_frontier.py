@@ -388,6 +388,17 @@ def test_an_entry_that_was_seen_long_before_it_was_read_waits_for_no_further_loo
     assert free_seq(b) == 10, "of entry 11 nobody knew then"
 
 
+def test_what_came_between_a_look_and_the_reading_waits_for_one_more_look_of_the_others() -> None:
+    a, b = two()
+    b.look()
+    b.found(3, 0)
+    looked(a, 3, told_seq=3)
+    b.read([claim(3, 80, "ann"), claim(5, 90, "ann")], 90, 5)
+    assert free_seq(b) == 4
+    looked(a, 3, told_seq=3)
+    assert free_seq(b) > 5
+
+
 def test_what_was_read_up_to_an_instant_has_nothing_older_to_come() -> None:
     a, b = two()
     a.look()

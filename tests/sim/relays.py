@@ -31,12 +31,14 @@ LIMITS = RelayLimits(
     patience_ms=60_000,
 )
 """Longer than a seed: nobody is given up, so what is told late is never excused."""
+LATE_READS = 4
+"""So many take as long as operations are asked; always late, it would not come to rest in time."""
 KEPT_ROWS = 3
 """Read from SQL at once."""
 
 
 class LateJournal(SimJournal):
-    """One of two journals may be read slowly, so that its source is behind the other."""
+    """One of two journals may be read slowly at first, so that its source is behind the other."""
 
     def __init__(self, cluster: "Cluster", process: Process, shard: int) -> None:
         stores = cluster.journal_store, process, cluster.journal
@@ -44,12 +46,13 @@ class LateJournal(SimJournal):
         # By chance of its own, so that the other seeds are what they were.
         chance = random.Random(f"late sources of {cluster.world.seed}")
         late, late_s = chance.randrange(2), chance.choice((0.0, 0.3, 0.8))
-        self.late_s = late_s if late == shard and len(cluster.stock_pairs) > 1 else 0.0
+        is_late = late == shard and len(cluster.stock_pairs) > 1
+        self._late_s = [late_s] * LATE_READS if is_late else []
 
     async def read(self, **fields: Any) -> Any:
         """See `AsyncJournal`."""
-        if self.late_s:
-            await asyncio.sleep(self.late_s)
+        if self._late_s:
+            await asyncio.sleep(self._late_s.pop())
         return await super().read(**fields)
 
 

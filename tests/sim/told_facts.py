@@ -105,7 +105,7 @@ class ToldFacts:
         )
         for told in passed:
             older = self._older(account, record.source, told)
-            need(older is None, "relay", lambda: f"{told} is taken before {older}")
+            need(older is None, "relay", lambda a=told, b=older: f"{a} is taken before {b}")
         return passed
 
     def _older(self, account: int, source: int, told: Told) -> Told | None:

@@ -201,7 +201,7 @@ class GetReferrer(NamedTuple):
 
 
 class RecalledOrder(NamedTuple):
-    """An order that earned, all of it available, as SQL has it: the row of a Recalled TakeFact."""
+    """An order that earned, all of it available, as SQL has it: the row of a Recalled TakeFacts."""
 
     referrer_id: str
     quantity: int

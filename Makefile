@@ -7,8 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo $(HOME)/.local/bin/uv)
 STAMP := $(VENV)/.synced
-# Tests with whole clusters are one group and run one after the other; the others run beside them.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Tests with whole clusters run one after the other, all others beside them (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 .PHONY: help setup demo demo-cluster test test-extended test-quick check format proto lock bench interop sim chaos soak clean static
 

@@ -5,11 +5,30 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 ROOMS = Path(__file__).parent
 FAST = {"unit", "scenarios", "model"}
-WHOLE_MACHINE = (ROOMS / "cluster", ROOMS / "e2e", ROOMS / "interop" / "test_sale.py")
+WHOLE_MACHINE = ("tests/cluster/", "tests/e2e/", "tests/interop/test_sale.py")
 """Where whole clusters run: two at once would be in each other's way."""
+
+
+class OneClusterAtATime(LoadScopeScheduling):
+    """With `-n 2` one worker has all tests with whole clusters, which take the longest, and the
+    other one everything else, file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "whole machine" if _takes_the_machine(nodeid) else nodeid.split("::", maxsplit=1)[0]
+
+
+def _takes_the_machine(nodeid: str) -> bool:
+    return nodeid.startswith(WHOLE_MACHINE)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneClusterAtATime:
+    """Who runs which tests."""
+    return OneClusterAtATime(config, log)
+
 
 settings.register_profile(
     "default",
@@ -26,22 +45,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked `extended`, and say how many."""
-    for item in items:
-        group = "whole-machine" if _takes_the_machine(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    # They take the longest: everything else runs beside them.
-    items.sort(key=_takes_the_machine, reverse=True)
+    """Leave out what is marked `extended`, and say how many. The longest come first."""
+    items.sort(key=lambda item: _takes_the_machine(item.nodeid), reverse=True)
     if config.getoption("--extended"):
         return
     left = [item for item in items if item.get_closest_marker("extended")]
     if left:
         items[:] = [item for item in items if item not in left]
         config.hook.pytest_deselected(items=left)
-
-
-def _takes_the_machine(item: pytest.Item) -> bool:
-    return any(item.path.is_relative_to(room) for room in WHOLE_MACHINE)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ Rules
 from collections.abc import Sequence
 from typing import Any
 
-from actors.core.commands import RECALLED
+from actors.core.commands import RECALLED, Recalled
 from actors.core.decide import CHANGES_ITS_VIEW, answer_after, decide
 from actors.core.evolve import evolve
 from actors.core.forgetting import recall
@@ -25,14 +25,17 @@ from actors.core.state import ShardState
 from actors.core.taking import take_facts
 
 _INTERNAL = (Outcome.INTERNAL,)
-_IN_STEPS = frozenset({RECALLED, TAKE_FACTS})
 
 
 def act(state: ShardState, command: Any, now_ms: int, records: list[Any]) -> tuple[Any, ...]:
     """The answer; its records are folded, and behind those of the open entry. Undecided."""
     kind = command[0]
-    if kind in _IN_STEPS:
-        return _in_steps(state, command, now_ms, records)
+    if kind == TAKE_FACTS:
+        return take_facts(state, command, now_ms, records)
+    if kind == RECALLED:
+        _bring_back(state, command, records)
+        if command.command.kind == TAKE_FACTS:
+            return take_facts(state, command.command, now_ms, records, recalled=True)
     try:
         answer, decided = decide(state, command, now_ms)
     except Exception as error:
@@ -43,22 +46,12 @@ def act(state: ShardState, command: Any, now_ms: int, records: list[Any]) -> tup
     return answer_after(state, command, answer) if kind in CHANGES_ITS_VIEW else answer
 
 
-def _in_steps(state: ShardState, command: Any, now_ms: int, records: list[Any]) -> tuple[Any, ...]:
-    if command.kind == TAKE_FACTS:
-        return take_facts(state, command, now_ms, records)
+def _bring_back(state: ShardState, command: Recalled, records: list[Any]) -> None:
     try:
         brought = recall(state, command)
     except Exception as error:
         raise Undecided(_INTERNAL) from error
     _fold(state, brought, records)
-    if command.command.kind == TAKE_FACTS:
-        return take_facts(state, command.command, now_ms, records, recalled=True)
-    try:
-        answer, decided = decide(state, command, now_ms)
-    except Exception as error:
-        raise Undecided(_INTERNAL) from error
-    _fold(state, decided, records)
-    return answer_after(state, command, answer)
 
 
 def _fold(state: ShardState, decided: Sequence[Any], records: list[Any]) -> None:
